@@ -1,0 +1,40 @@
+"""Long-distance equivariant descriptors and kernel models.
+
+Public names are loaded on first use, so that ``import lode`` costs nothing.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "GaussianDensity": "fields",
+    "PowerLawPotential": "fields",
+    "RadialBasis": "radial",
+    "SphericalExpansion": "expansion",
+    "Coefficients": "expansion",
+    "StepCutoff": "expansion",
+    "ShiftedCosineCutoff": "expansion",
+    "Features": "invariants",
+    "RadialSpectrum": "invariants",
+    "PowerSpectrum": "invariants",
+    "PolynomialKernel": "kernels",
+    "GaussianProcess": "regression",
+    "load": "regression",
+    "learning_curve": "learning",
+    "ewald": "ewald",
+}
+
+__all__ = [*_MODULE_OF, "__version__"]
+
+
+def __getattr__(name):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'lode' has no attribute {name!r}")
+    value = getattr(import_module(f"lode.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,217 @@
+"""From ``ase.Atoms`` to validated arrays; input errors are raised here."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+# Smallest sine-like measure of a cell, |det| / (|a| |b| |c|), still accepted.
+_SMALLEST_CELL_RATIO = 1e-6
+
+
+@dataclass(frozen=True)
+class System:
+    """One structure, finite or fully periodic.
+
+    Attributes
+    ----------
+    positions : ndarray (n_atoms, 3)
+        In Å; wrapped into the cell if periodic.
+    cell : ndarray (3, 3)
+        Rows are the lattice vectors in Å; zero if finite.
+    periodic : bool
+        Periodic along all three vectors, or along none.
+    species : ndarray (n_atoms,) of int
+        Atomic numbers.
+    """
+
+    positions: np.ndarray
+    cell: np.ndarray
+    periodic: bool
+    species: np.ndarray
+
+    def __len__(self):
+        return len(self.positions)
+
+    @property
+    def volume(self):
+        """Volume of the cell in Å³, zero if finite."""
+        return abs(float(np.linalg.det(self.cell)))
+
+
+def finite_array(value, shape, name, where=""):
+    """Float64 array of the given shape without NaN or infinity.
+
+    Parameters
+    ----------
+    value : array_like
+        What came.
+    shape : tuple of int or None
+        What is wanted; ``None`` leaves a length open.
+    name : str
+        Name of the quantity in the error.
+    where : str
+        Ends the error, for example ``" (frame 3)"``.
+
+    Raises
+    ------
+    ValueError
+        If the shape differs or an entry is not finite.
+    """
+    try:
+        array = np.ascontiguousarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of numbers{where}: {error}") from None
+    if array.ndim != len(shape) or any(
+        n is not None and n != m for n, m in zip(shape, array.shape, strict=True)
+    ):
+        wanted = "(" + ", ".join("n" if n is None else str(n) for n in shape) + ")"
+        raise ValueError(f"{name} must have shape {wanted}, got {array.shape}{where}")
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        index = tuple(int(i) for i in bad[0])
+        raise ValueError(
+            f"{name} must be finite, got {array[index]} at index {index}{where}"
+        )
+    return array
+
+
+def cell_array(cell, where=""):
+    """Checked lattice vectors, shape (3, 3), in Å.
+
+    Raises
+    ------
+    ValueError
+        If the cell is zero, singular, not finite or of another shape.
+    """
+    cell = finite_array(cell, (3, 3), "cell", where)
+    lengths = np.linalg.norm(cell, axis=1)
+    if lengths.min() == 0.0 or (
+        abs(np.linalg.det(cell)) < _SMALLEST_CELL_RATIO * lengths.prod()
+    ):
+        raise ValueError(
+            "a periodic cell must have three linearly independent vectors, got "
+            f"{cell.tolist()}{where}"
+        )
+    return cell
+
+
+def wrapped(positions, cell):
+    """Positions translated into the cell."""
+    fractional = positions @ np.linalg.inv(cell)
+    return positions - np.floor(fractional) @ cell
+
+
+def system(atoms, where=""):
+    """Checked arrays of one structure.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Finite (no periodic direction) or periodic in all three.
+    where : str
+        Ends each error message.
+
+    Returns
+    -------
+    System
+
+    Raises
+    ------
+    TypeError
+        If ``atoms`` is not an ``ase.Atoms``.
+    ValueError
+        If there are no atoms, a number is not finite, the boundary is mixed
+        or the cell of a periodic structure is singular.
+    """
+    if isinstance(atoms, System):
+        return atoms
+    if not all(hasattr(atoms, name) for name in ("positions", "numbers", "pbc")):
+        raise TypeError(
+            f"a frame must be an ase.Atoms, got {type(atoms).__name__}{where}"
+        )
+    if len(atoms) == 0:
+        raise ValueError(f"a frame must have at least one atom, got none{where}")
+    positions = finite_array(atoms.positions, (None, 3), "positions", where)
+    pbc = np.asarray(atoms.pbc, dtype=bool)
+    if pbc.any() and not pbc.all():
+        raise ValueError(
+            "a frame must be periodic in all three directions or in none, got "
+            f"pbc = {pbc.tolist()}{where}"
+        )
+    periodic = bool(pbc.all())
+    if periodic:
+        cell = cell_array(atoms.cell, where)
+        positions = wrapped(positions, cell)
+    else:
+        cell = np.zeros((3, 3))
+        positions = positions.copy()
+    species = np.array(atoms.numbers, dtype=np.int64)
+    return System(positions, cell, periodic, species)
+
+
+def systems(frames):
+    """Checked arrays of one structure or of a list of them.
+
+    Parameters
+    ----------
+    frames : ase.Atoms or sequence of ase.Atoms
+        What to convert.
+
+    Returns
+    -------
+    list of System
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`system`, naming the frame; also for an empty list.
+    """
+    if isinstance(frames, System) or hasattr(frames, "positions"):
+        return [system(frames)]
+    if not isinstance(frames, Iterable) or isinstance(frames, str):
+        raise TypeError(
+            "frames must be an ase.Atoms or a sequence of them, got "
+            f"{type(frames).__name__}"
+        )
+    checked = [system(atoms, f" (frame {i})") for i, atoms in enumerate(frames)]
+    if not checked:
+        raise ValueError("frames must hold at least one structure, got an empty list")
+    return checked
+
+
+def species_index(checked, species=None):
+    """Species in use and the index of each atom's species among them.
+
+    Parameters
+    ----------
+    checked : list of System
+        Structures.
+    species : sequence of int, optional
+        Atomic numbers to use; by default all that occur, in ascending order.
+
+    Returns
+    -------
+    species : tuple of int
+        Atomic numbers.
+    index : list of ndarray of int
+        For each structure, the place of each atom's species in ``species``.
+
+    Raises
+    ------
+    ValueError
+        If an atom's species is not among ``species``.
+    """
+    present = {int(z) for s in checked for z in np.unique(s.species)}
+    if species is None:
+        species = tuple(sorted(present))
+    else:
+        species = tuple(int(z) for z in species)
+        unknown = sorted(present - set(species))
+        if unknown:
+            raise ValueError(
+                f"species must be among {sorted(species)}, got unknown {unknown}"
+            )
+    lookup = np.full(max((*species, *present)) + 1, -1)
+    lookup[list(species)] = np.arange(len(species))
+    return species, [lookup[s.species] for s in checked]
