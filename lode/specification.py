@@ -1,0 +1,69 @@
+"""Descriptors, kernels and their parts as plain nested data, and back.
+
+``{"PowerLawPotential": {"exponent": 1, "smearing": 1.0}}`` stands for
+``lode.PowerLawPotential(exponent=1, smearing=1.0)``: one form for the workflow's
+configuration, for saved models and for the command line.
+"""
+
+import dataclasses
+
+import lode
+
+
+def specification(value):
+    """Nested dictionaries, lists and scalars that describe ``value``.
+
+    Parameters
+    ----------
+    value : dataclass instance, sequence or scalar
+        A public object of the package, built of such objects.
+
+    Returns
+    -------
+    dict, list or scalar
+        What :func:`build` turns back into an equal object.
+    """
+    if dataclasses.is_dataclass(value):
+        fields = [f for f in dataclasses.fields(value) if f.init]
+        arguments = {f.name: specification(getattr(value, f.name)) for f in fields}
+        return {type(value).__name__: arguments}
+    if isinstance(value, list | tuple):
+        return [specification(item) for item in value]
+    return value
+
+
+def build(spec):
+    """Object described by nested data; the inverse of :func:`specification`.
+
+    Parameters
+    ----------
+    spec : dict, list or scalar
+        A dictionary has one key, the name of a public class, whose value holds
+        the arguments.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ValueError
+        If a name is not that of a public class, or an argument is unknown,
+        missing or refused by the class.
+    """
+    if isinstance(spec, list | tuple):
+        return tuple(build(item) for item in spec)
+    if not isinstance(spec, dict):
+        return spec
+    if len(spec) != 1:
+        raise ValueError(
+            f"a specification must be {{class name: arguments}}, got keys {list(spec)}"
+        )
+    ((name, arguments),) = spec.items()
+    if name not in lode.__all__ or not isinstance(getattr(lode, name), type):
+        raise ValueError(f"a specification must name a class of lode, got {name!r}")
+    arguments = {key: build(value) for key, value in (arguments or {}).items()}
+    try:
+        return getattr(lode, name)(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from None
