@@ -1,0 +1,547 @@
+"""Compiled sums over point charges: real space, reciprocal space, finite.
+
+Lengths in Å, charges in e, Coulomb constant 1. Index suffixes: ``j`` ion, ``c``
+column of wave vectors sharing (h, k), ``l`` third index of a wave vector, ``s``
+segment of the erfc table, ``p`` power within a segment.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+# Ions handled together, so that their phases stay in the first-level cache.
+BLOCK = 128
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def reduced_cell(cell):
+    """Short vectors of the same lattice, shortest first.
+
+    Every vector is shortened by multiples of the others until none can be.
+
+    Parameters
+    ----------
+    cell : ndarray (3, 3)
+        Rows are lattice vectors.
+
+    Returns
+    -------
+    ndarray (3, 3)
+        Spans the same lattice.
+    """
+    reduced = cell.copy()
+    # A lattice needs a handful of rounds; the bound only guards against cycling.
+    for _ in range(1000):
+        for i in (1, 2, 1):
+            a = reduced[i - 1, 0] ** 2 + reduced[i - 1, 1] ** 2 + reduced[i - 1, 2] ** 2
+            b = reduced[i, 0] ** 2 + reduced[i, 1] ** 2 + reduced[i, 2] ** 2
+            if b < a:
+                for x in range(3):
+                    swap = reduced[i, x]
+                    reduced[i, x] = reduced[i - 1, x]
+                    reduced[i - 1, x] = swap
+        changed = False
+        for i in range(1, 3):
+            for j in range(i):
+                product = 0.0
+                square = 0.0
+                for x in range(3):
+                    product += reduced[i, x] * reduced[j, x]
+                    square += reduced[j, x] * reduced[j, x]
+                # The margin keeps a rounding error at one half, as in an fcc
+                # lattice, from flipping the vector for ever.
+                if abs(product) > (0.5 + 1e-9) * square:
+                    multiple = math.floor(product / square + 0.5)
+                    for x in range(3):
+                        reduced[i, x] -= multiple * reduced[j, x]
+                    changed = True
+        if not changed:
+            break
+    return reduced
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def fractional(positions, inverse):
+    """Fractional coordinates in [0, 1).
+
+    Parameters
+    ----------
+    positions : ndarray (n, 3)
+        Cartesian.
+    inverse : ndarray (3, 3)
+        Inverse of the matrix whose rows are the lattice vectors.
+
+    Returns
+    -------
+    ndarray (n, 3)
+    """
+    n = positions.shape[0]
+    inside = np.empty((n, 3))
+    for j in range(n):
+        for a in range(3):
+            f = (
+                positions[j, 0] * inverse[0, a]
+                + positions[j, 1] * inverse[1, a]
+                + positions[j, 2] * inverse[2, a]
+            )
+            f -= math.floor(f)
+            # A tiny negative coordinate is rounded up to one.
+            inside[j, a] = f if f < 1.0 else 0.0
+    return inside
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def real_space(
+    inside, charges, cell, bins, spacings, alpha, cutoff, contact, table_sp, out, virial
+):
+    """Pair sum of erfc(alpha r)/r over all images within the cutoff.
+
+    Ions are sorted into bins; each pair is met once, from the bin that comes
+    first. Bins are counted on through the periodic images, so that a cell smaller
+    than the cutoff, and an ion's own images, need no case of their own.
+
+    Parameters
+    ----------
+    inside : ndarray (n, 3)
+        Fractional coordinates in [0, 1).
+    charges : ndarray (n,)
+    cell : ndarray (3, 3)
+    bins : ndarray (3,) of int
+        Number of bins along each vector.
+    spacings : ndarray (3,)
+        Distances of opposite faces of the cell.
+    alpha, cutoff : float
+        Inverse length of the screening, and the range.
+    contact : float
+        Distance below which two ions count as being at the same place.
+    table_sp : ndarray (n_segments, 8)
+        Polynomials of erfc on segments of width 1/16, from
+        :func:`lode.ewald.erfc_table`.
+    out : ndarray (n, 4)
+        Potential and minus its gradient are added.
+    virial : ndarray (3, 3)
+        The strain derivative of the energy is added.
+
+    Returns
+    -------
+    energy : float
+    first, second : int
+        Two ions at the same place, or -1.
+    """
+    n = inside.shape[0]
+    m0, m1, m2 = bins[0], bins[1], bins[2]
+    n_bins = m0 * m1 * m2
+
+    start = np.zeros(n_bins + 1, dtype=np.int64)
+    home = np.empty(n, dtype=np.int64)
+    for i in range(n):
+        # A coordinate next to one can round up to the number of bins.
+        b0 = min(int(inside[i, 0] * m0), m0 - 1)
+        b1 = min(int(inside[i, 1] * m1), m1 - 1)
+        b2 = min(int(inside[i, 2] * m2), m2 - 1)
+        b = (b0 * m1 + b1) * m2 + b2
+        home[i] = b
+        start[b + 1] += 1
+    for b in range(n_bins):
+        start[b + 1] += start[b]
+    filled = start[:-1].copy()
+    order = np.empty(n, dtype=np.int64)
+    sorted_xyzq = np.empty((n, 4))
+    for i in range(n):
+        s = filled[home[i]]
+        filled[home[i]] += 1
+        order[s] = i
+        for x in range(3):
+            sorted_xyzq[s, x] = (
+                inside[i, 0] * cell[0, x]
+                + inside[i, 1] * cell[1, x]
+                + inside[i, 2] * cell[2, x]
+            )
+        sorted_xyzq[s, 3] = charges[i]
+    sums = np.zeros((n, 4))
+
+    reach0 = int(math.ceil(cutoff * m0 / spacings[0]))
+    reach1 = int(math.ceil(cutoff * m1 / spacings[1]))
+    reach2 = int(math.ceil(cutoff * m2 / spacings[2]))
+    # Longest diagonal of a bin: two bins whose corners are further apart than
+    # the cutoff by this much hold no pair.
+    diagonal = 0.0
+    for s1 in (-1, 1):
+        for s2 in (-1, 1):
+            square = 0.0
+            for x in range(3):
+                square += (
+                    cell[0, x] / m0 + s1 * cell[1, x] / m1 + s2 * cell[2, x] / m2
+                ) ** 2
+            diagonal = max(diagonal, math.sqrt(square))
+
+    v00 = v01 = v02 = v11 = v12 = v22 = 0.0
+    energy = 0.0
+    first = second = -1
+    scale = 16.0 * alpha
+    cutoff_square = cutoff * cutoff
+    contact_square = contact * contact
+    for d0 in range(reach0 + 1):
+        for d1 in range(-reach1 if d0 > 0 else 0, reach1 + 1):
+            for d2 in range(-reach2 if d0 > 0 or d1 > 0 else 0, reach2 + 1):
+                square = 0.0
+                for x in range(3):
+                    square += (
+                        d0 * cell[0, x] / m0
+                        + d1 * cell[1, x] / m1
+                        + d2 * cell[2, x] / m2
+                    ) ** 2
+                if square > (cutoff + diagonal) ** 2:
+                    continue
+                same = d0 == 0 and d1 == 0 and d2 == 0
+                for b in range(n_bins):
+                    if start[b] == start[b + 1]:
+                        continue
+                    t0 = b // (m1 * m2) + d0
+                    t1 = (b // m2) % m1 + d1
+                    t2 = b % m2 + d2
+                    image0 = t0 // m0
+                    image1 = t1 // m1
+                    image2 = t2 // m2
+                    other = (t0 - image0 * m0) * m1 + t1 - image1 * m1
+                    other = other * m2 + t2 - image2 * m2
+                    if start[other] == start[other + 1]:
+                        continue
+                    t_x = image0 * cell[0, 0] + image1 * cell[1, 0] + image2 * cell[2, 0]
+                    t_y = image0 * cell[0, 1] + image1 * cell[1, 1] + image2 * cell[2, 1]
+                    t_z = image0 * cell[0, 2] + image1 * cell[1, 2] + image2 * cell[2, 2]
+                    for i in range(start[b], start[b + 1]):
+                        x_i = sorted_xyzq[i, 0] - t_x
+                        y_i = sorted_xyzq[i, 1] - t_y
+                        z_i = sorted_xyzq[i, 2] - t_z
+                        q_i = sorted_xyzq[i, 3]
+                        phi_i = e_x = e_y = e_z = 0.0
+                        for j in range(i + 1 if same else start[other], start[other + 1]):
+                            x = sorted_xyzq[j, 0] - x_i
+                            y = sorted_xyzq[j, 1] - y_i
+                            z = sorted_xyzq[j, 2] - z_i
+                            square = x * x + y * y + z * z
+                            if square > cutoff_square:
+                                continue
+                            if square < contact_square:
+                                first, second = order[i], order[j]
+                                continue
+                            r = math.sqrt(square)
+                            u = scale * r
+                            s = int(u)
+                            u -= s + 0.5
+                            # erfc(alpha r) and its derivative by Horner's rule
+                            value = table_sp[s, 7]
+                            slope = value
+                            for p in (6, 5, 4, 3, 2, 1):
+                                value = value * u + table_sp[s, p]
+                                slope = slope * u + value
+                            value = value * u + table_sp[s, 0]
+                            phi = value / r
+                            field = (phi - scale * slope) / square
+                            q_j = sorted_xyzq[j, 3]
+                            phi_i += q_j * phi
+                            f = q_j * field
+                            e_x -= f * x
+                            e_y -= f * y
+                            e_z -= f * z
+                            sums[j, 0] += q_i * phi
+                            f = q_i * field
+                            sums[j, 1] += f * x
+                            sums[j, 2] += f * y
+                            sums[j, 3] += f * z
+                            f = q_i * q_j * field
+                            v00 -= f * x * x
+                            v01 -= f * x * y
+                            v02 -= f * x * z
+                            v11 -= f * y * y
+                            v12 -= f * y * z
+                            v22 -= f * z * z
+                        energy += q_i * phi_i
+                        sums[i, 0] += phi_i
+                        sums[i, 1] += e_x
+                        sums[i, 2] += e_y
+                        sums[i, 3] += e_z
+    for i in range(n):
+        for x in range(4):
+            out[order[i], x] += sums[i, x]
+    virial[0, 0] += v00
+    virial[0, 1] += v01
+    virial[0, 2] += v02
+    virial[1, 0] += v01
+    virial[1, 1] += v11
+    virial[1, 2] += v12
+    virial[2, 0] += v02
+    virial[2, 1] += v12
+    virial[2, 2] += v22
+    return energy, first, second
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def wave_columns(reciprocal, cutoff, limits):
+    """Half of the wave vectors within a sphere, as columns of equal (h, k).
+
+    Parameters
+    ----------
+    reciprocal : ndarray (3, 3)
+        Rows are the reciprocal lattice vectors, with 2 pi.
+    cutoff : float
+        Radius of the sphere.
+    limits : ndarray (3,) of int
+        Largest index along each reciprocal vector.
+
+    Returns
+    -------
+    ndarray (n_columns, 3) of int
+        h, k and the largest ``|l|``: h > 0, or h = 0 and k >= 0.
+    """
+    b2 = 0.0
+    for x in range(3):
+        b2 += reciprocal[2, x] ** 2
+    columns = np.empty(
+        ((limits[0] + 1) * (2 * limits[1] + 1) - limits[1], 3), dtype=np.int64
+    )
+    count = 0
+    for h in range(limits[0] + 1):
+        for k in range(-limits[1] if h > 0 else 0, limits[1] + 1):
+            square = 0.0
+            along = 0.0
+            for x in range(3):
+                part = h * reciprocal[0, x] + k * reciprocal[1, x]
+                square += part * part
+                along += part * reciprocal[2, x]
+            # |part + l b2| <= cutoff is quadratic in l
+            inside = (along / b2) ** 2 - (square - cutoff * cutoff) / b2
+            if inside >= 0.0:
+                columns[count, 0] = h
+                columns[count, 1] = k
+                columns[count, 2] = int(abs(along / b2) + math.sqrt(inside))
+                count += 1
+    return columns[:count]
+
+
+# Reassociation lets the sums over a block of ions run in vector registers:
+# 3.0 times faster for 64 ions, 4.1 times for 4096. No NaN can reach this kernel.
+@njit(
+    cache=True, error_model="numpy", nogil=True, fastmath={"reassoc", "contract", "nsz"}
+)
+def reciprocal_space(
+    inside, charges, reciprocal, columns, limits, volume, alpha, cutoff, out, virial
+):
+    """Sum over wave vectors of the screened charges, without k = 0.
+
+    With S(k) = sum_j q_j exp(i k r_j), the potential at r is
+    (4 pi/V) sum_k exp(-k^2/4 alpha^2)/k^2 Re[conj(S) exp(i k r)]. Only half of
+    the wave vectors is visited. Within a column of equal (h, k), +l and -l share
+    their products: two fused multiplications an ion and wave vector for S, four
+    for the potential and its gradient.
+
+    Parameters
+    ----------
+    inside : ndarray (n, 3)
+        Fractional coordinates in [0, 1).
+    charges : ndarray (n,)
+    reciprocal : ndarray (3, 3)
+        Rows are the reciprocal lattice vectors, with 2 pi.
+    columns : ndarray (n_columns, 3) of int
+        From :func:`wave_columns`.
+    limits : ndarray (3,) of int
+        Largest index along each reciprocal vector.
+    volume, alpha, cutoff : float
+        Of the cell; of the screening; radius of the sphere of wave vectors.
+    out : ndarray (n, 4)
+        Potential and minus its gradient are added; with no rows, the energy and
+        the virial alone are found.
+    virial : ndarray (3, 3)
+        The strain derivative of the energy is added.
+
+    Returns
+    -------
+    energy : float
+    """
+    n = inside.shape[0]
+    n_columns = columns.shape[0]
+    n_l = limits[2] + 1
+    # Real and imaginary part of the one-dimensional phases exp(i h theta_j)
+    phase0 = np.empty((2, limits[0] + 1, BLOCK))
+    phase1 = np.empty((2, limits[1] + 1, BLOCK))
+    phase2 = np.empty((2, n_l, BLOCK))
+    p_re = np.empty(BLOCK)
+    p_im = np.empty(BLOCK)
+    # First sums over ions, then coefficients of cos(l theta) and sin(l theta)
+    sums_cl = np.zeros((n_columns, 4, n_l))
+    sum_re = np.empty(BLOCK)
+    sum_im = np.empty(BLOCK)
+    slope_re = np.empty(BLOCK)
+    slope_im = np.empty(BLOCK)
+    energy = 0.0
+
+    for sweep in range(2 if out.shape[0] > 0 else 1):
+        for begin in range(0, n, BLOCK):
+            size = min(BLOCK, n - begin)
+            for axis in range(3):
+                phase = phase0 if axis == 0 else (phase1 if axis == 1 else phase2)
+                for j in range(size):
+                    theta = 2.0 * math.pi * inside[begin + j, axis]
+                    phase[0, 0, j] = 1.0
+                    phase[1, 0, j] = 0.0
+                    sum_re[j] = math.cos(theta)
+                    sum_im[j] = math.sin(theta)
+                for h in range(1, limits[axis] + 1):
+                    for j in range(size):
+                        re = phase[0, h - 1, j]
+                        im = phase[1, h - 1, j]
+                        phase[0, h, j] = re * sum_re[j] - im * sum_im[j]
+                        phase[1, h, j] = re * sum_im[j] + im * sum_re[j]
+            for c in range(n_columns):
+                h = columns[c, 0]
+                k = abs(columns[c, 1])
+                sign = 1.0 if columns[c, 1] >= 0 else -1.0
+                for j in range(size):
+                    im = sign * phase1[1, k, j]
+                    p_re[j] = phase0[0, h, j] * phase1[0, k, j] - phase0[1, h, j] * im
+                    p_im[j] = phase0[1, h, j] * phase1[0, k, j] + phase0[0, h, j] * im
+                if sweep == 0:
+                    for j in range(size):
+                        p_re[j] *= charges[begin + j]
+                        p_im[j] *= charges[begin + j]
+                    for l in range(columns[c, 2] + 1):  # noqa: E741
+                        re_cos = im_cos = re_sin = im_sin = 0.0
+                        for j in range(size):
+                            re_cos += p_re[j] * phase2[0, l, j]
+                            im_sin += p_im[j] * phase2[1, l, j]
+                            re_sin += p_re[j] * phase2[1, l, j]
+                            im_cos += p_im[j] * phase2[0, l, j]
+                        sums_cl[c, 0, l] += re_cos
+                        sums_cl[c, 1, l] += im_cos
+                        sums_cl[c, 2, l] += re_sin
+                        sums_cl[c, 3, l] += im_sin
+                    continue
+                for j in range(size):
+                    sum_re[j] = sum_im[j] = slope_re[j] = slope_im[j] = 0.0
+                for l in range(columns[c, 2] + 1):  # noqa: E741
+                    cos_re = sums_cl[c, 0, l]
+                    cos_im = sums_cl[c, 1, l]
+                    sin_re = sums_cl[c, 2, l]
+                    sin_im = sums_cl[c, 3, l]
+                    for j in range(size):
+                        cos = phase2[0, l, j]
+                        sin = phase2[1, l, j]
+                        sum_re[j] += cos_re * cos + sin_re * sin
+                        sum_im[j] += cos_im * cos + sin_im * sin
+                        slope_re[j] += l * (sin_im * cos - cos_im * sin)
+                        slope_im[j] += l * (cos_re * sin - sin_re * cos)
+                for j in range(size):
+                    im = p_re[j] * sum_im[j] + p_im[j] * sum_re[j]
+                    slope = p_re[j] * slope_im[j] + p_im[j] * slope_re[j]
+                    g0 = columns[c, 0] * im
+                    g1 = columns[c, 1] * im
+                    o = begin + j
+                    out[o, 0] += p_re[j] * sum_re[j] - p_im[j] * sum_im[j]
+                    for x in range(3):
+                        out[o, 1 + x] += (
+                            g0 * reciprocal[0, x]
+                            + g1 * reciprocal[1, x]
+                            + slope * reciprocal[2, x]
+                        )
+        if sweep == 1:
+            break
+        for c in range(n_columns):
+            on_axis = columns[c, 0] == 0 and columns[c, 1] == 0
+            for l in range(columns[c, 2] + 1):  # noqa: E741
+                re_cos = sums_cl[c, 0, l]
+                im_cos = sums_cl[c, 1, l]
+                re_sin = sums_cl[c, 2, l]
+                im_sin = sums_cl[c, 3, l]
+                for q in range(4):
+                    sums_cl[c, q, l] = 0.0
+                for sign in (1.0, -1.0):
+                    # l = 0 has one sign, and on the axis so has every l.
+                    if sign < 0.0 and (l == 0 or on_axis):
+                        continue
+                    if on_axis and l == 0:
+                        continue
+                    k_x = columns[c, 0] * reciprocal[0, 0]
+                    k_x += columns[c, 1] * reciprocal[1, 0]
+                    k_x += sign * l * reciprocal[2, 0]
+                    k_y = columns[c, 0] * reciprocal[0, 1]
+                    k_y += columns[c, 1] * reciprocal[1, 1]
+                    k_y += sign * l * reciprocal[2, 1]
+                    k_z = columns[c, 0] * reciprocal[0, 2]
+                    k_z += columns[c, 1] * reciprocal[1, 2]
+                    k_z += sign * l * reciprocal[2, 2]
+                    square = k_x * k_x + k_y * k_y + k_z * k_z
+                    if square > cutoff * cutoff:
+                        continue
+                    s_re = re_cos - sign * im_sin
+                    s_im = im_cos + sign * re_sin
+                    weight = 8.0 * math.pi / volume
+                    weight *= math.exp(-square / (4.0 * alpha * alpha)) / square
+                    part = 0.5 * weight * (s_re * s_re + s_im * s_im)
+                    energy += part
+                    virial[0, 0] -= part
+                    virial[1, 1] -= part
+                    virial[2, 2] -= part
+                    part *= 2.0 / square + 0.5 / (alpha * alpha)
+                    virial[0, 0] += part * k_x * k_x
+                    virial[0, 1] += part * k_x * k_y
+                    virial[0, 2] += part * k_x * k_z
+                    virial[1, 0] += part * k_y * k_x
+                    virial[1, 1] += part * k_y * k_y
+                    virial[1, 2] += part * k_y * k_z
+                    virial[2, 0] += part * k_z * k_x
+                    virial[2, 1] += part * k_z * k_y
+                    virial[2, 2] += part * k_z * k_z
+                    # G = weight conj(S); G(+l) e^{il} + G(-l) e^{-il} =
+                    # [G(+l) + G(-l)] cos + i [G(+l) - G(-l)] sin
+                    sums_cl[c, 0, l] += weight * s_re
+                    sums_cl[c, 1, l] -= weight * s_im
+                    sums_cl[c, 2, l] += sign * weight * s_im
+                    sums_cl[c, 3, l] += sign * weight * s_re
+    return energy
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def finite_sum(positions, charges, contact, out):
+    """Pair sum of 1/r without periodic images.
+
+    Parameters
+    ----------
+    positions : ndarray (n, 3)
+    charges : ndarray (n,)
+    contact : float
+        Distance below which two ions count as being at the same place.
+    out : ndarray (n, 4)
+        Potential and minus its gradient are added.
+
+    Returns
+    -------
+    energy : float
+    first, second : int
+        Two ions at the same place, or -1.
+    """
+    n = positions.shape[0]
+    energy = 0.0
+    first = second = -1
+    for i in range(n):
+        for j in range(i):
+            x = positions[i, 0] - positions[j, 0]
+            y = positions[i, 1] - positions[j, 1]
+            z = positions[i, 2] - positions[j, 2]
+            r = math.sqrt(x * x + y * y + z * z)
+            if r <= contact:
+                first, second = j, i
+                continue
+            phi = 1.0 / r
+            field = phi / (r * r)
+            energy += charges[i] * charges[j] * phi
+            out[i, 0] += charges[j] * phi
+            out[i, 1] += charges[j] * field * x
+            out[i, 2] += charges[j] * field * y
+            out[i, 3] += charges[j] * field * z
+            out[j, 0] += charges[i] * phi
+            out[j, 1] -= charges[i] * field * x
+            out[j, 2] -= charges[i] * field * y
+            out[j, 3] -= charges[i] * field * z
+    return energy, first, second
