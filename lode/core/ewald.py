@@ -92,6 +92,41 @@ def fractional(positions, inverse):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
+def neighbors(around, begin, end, x_i, y_i, z_i, cutoff_square, squares, near):
+    """Candidates within the cutoff of a point.
+
+    Parameters
+    ----------
+    around : ndarray (4, capacity)
+        Coordinates of the candidates, and their charges.
+    begin, end : int
+        Range of candidates that is searched.
+    x_i, y_i, z_i, cutoff_square : float
+    squares : ndarray (capacity,)
+        Receives the squares of the distances.
+    near : ndarray (capacity,) of int
+        Receives the candidates within the cutoff.
+
+    Returns
+    -------
+    int
+        How many are within the cutoff.
+    """
+    x = around[0]
+    y = around[1]
+    z = around[2]
+    for c in range(begin, end):
+        squares[c] = (x[c] - x_i) ** 2 + (y[c] - y_i) ** 2 + (z[c] - z_i) ** 2
+    n_near = np.uint64(0)
+    one = np.uint64(1)
+    zero = np.uint64(0)
+    for c in range(begin, end):
+        near[n_near] = c
+        n_near += one if squares[c] <= cutoff_square else zero
+    return n_near
+
+
+@njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
 def real_space(
     inside, charges, cell, bins, spacings, alpha, cutoff, contact, table_sp, out, virial
 ):
@@ -115,8 +150,8 @@ def real_space(
         Inverse length of the screening, and the range.
     contact : float
         Distance below which two ions count as being at the same place.
-    table_sp : ndarray (n_segments, 8)
-        Polynomials of erfc on segments of width 1/16, from
+    table_sp : ndarray (n_segments, 16)
+        Polynomials of erfc and of its derivative on segments of width 1/16, from
         :func:`lode.ewald.erfc_table`.
     out : ndarray (n, 4)
         Potential and minus its gradient are added.
@@ -176,12 +211,11 @@ def real_space(
                 ) ** 2
             diagonal = max(diagonal, math.sqrt(square))
 
-    v00 = v01 = v02 = v11 = v12 = v22 = 0.0
-    energy = 0.0
-    first = second = -1
-    scale = 16.0 * alpha
-    cutoff_square = cutoff * cutoff
-    contact_square = contact * contact
+    # Half of the neighbouring bins, the bin itself first
+    offsets = np.empty(
+        ((reach0 + 1) * (2 * reach1 + 1) * (2 * reach2 + 1), 3), dtype=np.int64
+    )
+    n_offsets = 0
     for d0 in range(reach0 + 1):
         for d1 in range(-reach1 if d0 > 0 else 0, reach1 + 1):
             for d2 in range(-reach2 if d0 > 0 or d1 > 0 else 0, reach2 + 1):
@@ -192,77 +226,154 @@ def real_space(
                         + d1 * cell[1, x] / m1
                         + d2 * cell[2, x] / m2
                     ) ** 2
-                if square > (cutoff + diagonal) ** 2:
+                if square <= (cutoff + diagonal) ** 2:
+                    offsets[n_offsets, 0] = d0
+                    offsets[n_offsets, 1] = d1
+                    offsets[n_offsets, 2] = d2
+                    n_offsets += 1
+
+    # Bins counted on through the images: which bin, in which image
+    longest = max(m0 + 2 * reach0, m1 + 2 * reach1, m2 + 2 * reach2)
+    bin_at = np.empty((3, longest), dtype=np.int64)
+    image_at = np.empty((3, longest))
+    for x in range(3):
+        m = bins[x]
+        reach = reach0 if x == 0 else (reach1 if x == 1 else reach2)
+        for t in range(m + 2 * reach):
+            image = (t - reach) // m
+            bin_at[x, t] = t - reach - image * m
+            image_at[x, t] = image
+
+    v00 = v01 = v02 = v11 = v12 = v22 = 0.0
+    energy = 0.0
+    first = second = -1
+    scale = 16.0 * alpha
+    cutoff_square = cutoff * cutoff
+    contact_square = contact * contact
+    capacity = 0
+    source = np.empty(0, dtype=np.int64)
+    near = np.empty(0, dtype=np.uint64)
+    around = np.empty((4, 0))
+    squares = np.empty(0)
+    local = np.empty((0, 4))
+    for b in range(n_bins):
+        if start[b] == start[b + 1]:
+            continue
+        # Candidates of the bin, side by side in memory
+        b0 = b // (m1 * m2) + reach0
+        b1 = (b // m2) % m1 + reach1
+        b2 = b % m2 + reach2
+        count = 0
+        for o in range(n_offsets):
+            t0 = b0 + offsets[o, 0]
+            t1 = b1 + offsets[o, 1]
+            t2 = b2 + offsets[o, 2]
+            other = (bin_at[0, t0] * m1 + bin_at[1, t1]) * m2 + bin_at[2, t2]
+            size = start[other + 1] - start[other]
+            if size == 0:
+                continue
+            if count + size > capacity:
+                capacity = 2 * (count + size)
+                wider = np.empty(capacity, dtype=np.int64)
+                wider[:count] = source[:count]
+                source = wider
+                wide = np.empty((4, capacity))
+                wide[:, :count] = around[:, :count]
+                around = wide
+                squares = np.empty(capacity)
+                near = np.empty(capacity, dtype=np.uint64)
+                local = np.empty((capacity, 4))
+            t_x = (
+                image_at[0, t0] * cell[0, 0]
+                + image_at[1, t1] * cell[1, 0]
+                + image_at[2, t2] * cell[2, 0]
+            )
+            t_y = (
+                image_at[0, t0] * cell[0, 1]
+                + image_at[1, t1] * cell[1, 1]
+                + image_at[2, t2] * cell[2, 1]
+            )
+            t_z = (
+                image_at[0, t0] * cell[0, 2]
+                + image_at[1, t1] * cell[1, 2]
+                + image_at[2, t2] * cell[2, 2]
+            )
+            for j in range(start[other], start[other + 1]):
+                source[count] = j
+                around[0, count] = sorted_xyzq[j, 0] + t_x
+                around[1, count] = sorted_xyzq[j, 1] + t_y
+                around[2, count] = sorted_xyzq[j, 2] + t_z
+                around[3, count] = sorted_xyzq[j, 3]
+                count += 1
+        for c in range(count):
+            for x in range(4):
+                local[c, x] = 0.0
+
+        for own in range(start[b + 1] - start[b]):
+            x_i = around[0, own]
+            y_i = around[1, own]
+            z_i = around[2, own]
+            q_i = around[3, own]
+            # Distances, choice and evaluation in loops of their own: the first
+            # runs in vector registers, the second without a branch that could be
+            # predicted wrongly.
+            n_near = neighbors(
+                around, own + 1, count, x_i, y_i, z_i, cutoff_square, squares, near
+            )
+            phi_i = e_x = e_y = e_z = 0.0
+            for h in range(n_near):
+                c = near[h]
+                square = squares[c]
+                if square < contact_square:
+                    first, second = order[start[b] + own], order[source[c]]
                     continue
-                same = d0 == 0 and d1 == 0 and d2 == 0
-                for b in range(n_bins):
-                    if start[b] == start[b + 1]:
-                        continue
-                    t0 = b // (m1 * m2) + d0
-                    t1 = (b // m2) % m1 + d1
-                    t2 = b % m2 + d2
-                    image0 = t0 // m0
-                    image1 = t1 // m1
-                    image2 = t2 // m2
-                    other = (t0 - image0 * m0) * m1 + t1 - image1 * m1
-                    other = other * m2 + t2 - image2 * m2
-                    if start[other] == start[other + 1]:
-                        continue
-                    t_x = image0 * cell[0, 0] + image1 * cell[1, 0] + image2 * cell[2, 0]
-                    t_y = image0 * cell[0, 1] + image1 * cell[1, 1] + image2 * cell[2, 1]
-                    t_z = image0 * cell[0, 2] + image1 * cell[1, 2] + image2 * cell[2, 2]
-                    for i in range(start[b], start[b + 1]):
-                        x_i = sorted_xyzq[i, 0] - t_x
-                        y_i = sorted_xyzq[i, 1] - t_y
-                        z_i = sorted_xyzq[i, 2] - t_z
-                        q_i = sorted_xyzq[i, 3]
-                        phi_i = e_x = e_y = e_z = 0.0
-                        for j in range(i + 1 if same else start[other], start[other + 1]):
-                            x = sorted_xyzq[j, 0] - x_i
-                            y = sorted_xyzq[j, 1] - y_i
-                            z = sorted_xyzq[j, 2] - z_i
-                            square = x * x + y * y + z * z
-                            if square > cutoff_square:
-                                continue
-                            if square < contact_square:
-                                first, second = order[i], order[j]
-                                continue
-                            r = math.sqrt(square)
-                            u = scale * r
-                            s = int(u)
-                            u -= s + 0.5
-                            # erfc(alpha r) and its derivative by Horner's rule
-                            value = table_sp[s, 7]
-                            slope = value
-                            for p in (6, 5, 4, 3, 2, 1):
-                                value = value * u + table_sp[s, p]
-                                slope = slope * u + value
-                            value = value * u + table_sp[s, 0]
-                            phi = value / r
-                            field = (phi - scale * slope) / square
-                            q_j = sorted_xyzq[j, 3]
-                            phi_i += q_j * phi
-                            f = q_j * field
-                            e_x -= f * x
-                            e_y -= f * y
-                            e_z -= f * z
-                            sums[j, 0] += q_i * phi
-                            f = q_i * field
-                            sums[j, 1] += f * x
-                            sums[j, 2] += f * y
-                            sums[j, 3] += f * z
-                            f = q_i * q_j * field
-                            v00 -= f * x * x
-                            v01 -= f * x * y
-                            v02 -= f * x * z
-                            v11 -= f * y * y
-                            v12 -= f * y * z
-                            v22 -= f * z * z
-                        energy += q_i * phi_i
-                        sums[i, 0] += phi_i
-                        sums[i, 1] += e_x
-                        sums[i, 2] += e_y
-                        sums[i, 3] += e_z
+                x = around[0, c] - x_i
+                y = around[1, c] - y_i
+                z = around[2, c] - z_i
+                q_j = around[3, c]
+                r_inverse = 1.0 / math.sqrt(square)
+                u = scale * (square * r_inverse)
+                whole = int(u)
+                u -= whole + 0.5
+                s = np.uint64(whole)
+                # Estrin's scheme: Horner's would wait for each of its steps.
+                u2 = u * u
+                low = table_sp[s, 0] + table_sp[s, 1] * u
+                low += (table_sp[s, 2] + table_sp[s, 3] * u) * u2
+                high = table_sp[s, 4] + table_sp[s, 5] * u
+                high += (table_sp[s, 6] + table_sp[s, 7] * u) * u2
+                phi = (low + high * (u2 * u2)) * r_inverse
+                low = table_sp[s, 8] + table_sp[s, 9] * u
+                low += (table_sp[s, 10] + table_sp[s, 11] * u) * u2
+                high = table_sp[s, 12] + table_sp[s, 13] * u
+                high += (table_sp[s, 14] + table_sp[s, 15] * u) * u2
+                field = phi + alpha * (low + high * (u2 * u2))
+                field *= r_inverse * r_inverse
+                phi_i += q_j * phi
+                f_j = q_i * field
+                f_i = q_j * field
+                e_x -= f_i * x
+                e_y -= f_i * y
+                e_z -= f_i * z
+                local[c, 0] += q_i * phi
+                local[c, 1] += f_j * x
+                local[c, 2] += f_j * y
+                local[c, 3] += f_j * z
+                f_j *= q_j
+                v00 -= f_j * x * x
+                v01 -= f_j * x * y
+                v02 -= f_j * x * z
+                v11 -= f_j * y * y
+                v12 -= f_j * y * z
+                v22 -= f_j * z * z
+            energy += q_i * phi_i
+            local[own, 0] += phi_i
+            local[own, 1] += e_x
+            local[own, 2] += e_y
+            local[own, 3] += e_z
+        for c in range(count):
+            for x in range(4):
+                sums[source[c], x] += local[c, x]
     for i in range(n):
         for x in range(4):
             out[order[i], x] += sums[i, x]
