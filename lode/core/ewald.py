@@ -112,20 +112,23 @@ def neighbors(around, begin, end, x_i, y_i, z_i, cutoff_square, squares, near):
     int
         How many are within the cutoff.
     """
-    x = around[0]
-    y = around[1]
-    z = around[2]
-    for c in range(begin, end):
-        squares[c] = (x[c] - x_i) ** 2 + (y[c] - y_i) ** 2 + (z[c] - z_i) ** 2
+    x = around[0, begin:end]
+    y = around[1, begin:end]
+    z = around[2, begin:end]
+    part = squares[begin:end]
+    for c in range(end - begin):
+        part[c] = (x[c] - x_i) ** 2 + (y[c] - y_i) ** 2 + (z[c] - z_i) ** 2
+    # Unsigned, as is every index below that Numba would else test for its sign
     n_near = np.uint64(0)
     one = np.uint64(1)
     zero = np.uint64(0)
-    for c in range(begin, end):
-        near[n_near] = c
-        n_near += one if squares[c] <= cutoff_square else zero
+    for c in range(end - begin):
+        near[n_near] = c + begin
+        n_near += one if part[c] <= cutoff_square else zero
     return n_near
 
 
+# Contraction to fused multiplications makes the sum 1.25 times faster.
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
 def real_space(
     inside, charges, cell, bins, spacings, alpha, cutoff, contact, table_sp, out, virial
@@ -199,34 +202,32 @@ def real_space(
     reach0 = int(math.ceil(cutoff * m0 / spacings[0]))
     reach1 = int(math.ceil(cutoff * m1 / spacings[1]))
     reach2 = int(math.ceil(cutoff * m2 / spacings[2]))
-    # Longest diagonal of a bin: two bins whose corners are further apart than
-    # the cutoff by this much hold no pair.
-    diagonal = 0.0
-    for s1 in (-1, 1):
-        for s2 in (-1, 1):
-            square = 0.0
-            for x in range(3):
-                square += (
-                    cell[0, x] / m0 + s1 * cell[1, x] / m1 + s2 * cell[2, x] / m2
-                ) ** 2
-            diagonal = max(diagonal, math.sqrt(square))
-
     # Half of the neighbouring bins, the bin itself first
     offsets = np.empty(
         ((reach0 + 1) * (2 * reach1 + 1) * (2 * reach2 + 1), 3), dtype=np.int64
     )
     n_offsets = 0
+    centre = np.empty(3)
     for d0 in range(reach0 + 1):
         for d1 in range(-reach1 if d0 > 0 else 0, reach1 + 1):
             for d2 in range(-reach2 if d0 > 0 or d1 > 0 else 0, reach2 + 1):
                 square = 0.0
                 for x in range(3):
-                    square += (
+                    centre[x] = (
                         d0 * cell[0, x] / m0
                         + d1 * cell[1, x] / m1
                         + d2 * cell[2, x] / m2
-                    ) ** 2
-                if square <= (cutoff + diagonal) ** 2:
+                    )
+                    square += centre[x] ** 2
+                # Bins are parallel, so that along the line of their centres two
+                # points are nearer by the bin's extent at most.
+                extent = 0.0
+                for a in range(3):
+                    along = 0.0
+                    for x in range(3):
+                        along += centre[x] * cell[a, x]
+                    extent += abs(along) / bins[a]
+                if square - extent <= cutoff * math.sqrt(square):
                     offsets[n_offsets, 0] = d0
                     offsets[n_offsets, 1] = d1
                     offsets[n_offsets, 2] = d2
@@ -427,13 +428,16 @@ def wave_columns(reciprocal, cutoff, limits):
             if inside >= 0.0:
                 columns[count, 0] = h
                 columns[count, 1] = k
-                columns[count, 2] = int(abs(along / b2) + math.sqrt(inside))
+                # The limit differs from this bound by rounding alone.
+                widest = int(abs(along / b2) + math.sqrt(inside))
+                columns[count, 2] = min(widest, limits[2])
                 count += 1
     return columns[:count]
 
 
-# Reassociation lets the sums over a block of ions run in vector registers:
-# 3.0 times faster for 64 ions, 4.1 times for 4096. No NaN can reach this kernel.
+# Reassociation and contraction let the sums over a block of ions run in vector
+# registers: 1.2 times faster for 64 ions and 1.8 times for 4096 (energy alone, 1.5
+# and 3.1 times). Inputs are checked to be finite, and NaN is left alone anyway.
 @njit(
     cache=True, error_model="numpy", nogil=True, fastmath={"reassoc", "contract", "nsz"}
 )
