@@ -71,7 +71,7 @@ def gas_frames(
 
     Notes
     -----
-    A. Grisafi, M. Ceriotti, J. Chem. Phys. 151, 204105 (2019), Sec. III A.
+    A. Grisafi, M. Ceriotti, J. Chem. Phys. 151, 204105 (2019).
 
     Examples
     --------
