@@ -141,18 +141,15 @@ def ewald(
     positions, charges = _checked_charges(positions, charges)
     if cell is not None:
         cell = cell_array(cell)
-    energy, out, virial, splitting = _summed(
+    energy, out, stress, splitting = _summed(
         positions, cell, charges, tolerance, splitting, gradient=True
     )
     out *= coulomb_constant
-    stress = None
-    if cell is not None:
-        stress = virial * (coulomb_constant / abs(np.linalg.det(cell)))
     return EwaldResult(
         energy=energy * coulomb_constant,
         potential=out[:, 0].copy(),
         forces=charges[:, None] * out[:, 1:],
-        stress=stress,
+        stress=None if stress is None else stress * coulomb_constant,
         splitting=splitting,
     )
 
@@ -282,18 +279,18 @@ def _checked_charges(positions, charges, where=""):
 
 
 def _summed(positions, cell, charges, tolerance, splitting, *, gradient, where=""):
-    """Energy, potential with minus its gradient, strain derivative and splitting.
+    """Energy, potential with minus its gradient, stress and splitting.
 
     In units of the Coulomb constant, for checked input.
     """
     n = len(charges)
     out = np.zeros((n, 4))
-    virial = np.zeros((3, 3))
     if cell is None:
         energy, *pair = core.finite_sum(positions, charges, _CONTACT, out)
         _check_apart(pair, positions, where)
-        return float(energy), out, virial, None
+        return float(energy), out, None, None
 
+    virial = np.zeros((3, 3))
     cell = core.reduced_cell(cell)
     inverse = np.linalg.inv(cell)
     volume = abs(float(np.linalg.det(cell)))
@@ -349,8 +346,8 @@ def _summed(positions, cell, charges, tolerance, splitting, *, gradient, where="
     energy -= alpha / math.sqrt(math.pi) * (charges @ charges)
     energy -= 0.5 * background * total
     out[:, 0] -= 2.0 * alpha / math.sqrt(math.pi) * charges + background
-    virial[np.diag_indices(3)] += 0.5 * background * total
-    return float(energy), out, virial, 1.0 / (math.sqrt(2.0) * alpha)
+    virial.flat[::4] += 0.5 * background * total
+    return float(energy), out, virial / volume, 1.0 / (math.sqrt(2.0) * alpha)
 
 
 def _check_apart(pair, positions, where):
@@ -362,6 +359,8 @@ def _check_apart(pair, positions, where):
         )
 
 
+# Remembered, as a trajectory at constant volume asks the same again and again.
+@lru_cache(maxsize=256)
 def _cutoffs(n, volume, tolerance, splitting, gradient):
     """Screening, real-space cutoff and wave-vector cutoff of least cost."""
     length = (volume / n) ** (1.0 / 3.0)
