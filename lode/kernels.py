@@ -159,6 +159,11 @@ class Representation:
         """First environment of a species."""
         return int(self.counts[:group].sum())
 
+    def _range(self, group):
+        """Environments of a species."""
+        start = self._start(group)
+        return slice(start, start + int(self.counts[group].sum()))
+
     def _bounds(self, group):
         """Environments of a species, split by frame: (n_frames + 1,)."""
         return self._start(group) + np.concatenate(([0], np.cumsum(self.counts[group])))
@@ -956,15 +961,22 @@ def _moment_gram(factors, a, b, memory=None):
     blocks_p, blocks_q = (_even_blocks(x.shape[1], width) for x in (p_a, q_a))
     delta = any(f.species_delta for f in factors)
     values = np.zeros((a.n_frames, other.n_frames))
+    # Written again for each block: fresh memory costs as much as the product.
+    size = max((b.stop - b.start for b in blocks_p), default=0)
+    size *= max((b.stop - b.start for b in blocks_q), default=0)
+    buffer_a = np.empty(a.n_frames * size)
+    buffer_b = None if b is None else np.empty(b.n_frames * size)
     for groups_a, groups_b in _groups(a, other, delta):
         for i, block_p in enumerate(blocks_p):
             # p_i p_iᵀ is symmetric: blocks below the diagonal count in those above.
             for block_q in blocks_q[i if symmetric else 0 :]:
                 twice = symmetric and block_p != block_q
-                m_A = _moments(a, groups_a, p_a[:, block_p], q_a[:, block_q])
+                m_A = _moments(a, groups_a, p_a[:, block_p], q_a[:, block_q], buffer_a)
                 m_B = m_A
                 if b is not None:
-                    m_B = _moments(b, groups_b, p_b[:, block_p], q_b[:, block_q])
+                    m_B = _moments(
+                        b, groups_b, p_b[:, block_p], q_b[:, block_q], buffer_b
+                    )
                 product = m_A @ m_B.T
                 values += 2.0 * product if twice else product
     return values
@@ -976,22 +988,20 @@ def _even_blocks(n, width):
     return [slice(int(i), int(j)) for i, j in pairwise(edges)]
 
 
-def _moments(representation, groups, p_ip, q_iq):
+def _moments(representation, groups, p_ip, q_iq, buffer):
     """Σ_{i∈A} p_i q_iᵀ of each structure, flattened: (n_frames, n_p n_q)."""
-    shape = p_ip.shape[1], q_iq.shape[1]
-    m_Apq = np.zeros((representation.n_frames, *shape))
-    for group in groups:
-        bounds = representation._bounds(group)
-        for frame, (start, stop) in enumerate(pairwise(bounds.tolist())):
-            if start == stop:
-                continue
-            x_pi = np.asarray(p_ip[start:stop], dtype=np.float64).T
-            x_iq = np.asarray(q_iq[start:stop], dtype=np.float64)
-            if len(groups) == 1:
-                np.matmul(x_pi, x_iq, out=m_Apq[frame])
-            else:
-                m_Apq[frame] += x_pi @ x_iq
-    return m_Apq.reshape(len(m_Apq), -1)
+    n_frames, n_p, n_q = representation.n_frames, p_ip.shape[1], q_iq.shape[1]
+    m_Apq = buffer[: n_frames * n_p * n_q].reshape(n_frames, n_p, n_q)
+    for order, group in enumerate(groups):
+        x_ip = np.ascontiguousarray(p_ip[representation._range(group)], np.float64)
+        x_iq = np.ascontiguousarray(q_iq[representation._range(group)], np.float64)
+        edges = np.concatenate(([0], np.cumsum(representation.counts[group])))
+        for frame, (start, stop) in enumerate(pairwise(edges.tolist())):
+            if order == 0:
+                np.matmul(x_ip[start:stop].T, x_iq[start:stop], out=m_Apq[frame])
+            elif stop > start:
+                m_Apq[frame] += x_ip[start:stop].T @ x_iq[start:stop]
+    return m_Apq.reshape(n_frames, -1)
 
 
 def _direct_gram(kernel, a, b, block=None):
