@@ -65,7 +65,8 @@ def load_archive(path, kind):
     """
     wanted = f"{os.fspath(path)} must be a complete {kind} file written by lode"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: NumPy leaves a file that is no archive open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(str(arrays.pop(_HEADER)))
         found = header["kind"]

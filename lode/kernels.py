@@ -27,6 +27,7 @@ from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_array
+from threadpoolctl import ThreadpoolController
 from tqdm import tqdm
 
 from lode.archive import load_archive, save_archive
@@ -47,6 +48,7 @@ _BLOCK = 2048
 _ENTRY_COST = 60
 
 _KIND = "representation"
+_BLAS = ThreadpoolController()
 
 
 @dataclass(frozen=True)
@@ -992,7 +994,15 @@ def _moments(representation, groups, p_ip, q_iq, buffer):
     """Σ_{i∈A} p_i q_iᵀ of each structure, flattened: (n_frames, n_p n_q)."""
     n_frames, n_p, n_q = representation.n_frames, p_ip.shape[1], q_iq.shape[1]
     m_Apq = buffer[: n_frames * n_p * n_q].reshape(n_frames, n_p, n_q)
+    # Products this small lose more than they gain from a second thread.
+    with _BLAS.limit(limits=1):
+        _fill_moments(representation, groups, p_ip, q_iq, m_Apq)
+    return m_Apq.reshape(n_frames, -1)
+
+
+def _fill_moments(representation, groups, p_ip, q_iq, m_Apq):
     for order, group in enumerate(groups):
+        # Contiguous copies: ten times faster than products of strided rows.
         x_ip = np.ascontiguousarray(p_ip[representation._range(group)], np.float64)
         x_iq = np.ascontiguousarray(q_iq[representation._range(group)], np.float64)
         edges = np.concatenate(([0], np.cumsum(representation.counts[group])))
@@ -1001,7 +1011,6 @@ def _moments(representation, groups, p_ip, q_iq, buffer):
                 np.matmul(x_ip[start:stop].T, x_iq[start:stop], out=m_Apq[frame])
             elif stop > start:
                 m_Apq[frame] += x_ip[start:stop].T @ x_iq[start:stop]
-    return m_Apq.reshape(n_frames, -1)
 
 
 def _direct_gram(kernel, a, b, block=None):
@@ -1047,6 +1056,13 @@ def _environment_blocks(representation, block):
 
 def _environment_diagonal(kernel, representation, average):
     """Σ_{i,j∈A} k(i, j) of each structure."""
+    # Products this small lose more than they gain from a second thread.
+    with _BLAS.limit(limits=1):
+        values = _diagonal_sums(kernel, representation)
+    return values / representation.n_atoms**2 if average else values
+
+
+def _diagonal_sums(kernel, representation):
     values = np.zeros(representation.n_frames)
     bounds = [representation._bounds(s) for s in range(len(representation.species))]
     for frame in range(representation.n_frames):
@@ -1063,4 +1079,4 @@ def _environment_diagonal(kernel, representation, average):
                 )
                 if k_ij is not None:
                     values[frame] += k_ij.sum()
-    return values / representation.n_atoms**2 if average else values
+    return values

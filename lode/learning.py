@@ -109,8 +109,8 @@ def learning_curve(
     regularization, n_folds, regularizations
         As in :func:`lode.regression.fit_kernel`.
     n_threads : int, optional
-        Fits done at a time; by default the cores available. The linear algebra of
-        each fit runs on one thread, so that the result does not depend on it.
+        Fits done at a time; by default ``NUMBA_NUM_THREADS`` or all cores. The linear
+        algebra of each fit runs on one thread: the result does not depend on this.
     progress : bool
         Show a progress bar.
 
@@ -164,9 +164,12 @@ def learning_curve(
 
     # The largest first: no thread is left with a long fit at the end.
     tasks = [(r, s) for s in sorted(set(sizes), reverse=True) for r in range(n_repeats)]
-    n_threads = len(os.sched_getaffinity(0)) if n_threads is None else int(n_threads)
+    if n_threads is None:
+        n_threads = int(os.environ.get("NUMBA_NUM_THREADS") or os.cpu_count() or 1)
+    if n_threads < 1:
+        raise ValueError(f"n_threads must be at least 1, got {n_threads}")
     # One thread of BLAS even for one fit at a time: the same sums in the same order.
-    with threadpool_limits(1), ThreadPoolExecutor(max(1, n_threads)) as executor:
+    with threadpool_limits(1), ThreadPoolExecutor(n_threads) as executor:
         results = tqdm(
             executor.map(error, tasks),
             total=len(tasks),
