@@ -449,6 +449,11 @@ class PolynomialKernel(Kernel):
         If the descriptor has no ``compute``.
     ValueError
         If the degree is not a positive integer.
+
+    Notes
+    -----
+    The kernel of TENSOAP, the original code of A. Grisafi and M. Ceriotti, J. Chem.
+    Phys. 151, 204105 (2019), is ``normalize=True, species_delta=False, average=True``.
     """
 
     descriptor: object

@@ -368,6 +368,15 @@ def fit_features(
     ------
     ValueError
         As :func:`fit_kernel`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lode
+    >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> solution = lode.fit_features(x, 2 * x[:, 0] + 5, regularization=1e-12)
+    >>> print(solution.predict([[10.0]]).round(6))
+    [25.]
     """
     features = finite_array(features, (None, None), "features")
     return _fit(

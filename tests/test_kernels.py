@@ -290,6 +290,20 @@ def test_parts_of_kernels_are_checked():
         PolynomialKernel(TOY) * PolynomialKernel(TOY, average=True)
 
 
+def test_sets_with_different_species_are_described_alike():
+    hydride, water = Atoms("NaH", np.eye(3)[:2]), Atoms("OH2", np.eye(3))
+    kernel = PolynomialKernel(TOY, 2)
+    a, b = (TOY.compute([x], species=(1, 8, 11)) for x in (hydride, water))
+    expected = naive.polynomial(a, b, 2)
+    np.testing.assert_allclose(kernel([hydride], [water]), expected, rtol=RTOL)
+    np.testing.assert_allclose(kernel(a, [water]), expected, rtol=RTOL)
+
+
+def test_repeated_evaluation_is_bitwise_the_same():
+    kernel = PolynomialKernel(TOY, 2) + PolynomialKernel(TOY, 3) * PolynomialKernel(TOY)
+    np.testing.assert_array_equal(kernel(A), kernel(A))
+
+
 def test_unknown_species_is_refused():
     with pytest.raises(ValueError, match="got unknown"):
         PolynomialKernel(TOY).represent(A, species=(1, 8))
