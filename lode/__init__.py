@@ -19,9 +19,16 @@ _MODULE_OF = {
     "RadialSpectrum": "invariants",
     "PowerSpectrum": "invariants",
     "PolynomialKernel": "kernels",
+    "SumKernel": "kernels",
+    "ProductKernel": "kernels",
+    "ScaledKernel": "kernels",
+    "Representation": "kernels",
     "GaussianProcess": "regression",
+    "fit_kernel": "regression",
+    "fit_features": "regression",
     "load": "regression",
     "learning_curve": "learning",
+    "LearningCurve": "learning",
     "ewald": "ewald",
 }
 

@@ -1,0 +1,95 @@
+"""Files of arrays with a header: written whole or not at all, refused if foreign."""
+
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+_HEADER = "header"
+
+
+def save_archive(path, kind, header, arrays):
+    """Write arrays and a header to one npz file.
+
+    The file is written under a temporary name beside ``path`` and renamed, so an
+    interrupted run leaves the old file, or none.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Name of the file; no ending is added.
+    kind : str
+        What the file holds; :func:`load_archive` asks for it.
+    header : dict
+        Plain nested data.
+    arrays : dict of ndarray
+        Numeric or string arrays.
+    """
+    path = Path(path)
+    text = json.dumps({"kind": kind, **header}, default=_plain)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, **{_HEADER: np.array(text)}, **arrays)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_archive(path, kind):
+    """Header and arrays of a file written by :func:`save_archive`.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Name of the file.
+    kind : str
+        What the file must hold.
+
+    Returns
+    -------
+    header : dict
+        Plain nested data.
+    arrays : dict of ndarray
+        All arrays, read and verified by their checksums.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is truncated, damaged or of another kind.
+    """
+    wanted = f"{os.fspath(path)} must be a complete {kind} file written by lode"
+    try:
+        # Opened here: NumPy leaves a file that is no archive open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(str(arrays.pop(_HEADER)))
+        found = header["kind"]
+    except FileNotFoundError:
+        raise
+    except KeyError:
+        raise ValueError(f"{wanted}, got an npz file without a header") from None
+    except (
+        AttributeError,
+        EOFError,
+        OSError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ValueError(f"{wanted}, got {type(error).__name__}: {error}") from None
+    if found != kind:
+        raise ValueError(f"{wanted}, got a {found} file")
+    return header, arrays
+
+
+def _plain(value):
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"a header must hold plain data, got {type(value).__name__}")

@@ -1,0 +1,202 @@
+"""Learning curves: error of a model against the size of its training set."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from lode.regression import (
+    REGULARIZATIONS,
+    checked_targets,
+    fit_features,
+    fit_kernel,
+)
+from lode.systems import finite_array
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Errors of a model for several sizes of the training set.
+
+    RMSE% = 100 · RMSE / std, both over the test structures of the repeat.
+
+    Attributes
+    ----------
+    n_train : ndarray (n_sizes,) of int
+        Sizes of the training set.
+    rmse_percent, rmse_percent_std : ndarray (n_sizes,)
+        Mean and standard deviation over the repeats (n − 1; zero for one repeat).
+    rmse_percent_each : ndarray (n_repeats, n_sizes)
+        Each repeat.
+    rmse_each : ndarray (n_repeats, n_sizes)
+        Root mean squared errors in units of the targets.
+    regularization_each : ndarray (n_repeats, n_sizes)
+        The regularisation chosen, relative to the mean diagonal of the kernel.
+    """
+
+    n_train: np.ndarray
+    rmse_percent: np.ndarray
+    rmse_percent_std: np.ndarray
+    rmse_percent_each: np.ndarray
+    rmse_each: np.ndarray
+    regularization_each: np.ndarray
+
+
+def splits(n_frames, n_test, n_repeats, seed):
+    """Shuffles of the frames: a pool to train from and a test set for each repeat.
+
+    Parameters
+    ----------
+    n_frames, n_test, n_repeats : int
+        Numbers of frames, of test frames and of shuffles.
+    seed : int
+        Each repeat draws from its own child of this seed: more repeats leave the
+        first ones as they are.
+
+    Returns
+    -------
+    list of (ndarray (n_frames - n_test,), ndarray (n_test,))
+        Indices of the pool and of the test frames, the last of the shuffle.
+    """
+    shuffles = [
+        np.random.default_rng(child).permutation(n_frames)
+        for child in np.random.SeedSequence(seed).spawn(n_repeats)
+    ]
+    return [(s[: n_frames - n_test], s[n_frames - n_test :]) for s in shuffles]
+
+
+def learning_curve(
+    gram,
+    targets,
+    n_train,
+    *,
+    n_test,
+    n_repeats=5,
+    seed=0,
+    features=None,
+    regularization=None,
+    n_folds=5,
+    regularizations=REGULARIZATIONS,
+    n_threads=None,
+    progress=False,
+):
+    """Test error for several sizes of the training set, repeated over shuffles.
+
+    In each repeat the training sets are the heads of one shuffled pool, so that the
+    smaller are contained in the larger. The regularisation is chosen by
+    cross-validation on the training set alone; the test frames are looked at once.
+
+    Parameters
+    ----------
+    gram : ndarray (n_frames, n_frames) or None
+        Kernel matrix of all structures.
+    targets : ndarray (n_frames,)
+        What to learn.
+    n_train : sequence of int
+        Sizes of the training set.
+    n_test : int
+        Number of test frames.
+    n_repeats : int
+        Number of shuffles.
+    seed : int
+        Of the shuffles.
+    features : ndarray (n_frames, n_features), optional
+        Instead of ``gram`` (``None``) for a linear kernel: faster with few features,
+        more accurate always, see :mod:`lode.regression`.
+    regularization, n_folds, regularizations
+        As in :func:`lode.regression.fit_kernel`.
+    n_threads : int, optional
+        Fits done at a time; by default ``NUMBA_NUM_THREADS`` or all cores. The linear
+        algebra of each fit runs on one thread: the result does not depend on this.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    LearningCurve
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, sizes are impossible, numbers are not finite or the
+        targets of a test set are all equal.
+    """
+    if (gram is None) == (features is None):
+        raise ValueError("either gram or features must be given, and not both")
+    if gram is None:
+        data = finite_array(features, (None, None), "features")
+    else:
+        data = finite_array(gram, (None, None), "gram")
+        if data.shape[0] != data.shape[1]:
+            raise ValueError(f"gram must be square, got shape {data.shape}")
+    n_frames = len(data)
+    targets = checked_targets(targets, n_frames)
+    sizes = _checked_sizes(n_train, n_test, n_repeats, n_frames)
+    repeats = splits(n_frames, n_test, n_repeats, seed)
+    for _, test in repeats:
+        if np.ptp(targets[test]) == 0.0:
+            raise ValueError(
+                "targets of the test frames must differ, got "
+                f"{targets[test[0]]} for all {n_test}"
+            )
+    settings = {
+        "regularization": regularization,
+        "n_folds": n_folds,
+        "regularizations": regularizations,
+    }
+
+    def error(task):
+        repeat, size = task
+        pool, test = repeats[repeat]
+        train = pool[:size]
+        if gram is None:
+            solution = fit_features(data[train], targets[train], **settings)
+            predicted = solution.predict(data[test])
+        else:
+            kernel = data[np.ix_(train, train)]
+            solution = fit_kernel(kernel, targets[train], **settings)
+            predicted = solution.predict(data[np.ix_(test, train)])
+        rmse = np.sqrt(np.mean((predicted - targets[test]) ** 2))
+        return rmse, 100.0 * rmse / targets[test].std(), solution.regularization
+
+    # The largest first: no thread is left with a long fit at the end.
+    tasks = [(r, s) for s in sorted(set(sizes), reverse=True) for r in range(n_repeats)]
+    if n_threads is None:
+        n_threads = int(os.environ.get("NUMBA_NUM_THREADS") or os.cpu_count() or 1)
+    if n_threads < 1:
+        raise ValueError(f"n_threads must be at least 1, got {n_threads}")
+    # One thread of BLAS even for one fit at a time: the same sums in the same order.
+    with threadpool_limits(1), ThreadPoolExecutor(n_threads) as executor:
+        results = tqdm(
+            executor.map(error, tasks),
+            total=len(tasks),
+            desc="learning curve",
+            unit="fit",
+            disable=not progress,
+        )
+        found = dict(zip(tasks, results, strict=True))
+    table = np.array([[found[r, s] for s in sizes] for r in range(n_repeats)])
+    rmse, percent, chosen = np.moveaxis(table, 2, 0)
+    spread = percent.std(axis=0, ddof=1) if n_repeats > 1 else np.zeros(len(sizes))
+    return LearningCurve(
+        np.array(sizes), percent.mean(axis=0), spread, percent, rmse, chosen
+    )
+
+
+def _checked_sizes(n_train, n_test, n_repeats, n_frames):
+    sizes = [int(n) for n in np.atleast_1d(np.asarray(n_train, dtype=np.int64))]
+    if not sizes or min(sizes) < 3:
+        raise ValueError(f"n_train must be sizes of at least 3, got {sizes}")
+    if n_test < 2:
+        raise ValueError(f"n_test must be at least 2, got {n_test}")
+    if n_repeats < 1:
+        raise ValueError(f"n_repeats must be at least 1, got {n_repeats}")
+    if max(sizes) + n_test > n_frames:
+        raise ValueError(
+            f"n_train and n_test must fit into {n_frames} frames, got "
+            f"{max(sizes)} + {n_test}"
+        )
+    return sizes

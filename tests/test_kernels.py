@@ -1,0 +1,347 @@
+import json
+
+import naive_kernels as naive
+import numpy as np
+import pytest
+from ase import Atoms
+from naive_kernels import ToyDescriptor
+
+import lode
+from lode import kernels
+from lode.invariants import Features
+from lode.kernels import PolynomialKernel, ProductKernel, Representation, SumKernel
+from lode.specification import build, specification
+
+# Sums of a few hundred products of order one in float64.
+RTOL = 1e-12
+
+TOY = ToyDescriptor()
+OTHER = ToyDescriptor(n_features=2, width=2.0)
+
+
+def random_frames(seed, n_frames=5, species=(1, 8, 11)):
+    rng = np.random.default_rng(seed)
+    frames = []
+    for _ in range(n_frames):
+        n = int(rng.integers(2, 6))
+        frames.append(Atoms(rng.choice(species, n), rng.uniform(0, 4, (n, 3))))
+    # Every species occurs, so that both sets have the same fields.
+    return [*frames, Atoms(list(species), rng.uniform(0, 4, (len(species), 3)))]
+
+
+A, B = random_frames(1), random_frames(2, 3)
+
+
+def random_features(seed, n_features=7, n_frames=4, n_atoms=6):
+    rng = np.random.default_rng(seed)
+    n = n_frames * n_atoms
+    return Features(
+        rng.normal(size=(n, n_features)),
+        rng.choice([1, 8], n),
+        np.repeat(np.arange(n_frames), n_atoms),
+        np.arange(n_features),
+        n_frames,
+        (1, 8),
+    )
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 5])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("species_delta", [False, True])
+@pytest.mark.parametrize("average", [False, True])
+def test_kernel_is_the_double_sum(degree, normalize, species_delta, average):
+    options = degree, normalize, species_delta, average
+    kernel = PolynomialKernel(TOY, *options)
+    a, b = TOY.compute(A), TOY.compute(B)
+    np.testing.assert_allclose(
+        kernel(A, B), naive.polynomial(a, b, *options), rtol=RTOL
+    )
+    expected = naive.polynomial(a, a, *options)
+    np.testing.assert_allclose(kernel(A), expected, rtol=RTOL)
+    representation = kernel.represent(A)
+    np.testing.assert_allclose(
+        kernel.diagonal(representation), np.diag(expected), rtol=RTOL
+    )
+
+
+def test_sum_and_multiple_act_on_the_values():
+    first = PolynomialKernel(TOY, 2, normalize=True)
+    second = PolynomialKernel(OTHER, average=True)
+    total = first + 0.3 * second * 2.0
+    expected = first(A, B) + 0.6 * second(A, B)
+    np.testing.assert_allclose(total(A, B), expected, rtol=RTOL)
+    diagonal = total.diagonal(total.represent(A))
+    np.testing.assert_allclose(diagonal, np.diag(total(A)), rtol=RTOL)
+
+
+@pytest.mark.parametrize("degrees", [(1, 1), (1, 2)])
+@pytest.mark.parametrize("deltas", [(True, False), (False, False)])
+@pytest.mark.parametrize("average", [False, True])
+def test_product_multiplies_the_environment_kernels(degrees, deltas, average):
+    first, second = (
+        PolynomialKernel(d, degree, normalize, delta, average)
+        for d, degree, normalize, delta in zip(
+            (TOY, OTHER), degrees, (True, False), deltas, strict=True
+        )
+    )
+    product = 2.0 * first * (0.5 * second)
+
+    def pair(x, y, i, j):
+        value = 1.0
+        for k, p, q in ((first, x[0], y[0]), (second, x[1], y[1])):
+            value *= naive.environment_kernel(
+                p.values[i],
+                q.values[j],
+                p.species[i],
+                q.species[j],
+                k.degree,
+                k.normalize,
+                k.species_delta,
+            )
+        return value
+
+    a, b = ([d.compute(x) for d in (TOY, OTHER)] for x in (A, B))
+    expected = naive.structure_kernel(
+        a[0], b[0], lambda i, j: pair(a, b, i, j), average
+    )
+    np.testing.assert_allclose(product(A, B), expected, rtol=RTOL)
+    symmetric = naive.structure_kernel(
+        a[0], a[0], lambda i, j: pair(a, a, i, j), average
+    )
+    np.testing.assert_allclose(product(A), symmetric, rtol=RTOL)
+    diagonal = product.diagonal(product.represent(A))
+    np.testing.assert_allclose(diagonal, np.diag(symmetric), rtol=RTOL)
+
+
+def test_product_distributes_over_a_sum():
+    a, b, c = (PolynomialKernel(TOY, n, species_delta=n != 2) for n in (1, 2, 3))
+    np.testing.assert_allclose(((a + b) * c)(A, B), (a * c + b * c)(A, B), rtol=RTOL)
+
+
+@pytest.mark.parametrize("species_delta", [False, True])
+@pytest.mark.parametrize("memory", [1, 3000, 2**28])
+def test_second_moments_equal_the_environment_kernel(species_delta, memory):
+    kernel = PolynomialKernel(TOY, 2, species_delta=species_delta)
+    factors = kernel._monomial()[1]
+    a, b = (kernel.represent(random_features(s)) for s in (1, 2))
+    for other in (None, b):
+        moments = kernels._moment_gram(factors, a, other, memory)
+        direct = kernels._direct_gram(kernel, a, other)
+        np.testing.assert_allclose(moments, direct, rtol=RTOL)
+
+
+def test_cheaper_form_is_the_moments_for_large_structures_alone():
+    kernel = PolynomialKernel(TOY, 2)
+    factors = kernel._monomial()[1]
+    small, large = (
+        kernel.represent(random_features(1, 40, n_atoms=n)) for n in (2, 300)
+    )
+    assert kernels._moments_are_cheaper(factors, large, large)
+    assert not kernels._moments_are_cheaper(factors, small, small)
+
+
+@pytest.mark.parametrize("block", [1, 5, 2048])
+def test_environment_blocks_do_not_matter(block):
+    kernel = PolynomialKernel(TOY, 3, species_delta=False)
+    a = kernel.represent(random_features(1))
+    np.testing.assert_allclose(
+        kernels._direct_gram(kernel, a, None, block), kernel.gram(a), rtol=RTOL
+    )
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_chunks_do_not_matter(degree):
+    kernel = PolynomialKernel(TOY, degree, normalize=True)
+    frames = random_frames(3, 30)
+    (whole,) = kernel.represent(frames).parts.values()
+    for source in (frames, TOY.compute(frames)):
+        (chunked,) = kernel.represent(source, chunk_bytes=300).parts.values()
+        # Sums of a handful of terms of order one, in another order.
+        np.testing.assert_allclose(chunked, whole, rtol=1e-14)
+
+
+def test_normalised_kernel_ignores_the_length_of_features():
+    features = random_features(1)
+    scale = np.random.default_rng(0).uniform(0.1, 10.0, (len(features.values), 1))
+    values = features.values * scale
+    scaled = Features(values, *list(vars(features).values())[1:])
+    for degree in (1, 2, 3):
+        kernel = PolynomialKernel(TOY, degree, normalize=True)
+        np.testing.assert_allclose(kernel(scaled), kernel(features), rtol=RTOL)
+
+
+def test_environment_without_features_has_no_kernel():
+    features = random_features(1)
+    features.values[features.frame_index == 2] = 0.0
+    for degree in (1, 2):
+        gram = PolynomialKernel(TOY, degree, normalize=True)(features)
+        assert np.all(gram[2] == 0.0)
+        assert np.isfinite(gram).all()
+
+
+def test_kernel_matrix_is_symmetric_and_positive():
+    kernel = PolynomialKernel(TOY, 3) + PolynomialKernel(TOY) * PolynomialKernel(OTHER)
+    gram = kernel(A)
+    np.testing.assert_array_equal(gram, gram.T)
+    # Rounding of the largest eigenvalue.
+    assert np.linalg.eigvalsh(gram).min() > -1e-13 * np.trace(gram)
+
+
+def test_linear_features_give_the_kernel():
+    kernel = PolynomialKernel(TOY) + 0.3 * PolynomialKernel(
+        OTHER, species_delta=False, average=True
+    )
+    a, b = (kernel.represent(x) for x in (A, B))
+    x, y = (kernel.linear_features(r, (1, 8, 11, 17)) for r in (a, b))
+    np.testing.assert_allclose(x @ y.T, kernel.gram(a, b), rtol=RTOL)
+
+
+def test_equal_parts_are_computed_and_stored_once():
+    calls = []
+
+    class Counted(ToyDescriptor):
+        def compute(self, frames, **settings):
+            calls.append(len(frames))
+            return super().compute(frames, **settings)
+
+    toy = Counted()
+    kernel = PolynomialKernel(toy, 2) + 0.5 * PolynomialKernel(toy, 3)
+    kernel += PolynomialKernel(toy)
+    representation = kernel.represent(A)
+    assert sum(calls) == len(A)
+    assert len(representation.parts) == 2
+
+
+def test_single_precision_halves_the_store_at_its_own_accuracy():
+    kernel = PolynomialKernel(TOY, 2)
+    single = kernel.represent(A, dtype=np.float32)
+    (part,) = single.parts.values()
+    assert part.dtype == np.float32
+    # Four factors of relative error 6e-8.
+    np.testing.assert_allclose(kernel.gram(single), kernel(A), rtol=1e-6)
+
+
+def test_specification_of_a_kernel_builds_an_equal_one(monkeypatch):
+    monkeypatch.setattr(lode, "ToyDescriptor", ToyDescriptor, raising=False)
+    monkeypatch.setattr(lode, "__all__", [*lode.__all__, "ToyDescriptor"])
+    first, second = PolynomialKernel(TOY, 2, normalize=True), PolynomialKernel(OTHER)
+    kernel = first * second + 0.3 * second
+    assert build(json.loads(json.dumps(specification(kernel)))) == kernel
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_saved_representation_is_the_same(degree, tmp_path):
+    kernel = PolynomialKernel(TOY, degree)
+    representation = kernel.represent(A)
+    representation.save(tmp_path / "r.npz")
+    loaded = Representation.load(tmp_path / "r.npz")
+    np.testing.assert_array_equal(kernel.gram(loaded), kernel.gram(representation))
+    assert loaded.neighbor_species == representation.neighbor_species
+    assert [p.name for p in tmp_path.iterdir()] == ["r.npz"]
+
+
+def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "r.npz"
+    path.write_bytes(b"old")
+
+    def broken(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", broken)
+    with pytest.raises(OSError, match="disk full"):
+        PolynomialKernel(TOY).represent(A).save(path)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["r.npz"]
+
+
+def test_truncated_or_foreign_representation_is_refused(tmp_path):
+    path = tmp_path / "r.npz"
+    PolynomialKernel(TOY).represent(A).save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="complete representation file"):
+        Representation.load(path)
+    np.savez(path, x=np.arange(3))
+    with pytest.raises(ValueError, match="without a header"):
+        Representation.load(path)
+
+
+@pytest.mark.parametrize("degree", [0, -1, 1.5, "two", None])
+def test_degree_must_be_a_positive_integer(degree):
+    with pytest.raises(ValueError, match="degree must be a positive integer"):
+        PolynomialKernel(TOY, degree)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, np.nan])
+def test_weight_must_be_positive(weight):
+    with pytest.raises(ValueError, match="weight must be positive"):
+        weight * PolynomialKernel(TOY)
+
+
+def test_parts_of_kernels_are_checked():
+    with pytest.raises(TypeError, match="descriptor must have a method compute"):
+        PolynomialKernel("soap")
+    with pytest.raises(TypeError, match="unsupported operand"):
+        PolynomialKernel(TOY) + 1.0
+    with pytest.raises(TypeError, match="kernels must be kernels"):
+        SumKernel((PolynomialKernel(TOY), TOY))
+    with pytest.raises(ValueError, match="at least one kernel"):
+        ProductKernel(())
+    with pytest.raises(ValueError, match="same setting average"):
+        PolynomialKernel(TOY) * PolynomialKernel(TOY, average=True)
+
+
+def test_sets_with_different_species_are_described_alike():
+    hydride, water = Atoms("NaH", np.eye(3)[:2]), Atoms("OH2", np.eye(3))
+    kernel = PolynomialKernel(TOY, 2)
+    a, b = (TOY.compute([x], species=(1, 8, 11)) for x in (hydride, water))
+    expected = naive.polynomial(a, b, 2)
+    np.testing.assert_allclose(kernel([hydride], [water]), expected, rtol=RTOL)
+    np.testing.assert_allclose(kernel(a, [water]), expected, rtol=RTOL)
+
+
+def test_repeated_evaluation_is_bitwise_the_same():
+    kernel = PolynomialKernel(TOY, 2) + PolynomialKernel(TOY, 3) * PolynomialKernel(TOY)
+    np.testing.assert_array_equal(kernel(A), kernel(A))
+
+
+def test_unknown_species_is_refused():
+    with pytest.raises(ValueError, match="got unknown"):
+        PolynomialKernel(TOY).represent(A, species=(1, 8))
+
+
+def test_features_that_do_not_fit_are_refused():
+    kernel = PolynomialKernel(TOY)
+    features = random_features(1)
+    with pytest.raises(ValueError, match="features of 1 descriptors, got 2"):
+        kernel.represent([features, features])
+    with pytest.raises(ValueError, match="must have the neighbour species"):
+        kernel.represent(features, species=(1, 8, 11))
+    broken = features.values.copy()
+    broken[3, 1] = np.nan
+    fields = list(vars(features).values())[1:]
+    with pytest.raises(ValueError, match="features must be finite"):
+        kernel.represent(Features(broken, *fields))
+    with pytest.raises(ValueError, match="one species and one frame"):
+        kernel.represent(Features(broken[:-1], *fields))
+    both = kernel + PolynomialKernel(OTHER)
+    with pytest.raises(ValueError, match="describe the same environments"):
+        both.represent([features, random_features(1, n_atoms=5)])
+
+
+def test_representations_that_do_not_fit_are_refused():
+    kernel = PolynomialKernel(TOY)
+    a = kernel.represent(A)
+    with pytest.raises(ValueError, match="made by the kernel that uses it"):
+        PolynomialKernel(TOY, 2).gram(a)
+    with pytest.raises(TypeError, match="made by `represent`"):
+        kernel.gram(A)
+    other = kernel.represent(A, species=(1, 8, 11, 17))
+    with pytest.raises(ValueError, match="same neighbour species"):
+        kernel.gram(a, other)
+    narrow = kernel.represent(random_features(1, 3))
+    with pytest.raises(ValueError, match="same number of features"):
+        kernel.gram(kernel.represent(random_features(1, 4)), narrow)
+    with pytest.raises(TypeError, match="linear features"):
+        PolynomialKernel(TOY, 2).linear_features(a)
+    with pytest.raises(ValueError, match="got unknown"):
+        kernel.linear_features(a, (1, 8))

@@ -1,0 +1,297 @@
+import naive_kernels as naive
+import numpy as np
+import pytest
+from ase import Atoms
+from naive_kernels import ToyDescriptor
+
+import lode
+from lode.kernels import PolynomialKernel
+from lode.regression import (
+    REGULARIZATIONS,
+    FeatureModes,
+    GaussianProcess,
+    KernelModes,
+    fit_features,
+    fit_kernel,
+    folds,
+    load,
+)
+
+LINEAR = PolynomialKernel(ToyDescriptor())
+CUBIC = PolynomialKernel(ToyDescriptor(), 3, normalize=True)
+BOTH = pytest.mark.parametrize("kernel", [LINEAR, CUBIC], ids=["linear", "cubic"])
+
+
+@pytest.fixture(autouse=True)
+def toy_is_public(monkeypatch):
+    monkeypatch.setattr(lode, "ToyDescriptor", ToyDescriptor, raising=False)
+    monkeypatch.setattr(lode, "__all__", [*lode.__all__, "ToyDescriptor"])
+
+
+def random_frames(seed, n_frames):
+    rng = np.random.default_rng(seed)
+    return [
+        Atoms([1, 8, *rng.choice([1, 8], n)], rng.uniform(0, 4, (n + 2, 3)))
+        for n in rng.integers(1, 5, n_frames)
+    ]
+
+
+TRAIN, NEW = random_frames(1, 20), random_frames(2, 6)
+ENERGIES = np.random.default_rng(3).normal(size=len(TRAIN)) - 40.0
+
+
+def random_problem(seed=0, n=30, n_new=7, n_features=12):
+    rng = np.random.default_rng(seed)
+    # The mean is far from zero: the intercept matters.
+    features = rng.normal(size=(n + n_new, n_features)) + 3.0
+    targets = np.sin(features @ rng.normal(size=n_features) / 4) + 10.0
+    return features[:n], features[n:], targets[:n], targets[n:]
+
+
+@BOTH
+def test_prediction_solves_the_system_with_intercept(kernel):
+    model = GaussianProcess(kernel, regularization=1e-3).fit(TRAIN, ENERGIES)
+    values, std = model.predict(NEW, return_std=True)
+    gram, rows = kernel(TRAIN), kernel(NEW, TRAIN)
+    ridge = naive.ridge_of(gram, 1e-3)
+    assert model.solution.ridge == pytest.approx(ridge, rel=1e-9)
+    expected = naive.intercept_predictions(gram, ENERGIES, rows, ridge)
+    # The uncentred system has a condition number near 1e6.
+    np.testing.assert_allclose(values, expected, rtol=1e-9)
+    diagonal = np.diag(kernel(NEW))
+    variance = naive.intercept_variance(gram, ENERGIES, rows, diagonal, ridge)
+    np.testing.assert_allclose(std**2, variance, rtol=1e-6)
+
+
+def test_features_and_their_kernel_give_the_same_model():
+    x, x_new, y, _ = random_problem()
+    first = fit_features(x, y, regularization=1e-3)
+    second = fit_kernel(x @ x.T, y, regularization=1e-3)
+    a, std_a = first.predict(x_new, return_std=True)
+    diagonal = np.sum(x_new**2, axis=1)
+    b, std_b = second.predict(x_new @ x.T, diagonal=diagonal, return_std=True)
+    np.testing.assert_allclose(a, b, rtol=1e-10)
+    np.testing.assert_allclose(std_a, std_b, rtol=1e-8)
+
+
+@pytest.mark.parametrize("n_features", [5, 12, 60])
+def test_variance_is_that_of_the_augmented_inverse(n_features):
+    x, x_new, y, _ = random_problem(n_features=n_features)
+    solution = fit_features(x, y, regularization=1e-2)
+    _, std = solution.predict(x_new, return_std=True)
+    expected = naive.intercept_variance(
+        x @ x.T, y, x_new @ x.T, np.sum(x_new**2, axis=1), solution.ridge
+    )
+    # An explicit inverse of condition 1e5, and a difference of like numbers.
+    np.testing.assert_allclose(std**2, expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("form", ["kernel", "features"])
+@pytest.mark.parametrize("n_folds", [3, 5, 100])
+def test_cross_validation_refits_each_fold_from_scratch(form, n_folds):
+    x, _, y, _ = random_problem(n=17)
+    gram = x @ x.T
+    # Below 1e-8 the naive solve of the uncentred system loses its digits.
+    grid = np.logspace(2, -8, 11)
+    settings = {"n_folds": n_folds, "seed": 4, "regularizations": grid}
+    solution = (
+        fit_kernel(gram, y, **settings)
+        if form == "kernel"
+        else fit_features(x, y, **settings)
+    )
+    expected = naive.validation_errors(gram, y, folds(17, n_folds, 4), grid)
+    np.testing.assert_allclose(solution.errors, expected, rtol=1e-5)
+    within = expected <= 1.001 * expected.min()
+    assert solution.regularization == grid[within].max()
+
+
+def test_targets_left_out_do_not_reach_their_prediction():
+    # Pure noise: an honest estimate of the error is not below that of the mean.
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(40, 200)), rng.normal(size=40)
+    assert fit_features(x, y).errors.min() > 0.95 * y.std()
+    assert fit_kernel(x @ x.T, y).errors.min() > 0.95 * y.std()
+
+
+def test_linear_data_are_learnt_from_as_many_points_as_rank_and_intercept():
+    rng = np.random.default_rng(6)
+    # 8 features of rank 4 and a large common part; 5 points fix 4 slopes and b.
+    mixing = rng.normal(size=(4, 8))
+    x = rng.normal(size=(50, 4)) @ mixing + 5.0
+    y = x @ rng.normal(size=8) - 40.0
+    solution = fit_features(x[:5], y[:5], regularization=1e-16)
+    error = np.abs(solution.predict(x[5:]) - y[5:]).max() / y.std()
+    # Rounding 1e-16 times the condition of four random points.
+    assert error < 1e-12
+    through_kernel = fit_kernel(x[:5] @ x[:5].T, y[:5], regularization=1e-16)
+    error = np.abs(through_kernel.predict(x[5:] @ x[:5].T) - y[5:]).max() / y.std()
+    # The kernel squares the condition.
+    assert error < 1e-10
+
+
+def test_cross_validation_finds_the_noise_free_limit():
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(60, 4)) @ rng.normal(size=(4, 8)) + 5.0
+    y = x @ rng.normal(size=8)
+    solution = fit_features(x[:20], y[:20])
+    # Weakest regularisation that rounding lets the folds tell apart.
+    assert solution.regularization < 1e-10
+    assert np.abs(solution.predict(x[20:]) - y[20:]).max() < 1e-10 * y.std()
+
+
+def test_directions_below_rounding_are_not_amplified():
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(30, 3)) + 100.0
+    y = x @ rng.normal(size=3) + 1e-3 * rng.normal(size=30)
+    solution = fit_kernel(x[:20] @ x[:20].T, y[:20], regularization=1e-16)
+    assert solution.modes.vectors.shape[1] == 3
+    assert fit_features(x[:20], y[:20], regularization=1e-16).modes.right.shape[1] == 3
+    error = solution.predict(x[20:] @ x[:20].T) - y[20:]
+    # Three slopes from twenty points with noise 1e-3.
+    assert np.abs(error).max() < 1e-2
+
+
+def test_shift_of_targets_or_features_only_shifts_the_prediction():
+    x, x_new, y, _ = random_problem()
+    reference = fit_features(x, y, regularization=1e-2).predict(x_new)
+    moved = fit_features(x + 2.0, y - 7.0, regularization=1e-2).predict(x_new + 2.0)
+    np.testing.assert_allclose(moved + 7.0, reference, rtol=1e-12)
+
+
+@pytest.mark.parametrize("modes", [KernelModes.of, FeatureModes.of])
+def test_structures_all_alike_are_given_the_mean(modes):
+    data = np.ones((6, 6))
+    fit = fit_kernel if modes == KernelModes.of else fit_features
+    y = np.arange(6.0)
+    np.testing.assert_allclose(fit(data, y).predict(data), y.mean(), rtol=1e-14)
+
+
+def test_folds_are_balanced_and_keep_groups_whole():
+    assert sorted(np.bincount(folds(17, 5, 0))) == [3, 3, 3, 4, 4]
+    assert np.bincount(folds(4, 10, 0)).tolist() == [1, 1, 1, 1]
+    groups = np.repeat(["a", "b", "c", "d"], 3)
+    fold = folds(12, 2, 0, groups)
+    assert all(len(set(fold[groups == g])) == 1 for g in groups)
+    np.testing.assert_array_equal(folds(17, 5, 3), folds(17, 5, 3))
+    assert not np.array_equal(folds(17, 5, 3), folds(17, 5, 4))
+
+
+def test_grid_is_descending_so_that_ties_take_the_strongest():
+    assert np.all(np.diff(REGULARIZATIONS) < 0)
+
+
+@BOTH
+def test_representation_and_frames_give_the_same_model(kernel):
+    a = GaussianProcess(kernel).fit(TRAIN, ENERGIES)
+    b = GaussianProcess(kernel).fit(kernel.represent(TRAIN), ENERGIES)
+    np.testing.assert_array_equal(a.predict(NEW), b.predict(kernel.represent(NEW)))
+
+
+@BOTH
+def test_loaded_model_predicts_the_same(kernel, tmp_path):
+    kernel = 0.3 * kernel + kernel
+    model = GaussianProcess(kernel, n_folds=4, seed=2).fit(TRAIN, ENERGIES)
+    model.save(tmp_path / "model.npz")
+    loaded = load(tmp_path / "model.npz")
+    assert loaded.kernel == kernel
+    assert (loaded.n_folds, loaded.seed, loaded.species) == (4, 2, (1, 8))
+    expected = model.predict(NEW, return_std=True)
+    np.testing.assert_array_equal(loaded.predict(NEW, return_std=True), expected)
+    loaded.save(tmp_path / "again.npz")
+    again = load(tmp_path / "again.npz").predict(NEW, return_std=True)
+    np.testing.assert_array_equal(again, expected)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again.npz", "model.npz"]
+
+
+def test_truncated_or_foreign_model_is_refused(tmp_path):
+    path = tmp_path / "model.npz"
+    with pytest.raises(FileNotFoundError):
+        load(path)
+    GaussianProcess(CUBIC).fit(TRAIN, ENERGIES).save(path)
+    whole = path.read_bytes()
+    for content in (whole[:-50], whole[:100], b"", b"not a model"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="must be a complete GaussianProcess file"):
+            load(path)
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 255
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="must be a complete GaussianProcess file"):
+        load(path)
+    LINEAR.represent(TRAIN).save(path)
+    with pytest.raises(ValueError, match="got a representation file"):
+        load(path)
+    np.save(tmp_path / "x.npy", np.arange(3))
+    with pytest.raises(ValueError, match="must be a complete GaussianProcess file"):
+        load(tmp_path / "x.npy")
+
+
+def test_model_must_be_fitted_first(tmp_path):
+    model = GaussianProcess(LINEAR)
+    with pytest.raises(RuntimeError, match="must be fitted first"):
+        model.predict(NEW)
+    with pytest.raises(RuntimeError, match="must be fitted first"):
+        model.save(tmp_path / "model.npz")
+    with pytest.raises(TypeError, match="kernel must be a kernel"):
+        GaussianProcess("linear")
+
+
+@BOTH
+def test_unknown_species_at_prediction_is_refused(kernel):
+    model = GaussianProcess(kernel).fit(TRAIN, ENERGIES)
+    with pytest.raises(ValueError, match=r"among \[1, 8\], got unknown \[11\]"):
+        model.predict([Atoms("NaH", [[0, 0, 0], [0, 0, 2]])])
+    other = kernel.represent(NEW, species=(1, 8, 11))
+    with pytest.raises(ValueError, match="model's neighbour species"):
+        model.predict(other)
+
+
+def test_frame_with_fewer_species_is_predicted():
+    model = GaussianProcess(LINEAR).fit(TRAIN, ENERGIES)
+    assert np.isfinite(model.predict([Atoms("H2", [[0, 0, 0], [0, 0, 1]])])).all()
+
+
+@BOTH
+def test_targets_must_fit_the_frames(kernel):
+    model = GaussianProcess(kernel)
+    for frames in (TRAIN, kernel.represent(TRAIN)):
+        with pytest.raises(ValueError, match="one for each of 20 frames, got 19"):
+            model.fit(frames, ENERGIES[:-1])
+        broken = ENERGIES.copy()
+        broken[4] = np.nan
+        with pytest.raises(ValueError, match="targets must be finite, got nan"):
+            model.fit(frames, broken)
+
+
+def test_too_few_frames_are_refused():
+    with pytest.raises(ValueError, match="at least 3 training frames, got 2"):
+        GaussianProcess(LINEAR).fit(TRAIN[:2], ENERGIES[:2])
+    with pytest.raises(ValueError, match="at least 2 training frames are needed"):
+        GaussianProcess(LINEAR, 1e-3).fit(TRAIN[:1], ENERGIES[:1])
+    GaussianProcess(LINEAR, 1e-3).fit(TRAIN[:2], ENERGIES[:2])
+
+
+def test_settings_of_the_fit_are_checked():
+    x, x_new, y, _ = random_problem()
+    for wrong in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="regularization must be positive"):
+            fit_features(x, y, regularization=wrong)
+    with pytest.raises(ValueError, match="regularizations must be positive"):
+        fit_features(x, y, regularizations=[1.0, 0.0])
+    with pytest.raises(ValueError, match="n_folds must be an integer of at least 2"):
+        fit_features(x, y, n_folds=1)
+    with pytest.raises(ValueError, match="groups must be one for each"):
+        fit_features(x, y, groups=[1, 2])
+    with pytest.raises(ValueError, match="groups must be at least 2"):
+        fit_features(x, y, groups=np.zeros(30))
+    with pytest.raises(ValueError, match="must leave at least 2 frames"):
+        fit_features(x[:3], y[:3], groups=[0, 0, 1])
+    with pytest.raises(ValueError, match="kernel must be square"):
+        fit_kernel(x, y)
+    with pytest.raises(ValueError, match="kernel must be symmetric"):
+        fit_kernel(np.arange(900.0).reshape(30, 30), y)
+    solution = fit_kernel(x @ x.T, y, regularization=1.0)
+    with pytest.raises(ValueError, match="rows must have shape"):
+        solution.predict(x_new)
+    with pytest.raises(ValueError, match="needs the diagonal"):
+        solution.predict(x_new @ x.T, return_std=True)
