@@ -1,0 +1,622 @@
+r"""Spherical expansion of atom-centred fields around each atom.
+
+.. math::
+    c_{j,\alpha nlm} = \int R_{nl}(r)\, Y_{lm}(\hat r)\, F_\alpha(r_j + r)\,d^3r
+    = \sum_{i\in\alpha} f_{nl}(r_{ij})\, Y_{lm}(\hat r_{ij})
+
+A pair sum with one function of the distance for each (n, l): no angular grid. One
+compiled loop serves the density (SOAP), potentials of finite systems and the
+short-range half of periodic ones; the long-range half is a matrix product over
+half of reciprocal space. ``docs/theory.md`` has the derivation.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import vesin
+
+from lode.core import expansion as core
+from lode.fields import GaussianDensity, PowerLawPotential
+from lode.parallel import single_threaded_blas, thread_count, thread_map
+from lode.radial import (
+    RadialBasis,
+    bessel_transform,
+    mode_table,
+    padded,
+    pair_table,
+)
+from lode.systems import species_index, systems
+
+_LARGEST_ANGULAR = 30
+# Wave vectors of one matrix product: the operands stay in the second-level cache.
+_WAVE_BLOCK = 512
+# Frames above this many atoms are cut into blocks of centres that run in parallel.
+_ROW_BLOCK = 256
+# Pairs of a finite frame that are listed at a time.
+_PAIR_BLOCK = 2_000_000
+# Relative cost of a pair, of 10^6 multiply-adds and of a column entry, measured on
+# one core; only the choice of the splitting depends on them.
+_COST_PAIR = 0.25
+_COST_PRODUCT = 40.0
+_COST_COLUMN = 0.001
+_Y00 = 1.0 / math.sqrt(4.0 * math.pi)
+
+
+@dataclass(frozen=True)
+class StepCutoff:
+    """Every neighbour within the radius counts fully: the authors' hard cutoff.
+
+    Parameters
+    ----------
+    radius : float
+        In Å, positive.
+    """
+
+    radius: float
+
+    width = 0.0
+
+    def __post_init__(self):
+        _check_length(self, "radius")
+
+
+@dataclass(frozen=True)
+class ShiftedCosineCutoff:
+    r"""Smooth cutoff that falls as a cosine over the last ``width``.
+
+    .. math:: f_c(r) = \tfrac12\left[1 + \cos\pi\frac{r - r_c + w}{w}\right]
+
+    Parameters
+    ----------
+    radius : float
+        Where it reaches zero, in Å.
+    width : float
+        Of the smooth part, in Å; at most the radius.
+    """
+
+    radius: float
+    width: float = 0.5
+
+    def __post_init__(self):
+        _check_length(self, "radius")
+        _check_length(self, "width")
+        if self.width > self.radius:
+            raise ValueError(
+                f"width must be at most the radius {self.radius}, got {self.width}"
+            )
+
+
+def _check_length(instance, name):
+    value = float(getattr(instance, name))
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a positive length in Å, got {value}")
+    object.__setattr__(instance, name, value)
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Expansion coefficients around every atom.
+
+    Attributes
+    ----------
+    values : ndarray (n_atoms, n_species, (l_max + 1)**2, n_max)
+        Third axis l * l + l + m with m = -l ... l; normalisation and real
+        harmonics as in featomic.
+    species : tuple of int
+        Atomic numbers along the second axis: whose field is expanded.
+    center_species : ndarray (n_atoms,) of int
+        Atomic number of each centre.
+    frame_index : ndarray (n_atoms,) of int
+        Frame of each centre.
+    atom_index : ndarray (n_atoms,) of int
+        Place of each centre in its frame.
+    """
+
+    values: np.ndarray
+    species: tuple
+    center_species: np.ndarray
+    frame_index: np.ndarray
+    atom_index: np.ndarray
+
+
+@dataclass(frozen=True)
+class SphericalExpansion:
+    r"""Expansion of a field in radial functions and spherical harmonics.
+
+    Parameters
+    ----------
+    field : GaussianDensity or PowerLawPotential
+        What each atom carries. A density gives SOAP, a potential LODE.
+    basis : RadialBasis
+        Radial functions.
+    max_angular : int
+        Highest angular momentum l.
+    cutoff_function : StepCutoff or ShiftedCosineCutoff, optional
+        Of the density: neighbours within its radius count. By default a shifted
+        cosine over the last 0.5 Å of the basis cutoff. A potential has none: it
+        sees all atoms.
+    species : sequence of int, optional
+        Atomic numbers whose fields are expanded, by default those that occur.
+    center_atom_weight : float
+        Weight of the centre's own field; its periodic images always count.
+    tolerance : float
+        Error of the coefficients, relative to the largest; from 1e-13 to 1e-2.
+    method : {"auto", "pairs", "split", "waves"}
+        For potentials of periodic frames: "split" is pairs and waves, "waves" all
+        in reciprocal space; "auto" takes the cheaper. Finite frames and densities
+        need pairs only.
+    split : float, optional
+        Splitting width s in Å, larger than the smearing; by default the cheapest.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    References
+    ----------
+    Grisafi and Ceriotti, J. Chem. Phys. 151, 204105 (2019), Eqs. 3-8.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> import lode
+    >>> coulomb = lode.PowerLawPotential(exponent=1, smearing=1.0)
+    >>> basis = lode.RadialBasis.gto(max_radial=4, cutoff=3.0)
+    >>> expansion = lode.SphericalExpansion(coulomb, basis, max_angular=2)
+    >>> expansion.compute(molecule("H2O")).values.shape
+    (3, 2, 9, 4)
+    """
+
+    field: GaussianDensity | PowerLawPotential
+    basis: RadialBasis
+    max_angular: int
+    cutoff_function: StepCutoff | ShiftedCosineCutoff | None = None
+    species: tuple | None = None
+    center_atom_weight: float = 1.0
+    tolerance: float = 1e-6
+    method: str = "auto"
+    split: float | None = None
+
+    def __post_init__(self):
+        _check_kind(self, "field", GaussianDensity | PowerLawPotential)
+        _check_kind(self, "basis", RadialBasis)
+        l_max = self.max_angular
+        if int(l_max) != l_max or not 0 <= l_max <= _LARGEST_ANGULAR:
+            raise ValueError(
+                "max_angular must be a whole number from 0 to "
+                f"{_LARGEST_ANGULAR}, got {l_max}"
+            )
+        object.__setattr__(self, "max_angular", int(l_max))
+        if self.field.long_range:
+            if self.cutoff_function is not None:
+                raise ValueError(
+                    "cutoff_function must be None for a potential, which sees all "
+                    f"atoms, got {self.cutoff_function}"
+                )
+        elif self.cutoff_function is None:
+            radius = self.basis.cutoff
+            cutoff_function = ShiftedCosineCutoff(radius, min(0.5, radius))
+            object.__setattr__(self, "cutoff_function", cutoff_function)
+        else:
+            _check_kind(self, "cutoff_function", StepCutoff | ShiftedCosineCutoff)
+        if self.species is not None:
+            species = tuple(sorted({int(z) for z in self.species}))
+            if not species or len(species) != len(tuple(self.species)):
+                raise ValueError(
+                    "species must be different atomic numbers, got "
+                    f"{list(self.species)}"
+                )
+            object.__setattr__(self, "species", species)
+        weight = float(self.center_atom_weight)
+        if not math.isfinite(weight):
+            raise ValueError(f"center_atom_weight must be finite, got {weight}")
+        object.__setattr__(self, "center_atom_weight", weight)
+        if not 1e-13 <= self.tolerance <= 1e-2:
+            raise ValueError(
+                f"tolerance must be from 1e-13 to 1e-2, got {self.tolerance}"
+            )
+        methods = ("auto", "pairs", "split", "waves")
+        if self.method not in methods:
+            raise ValueError(f"method must be one of {methods}, got {self.method!r}")
+        if self.method == "waves" and self.field.smearing == 0.0:
+            raise ValueError("method 'waves' needs a positive smearing, got 0")
+        if self.split is not None:
+            _check_length(self, "split")
+            if self.split <= self.field.smearing:
+                raise ValueError(
+                    f"split must be larger than the smearing {self.field.smearing} Å, "
+                    f"got {self.split}"
+                )
+
+    def compute(self, frames, *, species=None, n_threads=None, progress=False):
+        """Coefficients around every atom of every frame.
+
+        Parameters
+        ----------
+        frames : ase.Atoms or sequence of ase.Atoms
+            Finite, or periodic in all three directions.
+        species : sequence of int, optional
+            Fields to expand, instead of the expansion's own setting.
+        n_threads : int, optional
+            By default that of ``NUMBA_NUM_THREADS``. The result does not depend
+            on it.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        Coefficients
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a frame is not valid (see :func:`lode.systems.system`) or holds a
+            species that is not expanded.
+        """
+        checked = systems(frames)
+        used, index = self.species_of(checked, species)
+        sizes = [len(s) for s in checked]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        n_lm = (self.max_angular + 1) ** 2
+        shape = (offsets[-1], len(used), n_lm, self.basis.max_radial)
+        values = np.empty(shape)
+
+        def fill(frame, inner_threads):
+            rows = slice(offsets[frame], offsets[frame + 1])
+            arguments = (checked[frame], index[frame], len(used), inner_threads)
+            values[rows] = self.around(*arguments)
+
+        frame_map(fill, len(checked), n_threads, progress)
+        return Coefficients(
+            values, used, *environment_labels(checked), _counted(sizes)
+        )
+
+    def species_of(self, checked, species=None):
+        """Species to expand and each atom's place among them.
+
+        Parameters
+        ----------
+        checked : list of System
+        species : sequence of int, optional
+            Instead of the expansion's own setting.
+
+        Returns
+        -------
+        tuple of int, list of ndarray of int
+        """
+        return species_index(checked, self.species if species is None else species)
+
+    def around(self, system, species_i, n_species, n_threads=1):
+        """Coefficients around the atoms of one frame.
+
+        Parameters
+        ----------
+        system : System
+        species_i : ndarray (n_atoms,) of int
+            Place of each atom's species among those expanded.
+        n_species : int
+            Number of species expanded.
+        n_threads : int
+
+        Returns
+        -------
+        ndarray (n_atoms, n_species, (l_max + 1)**2, n_max)
+        """
+        n_lm = (self.max_angular + 1) ** 2
+        n_max = self.basis.max_radial
+        shape = (len(system), n_species, n_lm, padded(n_max))
+        out_jamn = np.zeros(shape)
+        if not self.field.long_range:
+            self._add_density(system, species_i, out_jamn, n_threads)
+        elif system.periodic:
+            self._add_periodic(system, species_i, out_jamn, n_threads)
+        else:
+            self._add_finite(system, species_i, out_jamn, n_threads)
+        return out_jamn[..., :n_max]
+
+    def _add_density(self, system, species_i, out_jamn, n_threads):
+        cutoff = self.cutoff_function
+        table = pair_table(
+            self.field,
+            self.basis,
+            self.max_angular,
+            self.tolerance,
+            limit=cutoff.radius,
+        )
+        self._add_pairs(system, species_i, table, out_jamn, n_threads, cutoff)
+        self._add_centre(self.center_atom_weight * table.centre, species_i, out_jamn)
+
+    def _add_finite(self, system, species_i, out_jamn, n_threads):
+        arguments = (self.field, self.basis, self.max_angular, self.tolerance)
+        table = pair_table(*arguments)
+        self._add_pairs(system, species_i, table, out_jamn, n_threads)
+        self._add_centre(self.center_atom_weight * table.centre, species_i, out_jamn)
+
+    def _add_periodic(self, system, species_i, out_jamn, n_threads):
+        field, basis, l_max = self.field, self.basis, self.max_angular
+        split = self.splitting(len(system), out_jamn.shape[1], system.volume)
+        whole = _centre(field, basis)
+        scale = float(np.abs(whole).max()) * _Y00
+        if split > field.smearing:
+            table = pair_table(field, basis, l_max, self.tolerance, split)
+            self._add_pairs(system, species_i, table, out_jamn, n_threads)
+            self._add_centre(table.centre, species_i, out_jamn)
+        smooth = field.smeared(split)
+        modes = mode_table(smooth, basis, l_max, self.tolerance, scale)
+        self._add_waves(system, species_i, smooth, modes, out_jamn, n_threads)
+        # The centre's own field is in both halves; take out what is not wanted.
+        weight = self.center_atom_weight - 1.0
+        self._add_centre(weight * whole, species_i, out_jamn)
+        if field.neutralized:
+            # The short-range sum holds the k = 0 that the background cancels.
+            zero = -field.split_at_zero(split) if split > field.smearing else 0.0
+        else:
+            zero = smooth.fourier_at_zero()
+        population = np.bincount(species_i, minlength=out_jamn.shape[1])
+        background = 4 * math.pi / system.volume * zero * _volume_integral(basis) * _Y00
+        out_jamn[:, :, 0, : basis.max_radial] += population[:, None] * background
+
+    def _add_centre(self, centre, species_i, out_jamn):
+        atoms = np.arange(len(species_i))
+        out_jamn[atoms, species_i, 0, : len(centre)] += _Y00 * centre
+
+    def _add_pairs(self, system, species_i, table, out_jamn, n_threads, cutoff=None):
+        reach = table.range if cutoff is None else cutoff.radius
+        arguments = (
+            species_i,
+            table.coefficients,
+            table.step,
+            table.range,
+            table.tail,
+            float(self.field.exponent),
+            math.inf if cutoff is None else cutoff.radius,
+            0.0 if cutoff is None else cutoff.width,
+            self.max_angular,
+        )
+        if reach == 0.0:
+            return
+        n = len(system)
+        everything = len(table.tail) > 0
+        if n <= _ROW_BLOCK:
+            if everything:
+                first, second = np.triu_indices(n, 1)
+                vector = system.positions[second] - system.positions[first]
+            else:
+                first, second, vector = _neighbors(system, reach, full=False)
+            core.add_pairs(first, second, vector, True, *arguments, 0, out_jamn)
+            return
+        if not everything:
+            first, second, vector = _neighbors(system, reach, full=True)
+            edges = np.searchsorted(first, np.arange(0, n + _ROW_BLOCK, _ROW_BLOCK))
+
+        def rows(block):
+            start = block * _ROW_BLOCK
+            part_out = out_jamn[start : start + _ROW_BLOCK]
+            if not everything:
+                part = slice(edges[block], edges[block + 1])
+                pairs = (first[part], second[part], vector[part])
+                core.add_pairs(*pairs, False, *arguments, start, part_out)
+                return
+            step = max(1, _PAIR_BLOCK // n)
+            for low in range(start, min(start + _ROW_BLOCK, n), step):
+                centre = np.arange(low, min(low + step, start + _ROW_BLOCK, n))
+                pairs = _all_pairs(system.positions, centre)
+                core.add_pairs(*pairs, False, *arguments, start, part_out)
+
+        thread_map(rows, range(-(-n // _ROW_BLOCK)), n_threads)
+
+    def _add_waves(self, system, species_i, field, modes, out_jamn, n_threads):
+        reciprocal = 2 * math.pi * np.linalg.inv(system.cell).T
+        # |k·a| <= |k| |a| bounds the index of a wave vector.
+        edge = np.linalg.norm(system.cell, axis=1) * modes.limit / (2 * math.pi)
+        top = np.ceil(edge).astype(np.int64)
+        columns = core.half_space(reciprocal, modes.limit, top[0], top[1])
+        if len(columns) == 0:
+            return
+        k_kx = core.wave_vectors(reciprocal, columns)
+        weight_k = 8 * math.pi / system.volume * field.fourier(
+            np.linalg.norm(k_kx, axis=1)
+        )
+        l = np.arange(self.max_angular + 1)
+        count = modes.n_modes * (2 * l + 1)
+        n_even, n_odd = int(count[::2].sum()), int(count[1::2].sum())
+        n, n_species = out_jamn.shape[:2]
+        even_ajc = np.zeros((n_species, n, n_even))
+        odd_ajc = np.zeros((n_species, n, n_odd))
+        position_jx = system.positions
+        starts = np.arange(0, n, _ROW_BLOCK)
+
+        for block, first_k, n_k in _wave_blocks(columns):
+            wave = slice(first_k, first_k + n_k)
+            even_kc = np.empty((n_k, n_even))
+            odd_kc = np.empty((n_k, n_odd))
+            core.wave_columns(
+                k_kx[wave],
+                weight_k[wave],
+                modes.coefficients,
+                modes.step,
+                modes.n_modes,
+                self.max_angular,
+                even_kc,
+                odd_kc,
+            )
+
+            def phases(start, block=block, n_k=n_k):
+                part = position_jx[start : start + _ROW_BLOCK]
+                real_jk = np.empty((len(part), n_k))
+                imag_jk = np.empty((len(part), n_k))
+                core.plane_waves(part, reciprocal, block, top, real_jk, imag_jk)
+                real_ak = np.zeros((n_species, n_k))
+                imag_ak = np.zeros((n_species, n_k))
+                part_species = species_i[start : start + _ROW_BLOCK]
+                core.structure_factor(
+                    real_jk, imag_jk, part_species, real_ak, imag_ak
+                )
+                return real_jk, imag_jk, real_ak, imag_ak
+
+            def product(piece, even_kc=even_kc, odd_kc=odd_kc, n_k=n_k):
+                start, (real_jk, imag_jk, _, _) = piece
+                shape = (n_species, len(real_jk), n_k)
+                even_ajk, odd_ajk = np.empty(shape), np.empty(shape)
+                core.field_phases(
+                    real_jk, imag_jk, real_ak, imag_ak, even_ajk, odd_ajk
+                )
+                rows = slice(start, start + len(real_jk))
+                even_ajc[:, rows] += even_ajk @ even_kc
+                odd_ajc[:, rows] += odd_ajk @ odd_kc
+
+            pieces = thread_map(phases, starts, n_threads)
+            real_ak = sum(piece[2] for piece in pieces)
+            imag_ak = sum(piece[3] for piece in pieces)
+            work = list(zip(starts, pieces, strict=True))
+            thread_map(product, work, n_threads)
+
+        def expand(start):
+            rows = slice(start, start + _ROW_BLOCK)
+            core.add_modes(
+                even_ajc[:, rows],
+                odd_ajc[:, rows],
+                modes.n_modes,
+                modes.expansion,
+                self.max_angular,
+                out_jamn[rows],
+            )
+
+        thread_map(expand, starts, n_threads)
+
+    def splitting(self, n_atoms, n_species, volume):
+        """Splitting width in Å that a periodic frame is computed with.
+
+        Parameters
+        ----------
+        n_atoms, n_species : int
+        volume : float
+            Of the cell in Å³.
+
+        Returns
+        -------
+        float
+            The smearing itself if all is done in reciprocal space.
+        """
+        smearing = self.field.smearing
+        if self.method == "waves":
+            return smearing
+        if self.split is not None:
+            return self.split
+        return _cheapest_splitting(self, n_atoms, n_species, volume)
+
+
+def _check_kind(instance, name, kind):
+    value = getattr(instance, name)
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {kind}, got {type(value).__name__}")
+
+
+def _counted(sizes):
+    return np.concatenate([np.arange(n) for n in sizes])
+
+
+def environment_labels(checked):
+    """Species and frame of every atom of a list of systems.
+
+    Returns
+    -------
+    species, frame_index : ndarray (n_atoms,) of int
+    """
+    species = np.concatenate([s.species for s in checked])
+    frame_index = np.repeat(np.arange(len(checked)), [len(s) for s in checked])
+    return species, frame_index
+
+
+def frame_map(function, n_frames, n_threads=None, progress=False):
+    """Call ``function(frame, inner_threads)`` for each frame.
+
+    Many frames run beside each other, each on one thread; few run one after the
+    other on all threads.
+    """
+    threads = thread_count(n_threads)
+    title = "expansion" if progress else None
+    if n_frames >= threads:
+        thread_map(lambda f: function(f, 1), range(n_frames), threads, title, "frame")
+    else:
+        for frame in range(n_frames):
+            function(frame, threads)
+
+
+@lru_cache(maxsize=256)
+def _centre(field, basis):
+    """f_n0(0) of the whole field: an atom at its own centre."""
+    return pair_table(field, basis, 0, 1e-4, limit=1e-3).centre
+
+
+@lru_cache(maxsize=256)
+def _volume_integral(basis):
+    """I_n0(0), the integral of r² R_n0."""
+    return bessel_transform(basis, 0, np.zeros(1))[0, :, 0]
+
+
+def _neighbors(system, reach, full):
+    """Pairs within reach: first, second, vector; sorted by the first if full."""
+    neighbors = vesin.NeighborList(
+        cutoff=reach, full_list=full, sorted=True, n_threads=1
+    )
+    first, second, vector = neighbors.compute(
+        system.positions, system.cell, system.periodic, "ijD"
+    )
+    return first.astype(np.int64), second.astype(np.int64), vector
+
+
+def _all_pairs(position_jx, centre):
+    """Every other atom around each centre."""
+    first = np.repeat(centre, len(position_jx))
+    second = np.tile(np.arange(len(position_jx)), len(centre))
+    other = first != second
+    first, second = first[other], second[other]
+    return first, second, position_jx[second] - position_jx[first]
+
+
+def _wave_blocks(columns):
+    """Runs of whole columns of about a block of wave vectors each."""
+    ends = np.cumsum(columns[:, 3])
+    start = first_k = 0
+    while start < len(columns):
+        stop = int(np.searchsorted(ends, first_k + _WAVE_BLOCK)) + 1
+        stop = min(stop, len(columns))
+        n_k = int(ends[stop - 1]) - first_k
+        yield columns[start:stop], first_k, n_k
+        start, first_k = stop, int(ends[stop - 1])
+
+
+@lru_cache(maxsize=4096)
+def _cheapest_splitting(expansion, n_atoms, n_species, volume):
+    """Splitting width with the smallest estimated cost.
+
+    On a fixed ladder of widths, so that frames of like size share their tables.
+    """
+    smearing, basis = expansion.field.smearing, expansion.basis
+    digits = math.sqrt(2.0 * math.log(1.0 / expansion.tolerance))
+    n_columns = (expansion.max_angular + 1) ** 2 * basis.max_radial
+    widths = [0.5 * 2 ** (i / 4) for i in range(20)]
+    widths = [w for w in widths if w > 1.15 * smearing]
+    if smearing > 0.0 and expansion.method == "auto":
+        widths.insert(0, smearing)
+
+    def cost(width):
+        density = n_atoms / volume
+        # GTOs end where they no longer matter, well within their last digit.
+        radius = 0.75 * basis.extent if not basis.compact else basis.extent
+        n_waves = volume * (digits / width) ** 3 / (12 * math.pi**2)
+        rank = 0.45 + 0.45 / max(width, 0.5)
+        product = n_waves * n_atoms * n_species * n_columns * min(1.0, rank)
+        waves = _COST_PRODUCT * 1e-6 * product + _COST_COLUMN * n_waves * n_columns
+        if width == smearing:
+            return waves
+        sphere = 4 / 3 * math.pi * (radius + digits * width) ** 3
+        share = n_columns / 392
+        pairs = _COST_PAIR * 0.5 * n_atoms * density * sphere * (0.3 + 0.7 * share)
+        return pairs + waves
+
+    return min(widths, key=cost)

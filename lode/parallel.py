@@ -1,0 +1,71 @@
+"""Threads over independent pieces of work, one thread of BLAS in each.
+
+The compiled loops release the interpreter's lock and are serial inside, so every
+piece is computed the same way whatever the number of threads: results are equal
+bit by bit.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numba
+from threadpoolctl import ThreadpoolController
+from tqdm import tqdm
+
+
+@cache
+def _controller():
+    return ThreadpoolController()
+
+
+def single_threaded_blas():
+    """Context in which BLAS uses one thread."""
+    return _controller().limit(limits=1, user_api="blas")
+
+
+def thread_count(n_threads=None):
+    """Checked number of threads; by default that of ``NUMBA_NUM_THREADS``.
+
+    Raises
+    ------
+    ValueError
+        If it is not a positive whole number.
+    """
+    if n_threads is None:
+        return numba.config.NUMBA_NUM_THREADS
+    if isinstance(n_threads, bool) or int(n_threads) != n_threads or n_threads < 1:
+        raise ValueError(f"n_threads must be a positive whole number, got {n_threads}")
+    return int(n_threads)
+
+
+def thread_map(function, items, n_threads=1, progress=None, unit="it"):
+    """Results of a function of each item, in order.
+
+    Parameters
+    ----------
+    function : callable
+        Takes one item.
+    items : sequence
+    n_threads : int
+        How many at a time.
+    progress : str, optional
+        Title of a progress bar; none by default.
+    unit : str
+        What the bar counts.
+
+    Returns
+    -------
+    list
+    """
+    items = list(items)
+    with single_threaded_blas():
+        if n_threads == 1 or len(items) < 2:
+            results = map(function, items)
+            return list(_with_bar(results, len(items), progress, unit))
+        with ThreadPoolExecutor(n_threads) as pool:
+            results = pool.map(function, items)
+            return list(_with_bar(results, len(items), progress, unit))
+
+
+def _with_bar(results, total, progress, unit):
+    return tqdm(results, total=total, desc=progress, unit=unit, disable=not progress)
