@@ -61,7 +61,9 @@ def finite_array(value, shape, name, where=""):
     try:
         array = np.ascontiguousarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be an array of numbers{where}: {error}") from None
+        raise ValueError(
+            f"{name} must be an array of numbers{where}: {error}"
+        ) from None
     if array.ndim != len(shape) or any(
         n is not None and n != m for n, m in zip(shape, array.shape, strict=True)
     ):
