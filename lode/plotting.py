@@ -187,6 +187,4 @@ def _finish_panel(ax, sizes):
     # The curves first, then what they are compared with.
     entries.sort(key=lambda entry: not isinstance(entry[0], ErrorbarContainer))
     handles, labels = zip(*entries, strict=True)
-    ax.legend(
-        handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2
-    )
+    ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
