@@ -406,7 +406,10 @@ def test_energies_of_the_written_frames_are_those_of_the_generated_ones(
     assert [int(row["frame"]) for row in table(energies_file)] == list(range(12))
 
 
-def test_features_and_learning_curve_tables(gas_file, energies_file, tmp_path):
+@pytest.mark.parametrize("max_features", [0, 100])
+def test_features_and_learning_curve_tables(
+    gas_file, energies_file, tmp_path, max_features
+):
     representation, errors = tmp_path / "curve.npz", tmp_path / "curve.csv"
     features_script.features(gas_file, representation, kernel=KERNEL, n_threads=1)
     learning_curve_script.learning_curve_table(
@@ -420,6 +423,7 @@ def test_features_and_learning_curve_tables(gas_file, energies_file, tmp_path):
         seed=0,
         digits=5,
         resolution=1e-9,
+        max_features=max_features,
         n_threads=1,
     )
     rows = table(errors)

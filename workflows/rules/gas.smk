@@ -65,8 +65,7 @@ rule features:
         "../scripts/features.py"
 
 
-# One thread: sums in one order, hence the same digits on any number of cores;
-# the curves run beside each other instead.
+# One thread for each: the curves run beside each other instead.
 rule learning_curve:
     """Test error of one curve for each size of the training set and each shuffle."""
     input:

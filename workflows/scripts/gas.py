@@ -31,6 +31,7 @@ def gas(path, *, n_frames, n_pairs, side, min_distance, seed):
         side=tuple(side),
         min_distance=min_distance,
         seed=seed,
+        progress=True,
     )
     with replacement(path) as temporary:
         ase.io.write(temporary, frames, format="extxyz")

@@ -22,6 +22,7 @@ def learning_curve_table(
     seed,
     digits,
     resolution,
+    max_features,
     n_threads=None,
 ):
     """Write the error of each training size and each shuffle.
@@ -49,24 +50,36 @@ def learning_curve_table(
         Significant digits printed.
     resolution : float
         Smallest error in percent told from zero.
+    max_features : int
+        A linear kernel with at most so many features is solved by them, which is
+        faster and resolves smaller errors than the kernel matrix does.
     n_threads : int, optional
-        Threads to use.
+        Fits done at a time.
     """
     energies = np.array([float(row["energy"]) for row in table(energies_path)])
     representation = Representation.load(representation_path)
-    with threadpool_limits(n_threads):
-        curve = learning_curve(
-            build(kernel).gram(representation),
-            energies,
-            n_train,
-            n_test=n_test,
-            n_repeats=n_repeats,
-            seed=seed,
-            n_threads=n_threads,
-        )
+    kernel = build(kernel)
+    gram = features = None
+    if kernel.is_linear:
+        features = kernel.linear_features(representation)
+    if features is None or features.shape[1] > max_features:
+        # One thread: sums in one order, the same digits on any number of cores.
+        with threadpool_limits(1):
+            gram, features = kernel.gram(representation), None
+    curve = learning_curve(
+        gram,
+        energies,
+        n_train,
+        n_test=n_test,
+        n_repeats=n_repeats,
+        seed=seed,
+        features=features,
+        n_threads=n_threads,
+        progress=True,
+    )
     rows = [
         (n, repeat, stable(float(error), digits, resolution))
-        for n, errors in zip(n_train, curve.rmse_percent_repeats, strict=True)
+        for n, errors in zip(n_train, curve.rmse_percent_each.T, strict=True)
         for repeat, error in enumerate(errors)
     ]
     write_table(path, ["n_train", "repeat", "rmse_percent"], rows)
