@@ -241,6 +241,8 @@ def package(tmp_path):
         "scripts/plot.py": "import sibling\nimport lode.plotting\n",
         "scripts/sibling.py": "x = 1\n",
         "scripts/root.py": "from lode import VERSION\n",
+        "scripts/bare.py": "import lode\n",
+        "scripts/module.py": "from lode import plotting\n",
     }
     for name, text in files.items():
         path = tmp_path / name
@@ -291,10 +293,14 @@ def test_code_hash_does_not_depend_on_the_folder(package, tmp_path_factory):
 
 
 def test_code_hash_refuses_what_it_cannot_follow(package):
-    with pytest.raises(ValueError, match="must import submodules of lode"):
-        code_hash("root", package / "scripts", package / "lode")
+    folders = package / "scripts", package / "lode"
+    for script, name in (("root", "VERSION"), ("bare", "lode")):
+        message = f"must import submodules of lode, got an import of {name}"
+        with pytest.raises(ValueError, match=message):
+            code_hash(script, *folders)
+    assert "lode.plotting" in code_files("module", *folders)
     with pytest.raises(FileNotFoundError, match="no script 'absent'"):
-        code_hash("absent", package / "scripts", package / "lode")
+        code_hash("absent", *folders)
 
 
 def test_the_features_rule_follows_every_module_that_a_kernel_may_name():
@@ -576,6 +582,18 @@ def test_readme_without_one_pair_of_markers_is_refused(page):
 def test_the_readme_has_one_pair_of_markers():
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "new" in readme_script.with_block(page, "new")
+
+
+def test_the_example_in_the_readme_learns(tmp_path, monkeypatch):
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    settings = {**GAS, "n_frames": 200, "n_pairs": 8, "side": [8.0, 12.0]}
+    gas_script.gas(tmp_path / "results" / "gas.extxyz", **settings)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(example, names)
+    # Figure 1 has 0.3 % for 64 charges; a wrong sign or unit would give 100 %.
+    assert names["error"].std() < 0.03 * names["energies"].std()
 
 
 def test_durations_are_rounded_for_readers():

@@ -77,22 +77,14 @@ def code_files(script, scripts=SCRIPTS, package=None):
         if name in found:
             continue
         found[name] = path
-        for target in _imports(path, name):
-            if target == PACKAGE:
-                if name.startswith("scripts."):
-                    raise ValueError(
-                        f"{path} must import submodules of {PACKAGE}, "
-                        f"got an import from {PACKAGE} itself"
-                    )
-                continue
-            if target.startswith(f"{PACKAGE}."):
-                file = _module_file(package, target.split(".")[1:])
-            else:
-                sibling = scripts / f"{target}.py"
-                file = sibling if sibling.is_file() else None
-                target = f"scripts.{target}"
-            if file is not None:
-                waiting.append((target, file))
+        for base, names in _imports(path, name):
+            if base == PACKAGE and name.startswith("scripts."):
+                _check_root_import(path, names, package)
+            for target in (base, *(f"{base}.{taken}" for taken in names)):
+                file = _file(target, package, scripts)
+                if file is not None:
+                    inside = target.startswith(f"{PACKAGE}.")
+                    waiting.append((target if inside else f"scripts.{target}", file))
     return found
 
 
@@ -106,21 +98,40 @@ def _package_folder():
     return Path(spec.submodule_search_locations[0])
 
 
-def _module_file(package, parts):
-    """File of a module of the package, or None if it is not a module."""
-    path = package.joinpath(*parts)
-    for file in (path.with_suffix(".py"), path / "__init__.py"):
-        if file.is_file():
-            return file
-    return None
+def _check_root_import(path, names, package):
+    """Refuse an import of anything but modules from the package root."""
+    if not names or any(
+        _file(f"{PACKAGE}.{n}", package, package) is None for n in names
+    ):
+        raise ValueError(
+            f"{path} must import submodules of {PACKAGE}, got an import of "
+            f"{', '.join(names) or PACKAGE} from its root"
+        )
+
+
+def _file(target, package, scripts):
+    """File of a module of the package or of a script beside; None for others."""
+    first, *rest = target.split(".")
+    if first != PACKAGE:
+        file = scripts / f"{target}.py"
+        return file if file.is_file() else None
+    if not rest:
+        # The root only names public classes.
+        return None
+    path = package.joinpath(*rest)
+    candidates = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def _imports(path, name):
-    """Dotted names that a file may import, those inside functions included."""
+    """Modules that a file may import, each with the names taken from it.
+
+    Imports inside functions are included.
+    """
     is_package = path.name == "__init__.py"
     for node in ast.walk(_tree(path, path.stat().st_mtime_ns)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, ()) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
@@ -128,16 +139,7 @@ def _imports(path, name):
                 parts = name.split(".")
                 parts = parts[: len(parts) - node.level + is_package]
                 base = ".".join([*parts, base] if base else parts)
-            names = [f"{base}.{alias.name}" for alias in node.names]
-            # ``from lode import radial`` imports a module, not from the root.
-            if base != PACKAGE:
-                yield base
-            for target in names:
-                is_root_name = base == PACKAGE and (
-                    name.startswith("scripts.")
-                    and _module_file(_package_folder(), target.split(".")[1:]) is None
-                )
-                yield PACKAGE if is_root_name else target
+            yield base, tuple(alias.name for alias in node.names)
 
 
 @functools.cache
