@@ -105,6 +105,21 @@ def test_bare_dry_run_plans_every_rule(project):
 
 
 @workflow
+@pytest.mark.parametrize("target", ["all", "figures", "fig1"])
+def test_tracked_figures_do_not_keep_a_new_clone_from_computing(project, target):
+    figures = project / "figures"
+    figures.mkdir()
+    for name in ("fig1.csv", "fig1.pdf", "fig1.png", "summary.csv", "summary.md"):
+        (figures / name).touch()
+    try:
+        output = snakemake(project, target, "--dry-run")
+    finally:
+        shutil.rmtree(figures)
+    found = set(re.findall(r"^(?:local)?rule (\w+):", output, flags=re.MULTILINE))
+    assert found >= GAS_RULES | {"fig1"}
+
+
+@workflow
 def test_target_figures_leaves_the_readme_alone(project):
     output = snakemake(project, "figures", "--dry-run")
     assert "rule fig1" in output
