@@ -39,7 +39,7 @@ _METADATA = {
     ".png": {"Software": None},
 }
 
-_PANELS = {"paper": "The paper's curves", "ours": "Ours"}
+_PANELS = {"paper": "The paper's curves, recomputed", "ours": "Ours"}
 
 
 def save(figure, path):
@@ -168,7 +168,7 @@ def _draw_references(ax, members, curves, styles):
         reference = curves[name].get("reference")
         if reference is not None:
             level = reference["rmse_percent"]
-            label = f"{curves[name]['label']} in the paper: {level:g} %"
+            label = f"{curves[name]['label']} in the paper: ≈ {level:g} %"
             ax.axhline(level, ls=":", color=styles[name]["color"], lw=0.9, label=label)
 
 

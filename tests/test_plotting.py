@@ -65,7 +65,7 @@ def test_figure_1_draws_the_table_sorted_by_size():
 
 
 def test_figure_1_marks_the_level_that_the_paper_states():
-    assert "SOAP 9 in the paper: 20 %" in labels(figure().axes[0])
+    assert "SOAP 9 in the paper: ≈ 20 %" in labels(figure().axes[0])
 
 
 def test_figure_1_says_which_points_are_not_resolved():
