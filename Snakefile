@@ -1,0 +1,33 @@
+"""The figures of the paper, from the data to the page.
+
+`snakemake` makes everything, `snakemake figures` all but the table in the README,
+and the name of a rule, as in `snakemake fig1`, what that rule needs.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+configfile: "workflows/config.yaml"
+
+
+include: "workflows/rules/common.smk"
+include: "workflows/rules/gas.smk"
+include: "workflows/rules/figures.smk"
+
+
+localrules:
+    all,
+    figures,
+    fig1,
+    summary,
+    readme,
+
+
+rule all:
+    """Every figure, the summary, and the table in the README."""
+    default_target: True
+    input:
+        rules.figures.input,
+        rules.readme.output,

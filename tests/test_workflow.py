@@ -1,0 +1,616 @@
+"""The workflow: its plan, its results, what it reruns, and each script's function."""
+
+import copy
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("snakemake")
+
+import ase.io  # noqa: E402
+import yaml  # noqa: E402
+
+import energies as energies_script  # noqa: E402
+import features as features_script  # noqa: E402
+import fig1 as fig1_script  # noqa: E402
+import gas as gas_script  # noqa: E402
+import learning_curve as learning_curve_script  # noqa: E402
+import readme as readme_script  # noqa: E402
+import summary as summary_script  # noqa: E402
+from lode.files import table, write_table  # noqa: E402
+from workflows.code_hash import code_files, code_hash  # noqa: E402
+from workflows.configuration import check_configuration  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ["Snakefile", "README.md", "lode", "profiles", "workflows"]
+TEST_RUN = ["--configfile", "workflows/config.test.yaml"]
+
+GAS_RULES = {"gas", "energies", "features", "learning_curve"}
+AFTER_CURVES = {"fig1", "summary", "readme", "all"}
+
+# The whole workflow runs in a few tests that share one finished copy: together on
+# one worker.
+workflow = pytest.mark.xdist_group("workflow")
+
+
+def project_copy(folder):
+    """The project in a folder of its own, with compiled code where there is some."""
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part)
+        else:
+            shutil.copy2(source, folder / part)
+    return folder
+
+
+def snakemake(folder, *arguments, succeeds=True):
+    """Output of Snakemake in a copy of the project, which imports its own package."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "LODE_OFFLINE": "1"}
+    # A bare call: nothing of a surrounding run may reach this one.
+    environment.pop("SNAKEMAKE_PROFILE", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert (done.returncode == 0) == succeeds, output
+    return output
+
+
+def planned_rules(folder):
+    """Names of the rules that a run of the test configuration would execute."""
+    output = snakemake(folder, *TEST_RUN, "--dry-run")
+    return set(re.findall(r"^(?:local)?rule (\w+):", output, flags=re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return project_copy(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A copy in which the test configuration has run."""
+    folder = project_copy(tmp_path_factory.mktemp("finished"))
+    before = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    snakemake(folder, *TEST_RUN, "--cores", "2")
+    after = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    return folder, {path.relative_to(folder) for path in after - before}
+
+
+@workflow
+def test_lint_finds_nothing(project):
+    output = snakemake(project, "--lint")
+    assert "Congratulations" in output
+
+
+@workflow
+def test_bare_dry_run_plans_every_rule(project):
+    output = snakemake(project, "--dry-run")
+    found = set(re.findall(r"^(?:local)?rule (\w+):", output, flags=re.MULTILINE))
+    assert found == GAS_RULES | AFTER_CURVES
+    assert "figures/fig1.pdf" in output
+
+
+@workflow
+@pytest.mark.parametrize("target", ["all", "figures", "fig1"])
+def test_tracked_figures_do_not_keep_a_new_clone_from_computing(project, target):
+    figures = project / "figures"
+    figures.mkdir()
+    for name in ("fig1.csv", "fig1.pdf", "fig1.png", "summary.csv", "summary.md"):
+        (figures / name).touch()
+    try:
+        output = snakemake(project, target, "--dry-run")
+    finally:
+        shutil.rmtree(figures)
+    found = set(re.findall(r"^(?:local)?rule (\w+):", output, flags=re.MULTILINE))
+    assert found >= GAS_RULES | {"fig1"}
+
+
+@workflow
+def test_target_figures_leaves_the_readme_alone(project):
+    output = snakemake(project, "figures", "--dry-run")
+    assert "rule fig1" in output
+    assert "rule readme" not in output
+
+
+@workflow
+def test_unknown_configuration_key_is_one_clear_error(project):
+    extra = project / "extra.yaml"
+    extra.write_text("gas:\n  n_framse: 10\n")
+    output = snakemake(project, "--configfile", "extra.yaml", succeeds=False)
+    assert "gas: keys must be one of ['min_distance', 'n_frames'" in output
+    assert "got unknown ['n_framse']" in output
+    assert "Traceback" not in output
+    assert not (project / "results").exists()
+
+
+@workflow
+@pytest.mark.slow
+def test_full_run_writes_figure_tables_and_pages(finished):
+    folder, made = finished
+    results = folder / "results" / "test"
+    rows = table(results / "figures" / "fig1.csv")
+    assert list(rows[0]) == ["curve", "n_train", "rmse_percent", "rmse_percent_std"]
+    curves = yaml.safe_load((folder / "workflows/config.yaml").read_text())["curves"]
+    sizes = yaml.safe_load((folder / "workflows/config.test.yaml").read_text())[
+        "learning_curve"
+    ]["n_train"]
+    assert [(row["curve"], int(row["n_train"])) for row in rows] == [
+        (curve["label"], n) for curve in curves.values() for n in sizes
+    ]
+    summary = table(results / "figures" / "summary.csv")
+    assert list(summary[0]) == ["figure", "claim", "paper", "ours", "met"]
+    assert {row["met"] for row in summary} == {"yes"}
+    assert (results / "figures" / "fig1.pdf").read_bytes().startswith(b"%PDF")
+    assert (results / "figures" / "fig1.png").read_bytes().startswith(b"\x89PNG")
+    assert "`snakemake fig1`" in (results / "README.md").read_text()
+    # A test run touches nothing of the full one, and leaves nothing half-written.
+    assert {path.parts[0] for path in made} == {"results", ".snakemake"}
+    hidden = [path for path in results.rglob(".*") if path.is_file()]
+    assert [path.name for path in hidden if path.suffix != ".snakemake_timestamp"] == []
+
+
+@workflow
+@pytest.mark.slow
+def test_second_run_on_one_core_gives_identical_files(finished, tmp_path):
+    first = finished[0] / "results" / "test"
+    second = project_copy(tmp_path) / "results" / "test"
+    snakemake(tmp_path, *TEST_RUN, "--cores", "1")
+    names = [p.relative_to(first) for p in first.rglob("*.csv")]
+    names += [Path("gas.extxyz"), Path("figures/fig1.pdf"), Path("figures/fig1.png")]
+    assert len(names) > 10
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def append(text):
+    return lambda path: path.write_text(path.read_text() + text)
+
+
+def edit_docstring(path):
+    text = path.read_text()
+    assert text.startswith('"""')
+    path.write_text('"""Edited. ' + text[3:])
+
+
+@workflow
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "edit", "rules"),
+    [
+        ("workflows/scripts/gas.py", Path.touch, set()),
+        ("lode/core/expansion.py", Path.touch, set()),
+        ("lode/core/expansion.py", edit_docstring, set()),
+        ("lode/core/expansion.py", append("\n# A remark.\n"), set()),
+        ("workflows/scripts/features.py", edit_docstring, set()),
+        ("lode/plotting.py", edit_docstring, set()),
+        ("lode/plotting.py", append("\nEDITED = 1\n"), AFTER_CURVES),
+        ("workflows/scripts/summary.py", append("\nE = 1\n"), {"summary", "readme"}),
+        ("lode/learning.py", append("\nE = 1\n"), {"learning_curve"} | AFTER_CURVES),
+        (
+            "lode/core/expansion.py",
+            append("\nEDITED = 1\n"),
+            {"features", "learning_curve"} | AFTER_CURVES,
+        ),
+        (
+            "lode/core/ewald.py",
+            append("\nEDITED = 1\n"),
+            {"energies", "learning_curve"} | AFTER_CURVES,
+        ),
+        ("lode/datasets/gas.py", append("\nEDITED = 1\n"), GAS_RULES | AFTER_CURVES),
+        (
+            "workflows/config.test.yaml",
+            append("\ncurves: {lode2: {label: quadratic}}\n"),
+            AFTER_CURVES,
+        ),
+    ],
+)
+def test_reruns_follow_the_code(finished, name, edit, rules):
+    path = finished[0] / name
+    kept, stamp = path.read_text(), path.stat()
+    try:
+        edit(path)
+        assert planned_rules(finished[0]) == rules | ({"all"} if rules else set())
+    finally:
+        path.write_text(kept)
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+
+
+@workflow
+@pytest.mark.slow
+def test_changed_settings_of_a_curve_rerun_that_curve_alone(finished):
+    path = finished[0] / "workflows" / "config.yaml"
+    kept = path.read_text()
+    try:
+        assert kept.count("smearing: 0.5") == 1
+        path.write_text(kept.replace("smearing: 0.5", "smearing: 0.6"))
+        output = snakemake(finished[0], *TEST_RUN, "--dry-run")
+    finally:
+        path.write_text(kept)
+    assert re.findall(r"wildcards: curve=(\S+)", output) == ["lode1_sigma_0.5"] * 2
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A small package and two scripts beside it."""
+    files = {
+        "lode/__init__.py": "VERSION = 1\n",
+        "lode/core/__init__.py": "",
+        "lode/core/loop.py": '"""Doc."""\ndef loop(x):\n    """Doc."""\n    return x\n',
+        "lode/features.py": "from .core import loop\n",
+        "lode/plotting.py": "import math\n",
+        "scripts/use.py": "def f():\n    from lode.features import loop\n",
+        "scripts/plot.py": "import sibling\nimport lode.plotting\n",
+        "scripts/sibling.py": "x = 1\n",
+        "scripts/root.py": "from lode import VERSION\n",
+        "scripts/bare.py": "import lode\n",
+        "scripts/module.py": "from lode import plotting\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def hashes(folder):
+    return {
+        name: code_hash(name, folder / "scripts", folder / "lode")
+        for name in ("use", "plot")
+    }
+
+
+def test_code_hash_follows_imports_through_the_package(package):
+    names = set(code_files("use", package / "scripts", package / "lode"))
+    assert names == {"scripts.use", "lode.features", "lode.core", "lode.core.loop"}
+    names = set(code_files("plot", package / "scripts", package / "lode"))
+    assert names == {"scripts.plot", "scripts.sibling", "lode.plotting"}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "changed"),
+    [
+        ("lode/core/loop.py", '"""Doc."""', '"""Other."""', set()),
+        ("lode/core/loop.py", "return x", "return  x  # note", set()),
+        ("lode/core/loop.py", "return x", "return 2 * x", {"use"}),
+        ("lode/plotting.py", "math", "cmath", {"plot"}),
+        ("scripts/sibling.py", "1", "2", {"plot"}),
+        ("lode/__init__.py", "1", "2", set()),
+    ],
+)
+def test_code_hash_changes_with_the_code_alone(package, name, old, new, changed):
+    before = hashes(package)
+    path = package / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    after = hashes(package)
+    assert {script for script in before if before[script] != after[script]} == changed
+
+
+def test_code_hash_does_not_depend_on_the_folder(package, tmp_path_factory):
+    other = tmp_path_factory.mktemp("elsewhere")
+    shutil.copytree(package, other, dirs_exist_ok=True)
+    assert hashes(package) == hashes(other)
+
+
+def test_code_hash_refuses_what_it_cannot_follow(package):
+    folders = package / "scripts", package / "lode"
+    for script, name in (("root", "VERSION"), ("bare", "lode")):
+        message = f"must import submodules of lode, got an import of {name}"
+        with pytest.raises(ValueError, match=message):
+            code_hash(script, *folders)
+    assert "lode.plotting" in code_files("module", *folders)
+    with pytest.raises(FileNotFoundError, match="no script 'absent'"):
+        code_hash("absent", *folders)
+
+
+def test_the_features_rule_follows_every_module_that_a_kernel_may_name():
+    names = set(code_files("features"))
+    wanted = {"expansion", "fields", "invariants", "kernels", "radial", "specification"}
+    assert {f"lode.{name}" for name in wanted} <= names
+    assert "lode.core.expansion" in names
+    assert not {"lode.learning", "lode.plotting", "lode.ewald"} & names
+
+
+@pytest.fixture(scope="module")
+def config():
+    return yaml.safe_load((ROOT / "workflows" / "config.yaml").read_text())
+
+
+def test_the_configuration_of_the_paper_is_valid(config):
+    check_configuration(config)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (["colour"], 1, r"top level: keys must be .* got unknown \['colour'\]"),
+        (["energies", "tol"], 1, r"energies: keys must be .*unknown \['tol'\]"),
+        (["gas", "n_frames"], 1, "gas.n_frames: 1 is less than the minimum of 2"),
+        (["gas", "n_pairs"], 1.5, "gas.n_pairs: 1.5 is not of type 'integer'"),
+        (["gas", "n_frames"], 1600, "must be at most gas.n_frames = 1600, got 2000"),
+        (["curves", "Big"], {}, r"curves: keys must be .*unknown \['Big'\]"),
+        (["curves", "lode2", "group"], "theirs", "'theirs' is not one of"),
+        (["curves", "lode2", "label"], "SOAP 3", r"must differ, got \['SOAP 3'\]"),
+        (["curves", "lode2", "counterpart"], "lode3", "curves.lode2: .*got 'lode3'"),
+        (["summary", "claims", 0, "curve"], "soap", "claims.0: .*got 'soap'"),
+        (["summary", "claims", 0, "n_train"], 7, "claims.0: the size .*got 7"),
+    ],
+)
+def test_configuration_errors_say_where_and_what(config, place, value, message):
+    changed = copy.deepcopy(config)
+    block = changed
+    for key in place[:-1]:
+        block = block[key]
+    block[place[-1]] = value
+    with pytest.raises(ValueError, match=message) as caught:
+        check_configuration(changed)
+    assert "\n" not in str(caught.value)
+
+
+GAS = {"n_frames": 12, "n_pairs": 4, "side": [6.0, 8.0], "min_distance": 2.5, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def gas_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gas") / "gas.extxyz"
+    gas_script.gas(path, **GAS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def energies_file(gas_file):
+    path = gas_file.with_name("energies.csv")
+    energies_script.energies(gas_file, path, tolerance=1e-10, n_threads=1)
+    return path
+
+
+KERNEL = {
+    "PolynomialKernel": {
+        "descriptor": {
+            "RadialSpectrum": {
+                "expansion": {
+                    "SphericalExpansion": {
+                        "field": {
+                            "PowerLawPotential": {"exponent": 1, "smearing": 1.0}
+                        },
+                        "basis": {
+                            "RadialBasis": {
+                                "kind": "polynomial",
+                                "max_radial": 2,
+                                "cutoff": 2.0,
+                            }
+                        },
+                        "max_angular": 0,
+                    }
+                }
+            }
+        }
+    }
+}
+
+
+def test_gas_writes_neutral_periodic_frames_with_charges(gas_file):
+    frames = ase.io.read(gas_file, ":")
+    assert len(frames) == GAS["n_frames"]
+    for atoms in frames:
+        charges = atoms.get_initial_charges()
+        assert sorted(charges) == [-1.0] * 4 + [1.0] * 4
+        assert atoms.pbc.all()
+        assert 6.0 <= atoms.cell.lengths().min() <= 8.0
+
+
+def test_energies_of_the_written_frames_are_those_of_the_generated_ones(
+    gas_file, energies_file
+):
+    from lode.datasets.gas import gas_frames
+    from lode.ewald import ewald_energies
+
+    frames = gas_frames(**GAS)
+    written = [float(row["energy"]) for row in table(energies_file)]
+    # The file keeps the 8 decimals of the positions: nothing is lost.
+    np.testing.assert_allclose(written, ewald_energies(frames), rtol=1e-9)
+    assert [int(row["frame"]) for row in table(energies_file)] == list(range(12))
+
+
+@pytest.mark.parametrize("max_features", [0, 100])
+def test_features_and_learning_curve_tables(
+    gas_file, energies_file, tmp_path, max_features
+):
+    representation, errors = tmp_path / "curve.npz", tmp_path / "curve.csv"
+    features_script.features(gas_file, representation, kernel=KERNEL, n_threads=1)
+    learning_curve_script.learning_curve_table(
+        representation,
+        energies_file,
+        errors,
+        kernel=KERNEL,
+        n_train=[4, 8],
+        n_test=4,
+        n_repeats=3,
+        seed=0,
+        digits=5,
+        resolution=1e-9,
+        max_features=max_features,
+        n_threads=1,
+    )
+    rows = table(errors)
+    places = [(int(row["n_train"]), int(row["repeat"])) for row in rows]
+    assert places == [(n, repeat) for n in (4, 8) for repeat in range(3)]
+    assert all(float(row["rmse_percent"]) > 0 for row in rows)
+
+
+def test_fig1_table_holds_means_and_spreads_over_the_shuffles(tmp_path):
+    errors = tmp_path / "a.csv"
+    columns = ["n_train", "repeat", "rmse_percent"]
+    rows = [(10, 0, 1.0), (10, 1, 3.0), (20, 0, 1e-9), (20, 1, 1e-9)]
+    write_table(errors, columns, rows)
+    path = tmp_path / "fig1.csv"
+    curves = {"a": {"label": "LODE(1) sigma=1.0"}}
+    fig1_script.fig1_table(
+        {"a": errors}, path, curves=curves, digits=3, resolution=1e-9
+    )
+    assert path.read_text() == (
+        "curve,n_train,rmse_percent,rmse_percent_std\n"
+        "LODE(1) sigma=1.0,10,2,1.41\n"
+        "LODE(1) sigma=1.0,20,1e-09,0\n"
+    )
+
+
+def test_fig1_picture_writes_each_format(tmp_path):
+    path = tmp_path / "fig1.csv"
+    columns = ["curve", "n_train", "rmse_percent", "rmse_percent_std"]
+    write_table(path, columns, [(c, n, 2.0, 0.1) for c in "AB" for n in (10, 20)])
+    curves = {
+        "a": {"label": "A", "group": "paper"},
+        "b": {"label": "B", "group": "ours", "counterpart": "a"},
+    }
+    pictures = [tmp_path / "fig1.pdf", tmp_path / "fig1.png"]
+    provenance = fig1_script.gas_provenance(GAS, "0.1")
+    assert provenance == "12 generated frames of 8 charges, seed 3, lode 0.1"
+    fig1_script.fig1_picture(
+        path, pictures, curves=curves, resolution=1e-9, provenance=provenance
+    )
+    assert all(picture.stat().st_size > 1000 for picture in pictures)
+
+
+VALUES = {("A", 10): 2.0, ("A", 20): 0.5, ("B", 10): 60.0, ("B", 20): 20.0}
+LABELS = {"a": {"label": "A"}, "b": {"label": "B"}}
+
+
+@pytest.mark.parametrize(
+    ("claim", "expected"),
+    [
+        ({"curve": "a", "n_train": 20, "below": 1.0}, ("0.5 %", True)),
+        ({"curve": "a", "n_train": 20, "below": 0.5}, ("0.5 %", False)),
+        ({"curve": "b", "n_train": 20, "above": 17, "below": 24}, ("20 %", True)),
+        ({"curve": "b", "n_train": 20, "above": 20}, ("20 %", False)),
+        ({"curve": "a", "from": 10, "below": 1.0}, ("0.5 to 2 %", False)),
+        ({"curve": "a", "from": 20, "below": 1.0}, ("0.5 %", True)),
+        (
+            {"curve": "b", "relative_to": "a", "from": 10, "above": 29},
+            ("30 to 40 times", True),
+        ),
+    ],
+)
+def test_verdict_on_a_claim(claim, expected):
+    assert summary_script.verdict(claim, VALUES, LABELS) == expected
+
+
+def test_verdict_needs_the_value():
+    with pytest.raises(ValueError, match="no value of 'A' at 30"):
+        summary_script.verdict(
+            {"curve": "a", "n_train": 30, "below": 1}, VALUES, LABELS
+        )
+
+
+def test_summary_writes_table_and_page(tmp_path):
+    figure = tmp_path / "fig1.csv"
+    rows = [(curve, n, value, 0) for (curve, n), value in VALUES.items()]
+    columns = ["curve", "n_train", "rmse_percent", "rmse_percent_std"]
+    write_table(figure, columns, rows)
+    claims = [
+        {"figure": "fig1", "claim": "A|B", "curve": "a", "n_train": 20, "below": 1.0},
+        {
+            "figure": "fig1",
+            "claim": "B",
+            "paper": "about 20 %",
+            "curve": "b",
+            "n_train": 10,
+            "below": 24.0,
+        },
+    ]
+    path, page = tmp_path / "summary.csv", tmp_path / "summary.md"
+    summary_script.summary(
+        {"fig1": figure},
+        path,
+        page,
+        claims=claims,
+        curves=LABELS,
+        provenance={"fig1": "60 generated frames"},
+    )
+    assert path.read_text() == (
+        "figure,claim,paper,ours,met\n"
+        "fig1,A|B,not stated,0.5 %,yes\n"
+        "fig1,B,about 20 %,60 %,no\n"
+    )
+    assert "60 generated frames" in page.read_text()
+    assert "| fig1 | A\\|B | not stated | 0.5 % | yes |" in page.read_text()
+
+
+def test_readme_replaces_what_stands_between_the_markers(tmp_path):
+    page, summary = tmp_path / "README.md", tmp_path / "summary.csv"
+    page.write_text(f"Before\n{readme_script.BEGIN}\nold\n{readme_script.END}\nAfter\n")
+    write_table(
+        summary,
+        summary_script.COLUMNS,
+        [
+            ("fig1", "SOAP 9", "about 20 %", "20.2 %", "yes"),
+            ("fig1", "LODE(2)", "not stated", "3 %", "no"),
+        ],
+    )
+    benchmarks = [tmp_path / "a.tsv", tmp_path / "b.tsv"]
+    for path in benchmarks:
+        path.write_text("s\th:m:s\n60.5\t0:01:00\n")
+    for _ in range(2):
+        readme_script.readme(page, summary, {"fig1": benchmarks})
+        assert page.read_text().splitlines() == [
+            "Before",
+            readme_script.BEGIN,
+            "| figure | target | time | paper | ours |",
+            "| --- | --- | --- | --- | --- |",
+            "| [fig1](figures/fig1.pdf) | `snakemake fig1` | 2 min | about 20 % "
+            "| SOAP 9: 20.2 % |",
+            "|  |  |  | not stated | LODE(2): 3 % (not met) |",
+            readme_script.END,
+            "After",
+        ]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "nothing",
+        readme_script.BEGIN,
+        f"{readme_script.END}{readme_script.BEGIN}",
+        f"{readme_script.BEGIN}{readme_script.END}" * 2,
+    ],
+)
+def test_readme_without_one_pair_of_markers_is_refused(page):
+    with pytest.raises(ValueError, match="exactly once each"):
+        readme_script.with_block(page, "new")
+
+
+def test_the_readme_has_one_pair_of_markers():
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "new" in readme_script.with_block(page, "new")
+
+
+def test_the_example_in_the_readme_learns(tmp_path, monkeypatch):
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    settings = {**GAS, "n_frames": 200, "n_pairs": 8, "side": [8.0, 12.0]}
+    gas_script.gas(tmp_path / "results" / "gas.extxyz", **settings)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(example, names)
+    # Figure 1 has 0.3 % for 64 charges; a wrong sign or unit would give 100 %.
+    assert names["error"].std() < 0.03 * names["energies"].std()
+
+
+def test_durations_are_rounded_for_readers():
+    assert readme_script.duration(41.6) == "42 s"
+    assert readme_script.duration(252.0) == "4 min"

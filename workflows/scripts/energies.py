@@ -1,0 +1,38 @@
+"""Coulomb energies of the frames of the gas."""
+
+import ase.io
+
+from job import started_job
+from lode.ewald import ewald_energies
+from lode.files import write_table
+
+
+def energies(frames_path, path, *, tolerance, n_threads=None):
+    """Write the Ewald energy of each frame.
+
+    Parameters
+    ----------
+    frames_path : path_like
+        Extended XYZ with charges.
+    path : path_like
+        Table to write: ``frame,energy`` with the energy in eV.
+    tolerance : float
+        Relative accuracy of the Ewald sums.
+    n_threads : int, optional
+        Threads to use.
+    """
+    frames = ase.io.read(frames_path, ":")
+    values = ewald_energies(
+        frames, tolerance=tolerance, n_threads=n_threads, progress=True
+    )
+    write_table(path, ["frame", "energy"], enumerate(values.tolist()))
+
+
+if "snakemake" in globals():
+    job = started_job(globals())
+    energies(
+        job.input.frames,
+        job.output.energies,
+        **job.params.settings,
+        n_threads=job.threads,
+    )

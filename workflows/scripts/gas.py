@@ -1,0 +1,42 @@
+"""Frames of the random gas of point charges."""
+
+import ase.io
+
+from job import started_job
+from lode.datasets.gas import gas_frames
+from lode.files import replacement
+
+
+def gas(path, *, n_frames, n_pairs, side, min_distance, seed):
+    """Write the frames, with their charges, as extended XYZ.
+
+    Parameters
+    ----------
+    path : path_like
+        File to write.
+    n_frames : int
+        Number of frames.
+    n_pairs : int
+        Positive charges per frame; there are as many negative ones.
+    side : sequence of float
+        Smallest and largest side of the cubic box in Å.
+    min_distance : float
+        Smallest distance of two charges in Å.
+    seed : int
+        Seed of the random numbers.
+    """
+    frames = gas_frames(
+        n_frames,
+        n_pairs=n_pairs,
+        side=tuple(side),
+        min_distance=min_distance,
+        seed=seed,
+        progress=True,
+    )
+    with replacement(path) as temporary:
+        ase.io.write(temporary, frames, format="extxyz")
+
+
+if "snakemake" in globals():
+    job = started_job(globals())
+    gas(job.output.frames, **job.params.settings)

@@ -1,0 +1,97 @@
+"""Test errors of one learning curve."""
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from job import started_job
+from lode.files import stable, table, write_table
+from lode.kernels import Representation
+from lode.learning import learning_curve
+from lode.specification import build
+
+
+def learning_curve_table(
+    representation_path,
+    energies_path,
+    path,
+    *,
+    kernel,
+    n_train,
+    n_test,
+    n_repeats,
+    seed,
+    digits,
+    resolution,
+    max_features,
+    n_threads=None,
+):
+    """Write the error of each training size and each shuffle.
+
+    Parameters
+    ----------
+    representation_path : path_like
+        The kernel's representation of the frames (npz).
+    energies_path : path_like
+        Table with a column ``energy``.
+    path : path_like
+        Table to write: ``n_train,repeat,rmse_percent``, the error in percent of
+        the standard deviation of the test energies.
+    kernel : dict
+        Specification of the kernel.
+    n_train : sequence of int
+        Sizes of the training set.
+    n_test : int
+        Size of the test set.
+    n_repeats : int
+        Number of shuffles.
+    seed : int
+        Seed of the shuffles.
+    digits : int
+        Significant digits printed.
+    resolution : float
+        Smallest error in percent told from zero.
+    max_features : int
+        A linear kernel with at most so many features is solved by them, which is
+        faster and resolves smaller errors than the kernel matrix does.
+    n_threads : int, optional
+        Fits done at a time.
+    """
+    energies = np.array([float(row["energy"]) for row in table(energies_path)])
+    representation = Representation.load(representation_path)
+    kernel = build(kernel)
+    gram = features = None
+    if kernel.is_linear:
+        features = kernel.linear_features(representation)
+    if features is None or features.shape[1] > max_features:
+        # One thread: sums in one order, the same digits on any number of cores.
+        with threadpool_limits(1):
+            gram, features = kernel.gram(representation), None
+    curve = learning_curve(
+        gram,
+        energies,
+        n_train,
+        n_test=n_test,
+        n_repeats=n_repeats,
+        seed=seed,
+        features=features,
+        n_threads=n_threads,
+        progress=True,
+    )
+    rows = [
+        (n, repeat, stable(float(error), digits, resolution))
+        for n, errors in zip(n_train, curve.rmse_percent_each.T, strict=True)
+        for repeat, error in enumerate(errors)
+    ]
+    write_table(path, ["n_train", "repeat", "rmse_percent"], rows)
+
+
+if "snakemake" in globals():
+    job = started_job(globals())
+    learning_curve_table(
+        job.input.representation,
+        job.input.energies,
+        job.output.errors,
+        kernel=job.params.kernel,
+        **job.params.settings,
+        n_threads=job.threads,
+    )
