@@ -270,9 +270,7 @@ class SphericalExpansion:
             values[rows] = self.around(*arguments)
 
         frame_map(fill, len(checked), n_threads, progress)
-        return Coefficients(
-            values, used, *environment_labels(checked), _counted(sizes)
-        )
+        return Coefficients(values, used, *environment_labels(checked), _counted(sizes))
 
     def species_of(self, checked, species=None):
         """Species to expand and each atom's place among them.
@@ -417,8 +415,8 @@ class SphericalExpansion:
         if len(columns) == 0:
             return
         k_kx = core.wave_vectors(reciprocal, columns)
-        weight_k = 8 * math.pi / system.volume * field.fourier(
-            np.linalg.norm(k_kx, axis=1)
+        weight_k = (
+            8 * math.pi / system.volume * field.fourier(np.linalg.norm(k_kx, axis=1))
         )
         l = np.arange(self.max_angular + 1)
         count = modes.n_modes * (2 * l + 1)
@@ -452,18 +450,14 @@ class SphericalExpansion:
                 real_ak = np.zeros((n_species, n_k))
                 imag_ak = np.zeros((n_species, n_k))
                 part_species = species_i[start : start + _ROW_BLOCK]
-                core.structure_factor(
-                    real_jk, imag_jk, part_species, real_ak, imag_ak
-                )
+                core.structure_factor(real_jk, imag_jk, part_species, real_ak, imag_ak)
                 return real_jk, imag_jk, real_ak, imag_ak
 
             def product(piece, even_kc=even_kc, odd_kc=odd_kc, n_k=n_k):
                 start, (real_jk, imag_jk, _, _) = piece
                 shape = (n_species, len(real_jk), n_k)
                 even_ajk, odd_ajk = np.empty(shape), np.empty(shape)
-                core.field_phases(
-                    real_jk, imag_jk, real_ak, imag_ak, even_ajk, odd_ajk
-                )
+                core.field_phases(real_jk, imag_jk, real_ak, imag_ak, even_ajk, odd_ajk)
                 rows = slice(start, start + len(real_jk))
                 even_ajc[:, rows] += even_ajk @ even_kc
                 odd_ajc[:, rows] += odd_ajk @ odd_kc

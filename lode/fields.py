@@ -194,7 +194,9 @@ def exponential_integral(order, x):
     if order == int(order):
         return special.expn(int(order), x)
     first = order - math.floor(order)
-    value = special.gamma(1 - first) * special.gammaincc(1 - first, x) * x ** (first - 1)
+    value = (
+        special.gamma(1 - first) * special.gammaincc(1 - first, x) * x ** (first - 1)
+    )
     for step in range(math.floor(order)):
         value = (np.exp(-x) - x * value) / (first + step)
     return value

@@ -70,7 +70,9 @@ class RadialBasis:
 
     def __post_init__(self):
         if self.kind not in _FAMILIES:
-            raise ValueError(f"kind must be one of {list(_FAMILIES)}, got {self.kind!r}")
+            raise ValueError(
+                f"kind must be one of {list(_FAMILIES)}, got {self.kind!r}"
+            )
         n = self.max_radial
         if int(n) != n or not 1 <= n <= _LARGEST_RADIAL:
             raise ValueError(
@@ -78,7 +80,9 @@ class RadialBasis:
             )
         cutoff = float(self.cutoff)
         if not (math.isfinite(cutoff) and cutoff > 0):
-            raise ValueError(f"cutoff must be a positive length in Å, got {self.cutoff}")
+            raise ValueError(
+                f"cutoff must be a positive length in Å, got {self.cutoff}"
+            )
         object.__setattr__(self, "max_radial", int(n))
         object.__setattr__(self, "cutoff", cutoff)
         if self.kind == "gto":
@@ -125,7 +129,9 @@ class RadialBasis:
         width = self.cutoff * max(math.sqrt(n), 1.0) / self.max_radial
 
         def decay(t):
-            return n * math.log(t / math.sqrt(n)) - 0.5 * (t * t - n) if n else -t * t / 2
+            return (
+                n * math.log(t / math.sqrt(n)) - 0.5 * (t * t - n) if n else -t * t / 2
+            )
 
         edge = optimize.brentq(
             lambda t: decay(t) + 18.0 * math.log(10.0), max(math.sqrt(n), 1.0), 60.0
