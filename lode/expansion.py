@@ -19,7 +19,7 @@ import vesin
 
 from lode.core import expansion as core
 from lode.fields import GaussianDensity, PowerLawPotential
-from lode.parallel import single_threaded_blas, thread_count, thread_map
+from lode.parallel import thread_count, thread_map
 from lode.radial import (
     RadialBasis,
     bessel_transform,
