@@ -453,20 +453,19 @@ class SphericalExpansion:
                 core.structure_factor(real_jk, imag_jk, part_species, real_ak, imag_ak)
                 return real_jk, imag_jk, real_ak, imag_ak
 
-            def product(piece, even_kc=even_kc, odd_kc=odd_kc, n_k=n_k):
+            def product(piece, total, even_kc=even_kc, odd_kc=odd_kc, n_k=n_k):
                 start, (real_jk, imag_jk, _, _) = piece
                 shape = (n_species, len(real_jk), n_k)
                 even_ajk, odd_ajk = np.empty(shape), np.empty(shape)
-                core.field_phases(real_jk, imag_jk, real_ak, imag_ak, even_ajk, odd_ajk)
+                core.field_phases(real_jk, imag_jk, *total, even_ajk, odd_ajk)
                 rows = slice(start, start + len(real_jk))
                 even_ajc[:, rows] += even_ajk @ even_kc
                 odd_ajc[:, rows] += odd_ajk @ odd_kc
 
             pieces = thread_map(phases, starts, n_threads)
-            real_ak = sum(piece[2] for piece in pieces)
-            imag_ak = sum(piece[3] for piece in pieces)
+            total = [sum(piece[part] for piece in pieces) for part in (2, 3)]
             work = list(zip(starts, pieces, strict=True))
-            thread_map(product, work, n_threads)
+            thread_map(lambda p, t=total: product(p, t), work, n_threads)
 
         def expand(start):
             rows = slice(start, start + _ROW_BLOCK)

@@ -184,9 +184,9 @@ class PowerSpectrum(_Descriptor):
         n_l = self.expansion.max_angular + 1
         labels = np.empty(n_l * len(x), [(name, int) for name in names])
         labels["l"] = np.repeat(np.arange(n_l), len(x))
-        for names, channels in ((names[1:3], first[x]), (names[3:], second[y])):
-            for column, name in enumerate(names):
-                labels[name] = np.tile(channels[:, column], n_l)
+        channels = np.concatenate([first[x], second[y]], axis=1)
+        for name, column in zip(names[1:], channels.T, strict=True):
+            labels[name] = np.tile(column, n_l)
         return labels
 
     def _expansions(self):

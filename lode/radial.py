@@ -76,7 +76,8 @@ class RadialBasis:
         n = self.max_radial
         if int(n) != n or not 1 <= n <= _LARGEST_RADIAL:
             raise ValueError(
-                f"max_radial must be a whole number from 1 to {_LARGEST_RADIAL}, got {n}"
+                f"max_radial must be a whole number from 1 to {_LARGEST_RADIAL}, "
+                f"got {n}"
             )
         cutoff = float(self.cutoff)
         if not (math.isfinite(cutoff) and cutoff > 0):

@@ -65,10 +65,8 @@ def spherical_bessel(x, l_max):
                     work[q] *= 1e-280
             if l - 1 <= l_max:
                 work[l - 1] = value
-        if abs(j0) > abs(j1) or l_max == 0:
-            scale = j0 / work[0]
-        else:
-            scale = j1 / work[1]
+        by_first = abs(j0) > abs(j1) or l_max == 0
+        scale = j0 / work[0] if by_first else j1 / work[1]
         for l in range(l_max + 1):
             j_lx[l, i] = work[l] * scale
     return j_lx
