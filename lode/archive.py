@@ -4,9 +4,10 @@ import json
 import os
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
+
+from lode.files import replacement
 
 _HEADER = "header"
 
@@ -28,15 +29,9 @@ def save_archive(path, kind, header, arrays):
     arrays : dict of ndarray
         Numeric or string arrays.
     """
-    path = Path(path)
     text = json.dumps({"kind": kind, **header}, default=_plain)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **{_HEADER: np.array(text)}, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacement(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **{_HEADER: np.array(text)}, **arrays)
 
 
 def load_archive(path, kind):

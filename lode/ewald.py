@@ -3,18 +3,16 @@
 import math
 import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Real
 from types import ModuleType
 
-import numba
 import numpy as np
 from scipy.special import erfc
-from tqdm import tqdm
 
 from lode.core import ewald as core
+from lode.parallel import thread_count, thread_map
 from lode.systems import cell_array, finite_array, systems
 
 COULOMB_CONSTANT = 14.399645478425668
@@ -200,10 +198,7 @@ def ewald_energies(
     array([-0.5])
     """
     tolerance, splitting = _checked_settings(tolerance, splitting, coulomb_constant)
-    if n_threads is None:
-        n_threads = numba.config.NUMBA_NUM_THREADS
-    if not isinstance(n_threads, int | np.integer) or n_threads < 1:
-        raise ValueError(f"n_threads must be a positive integer, got {n_threads!r}")
+    n_threads = thread_count(n_threads)
     if hasattr(frames, "positions"):
         frames = [frames]
     elif isinstance(frames, Iterable):
@@ -234,15 +229,9 @@ def ewald_energies(
             positions, cell, q, tolerance, splitting, gradient=False, where=where
         )[0]
 
-    with ThreadPoolExecutor(int(n_threads)) as pool:
-        found = tqdm(
-            pool.map(energy, range(len(checked))),
-            total=len(checked),
-            desc="Ewald energies",
-            unit="frame",
-            disable=not progress,
-        )
-        return coulomb_constant * np.fromiter(found, np.float64, len(checked))
+    title = "Ewald energies" if progress else None
+    found = thread_map(energy, range(len(checked)), n_threads, title, "frame")
+    return coulomb_constant * np.array(found)
 
 
 def _checked_settings(tolerance, splitting, coulomb_constant):

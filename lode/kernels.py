@@ -27,11 +27,11 @@ from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_array
-from threadpoolctl import ThreadpoolController
 from tqdm import tqdm
 
 from lode.archive import load_archive, save_archive
 from lode.invariants import Features
+from lode.parallel import single_threaded_blas
 from lode.specification import specification
 from lode.systems import species_index, systems
 
@@ -48,7 +48,6 @@ _BLOCK = 2048
 _ENTRY_COST = 60
 
 _KIND = "representation"
-_BLAS = ThreadpoolController()
 
 
 @dataclass(frozen=True)
@@ -1000,7 +999,7 @@ def _moments(representation, groups, p_ip, q_iq, buffer):
     n_frames, n_p, n_q = representation.n_frames, p_ip.shape[1], q_iq.shape[1]
     m_Apq = buffer[: n_frames * n_p * n_q].reshape(n_frames, n_p, n_q)
     # Products this small lose more than they gain from a second thread.
-    with _BLAS.limit(limits=1):
+    with single_threaded_blas():
         _fill_moments(representation, groups, p_ip, q_iq, m_Apq)
     return m_Apq.reshape(n_frames, -1)
 
@@ -1062,7 +1061,7 @@ def _environment_blocks(representation, block):
 def _environment_diagonal(kernel, representation, average):
     """Σ_{i,j∈A} k(i, j) of each structure."""
     # Products this small lose more than they gain from a second thread.
-    with _BLAS.limit(limits=1):
+    with single_threaded_blas():
         values = _diagonal_sums(kernel, representation)
     return values / representation.n_atoms**2 if average else values
 

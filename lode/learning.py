@@ -1,13 +1,10 @@
 """Learning curves: error of a model against the size of its training set."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
+from lode.parallel import thread_count, thread_map
 from lode.regression import (
     REGULARIZATIONS,
     checked_targets,
@@ -164,20 +161,9 @@ def learning_curve(
 
     # The largest first: no thread is left with a long fit at the end.
     tasks = [(r, s) for s in sorted(set(sizes), reverse=True) for r in range(n_repeats)]
-    if n_threads is None:
-        n_threads = int(os.environ.get("NUMBA_NUM_THREADS") or os.cpu_count() or 1)
-    if n_threads < 1:
-        raise ValueError(f"n_threads must be at least 1, got {n_threads}")
-    # One thread of BLAS even for one fit at a time: the same sums in the same order.
-    with threadpool_limits(1), ThreadPoolExecutor(n_threads) as executor:
-        results = tqdm(
-            executor.map(error, tasks),
-            total=len(tasks),
-            desc="learning curve",
-            unit="fit",
-            disable=not progress,
-        )
-        found = dict(zip(tasks, results, strict=True))
+    title = "learning curve" if progress else None
+    results = thread_map(error, tasks, thread_count(n_threads), title, "fit")
+    found = dict(zip(tasks, results, strict=True))
     table = np.array([[found[r, s] for s in sizes] for r in range(n_repeats)])
     rmse, percent, chosen = np.moveaxis(table, 2, 0)
     spread = percent.std(axis=0, ddof=1) if n_repeats > 1 else np.zeros(len(sizes))

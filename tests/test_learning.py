@@ -104,7 +104,7 @@ def test_one_repeat_has_no_spread():
         ({"n_train": []}, "sizes of at least 3"),
         ({"n_test": 1}, "n_test must be at least 2"),
         ({"n_repeats": 0}, "n_repeats must be at least 1"),
-        ({"n_threads": 0}, "n_threads must be at least 1"),
+        ({"n_threads": 0}, "n_threads must be a positive whole"),
         ({"targets": Y[:-1]}, "one for each of 60 frames, got 59"),
         ({"targets": np.full(60, np.nan)}, "targets must be finite"),
         ({"targets": np.ones(60)}, "targets of the test frames must differ"),

@@ -1,12 +1,12 @@
 """Test errors of one learning curve."""
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from job import started_job
 from lode.files import stable, table, write_table
 from lode.kernels import Representation
 from lode.learning import learning_curve
+from lode.parallel import single_threaded_blas
 from lode.specification import build
 
 
@@ -64,7 +64,7 @@ def learning_curve_table(
         features = kernel.linear_features(representation)
     if features is None or features.shape[1] > max_features:
         # One thread: sums in one order, the same digits on any number of cores.
-        with threadpool_limits(1):
+        with single_threaded_blas():
             gram, features = kernel.gram(representation), None
     curve = learning_curve(
         gram,
