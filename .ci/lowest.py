@@ -1,7 +1,7 @@
 """Constraints that pin every dependency to its lowest supported version.
 
-    python .ci/lowest.py > constraints.txt
-    pip install -e ".[test]" -c constraints.txt
+python .ci/lowest.py > constraints.txt
+pip install -e ".[test]" -c constraints.txt
 """
 
 import re
