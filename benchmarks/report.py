@@ -61,9 +61,10 @@ def _page(rows):
         "",
         "Made by `python -m benchmarks`; `python -m benchmarks --help` says how. "
         f"{platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}. Times are medians of pairs taken in turn; the "
-        "ratio is the median of the pairs' ratios, larger is better for us. Memory is "
-        "that of a first call, the making of our tables included.",
+        f"{platform.python_version()}, load average {os.getloadavg()[1]:.1f} over the "
+        "last five minutes (about 1 if quiet). Times are medians of pairs taken in "
+        "turn; the ratio is the median of the pairs' ratios, larger is better "
+        "for us. Memory is that of a first call, the making of our tables included.",
         "",
         _HEADER,
         "|" + " --- |" * (_HEADER.count("|") - 1),
