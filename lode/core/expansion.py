@@ -227,6 +227,73 @@ def add_pairs(
             _accumulate(centre_mn, y_lm, f_ln, l_max)
 
 
+@njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
+def neighbors(position_jx, cell, inverse, reach, full, first_p, second_p, vector_p):
+    """Pairs within reach, periodic images included; in the order of the first.
+
+    Every pair of atoms is looked at, but only the images that can be near: the
+    quickest way for thousands of atoms whose reach is as long as their cell.
+
+    Parameters
+    ----------
+    position_jx : ndarray (n_atoms, 3)
+    cell, inverse : ndarray (3, 3)
+        Rows are the lattice vectors; both zero if finite.
+    reach : float
+        Largest distance.
+    full : bool
+        Each pair from both of its atoms, else from one.
+    first_p, second_p : ndarray (room,) of int
+        Written.
+    vector_p : ndarray (room, 3)
+        Written.
+
+    Returns
+    -------
+    int
+        Number of pairs; those beyond the room are counted, not written.
+    """
+    n = position_jx.shape[0]
+    room = first_p.shape[0]
+    # A vector of this length spans at most so many cells along each axis.
+    span = np.empty(3)
+    for axis in range(3):
+        x, y, z = inverse[0, axis], inverse[1, axis], inverse[2, axis]
+        span[axis] = reach * math.sqrt(x * x + y * y + z * z)
+    count = 0
+    for i in range(n):
+        for j in range(0 if full else i, n):
+            x = position_jx[j, 0] - position_jx[i, 0]
+            y = position_jx[j, 1] - position_jx[i, 1]
+            z = position_jx[j, 2] - position_jx[i, 2]
+            u = x * inverse[0, 0] + y * inverse[1, 0] + z * inverse[2, 0]
+            v = x * inverse[0, 1] + y * inverse[1, 1] + z * inverse[2, 1]
+            w = x * inverse[0, 2] + y * inverse[1, 2] + z * inverse[2, 2]
+            low_b = math.ceil(-span[1] - v)
+            high_b = math.floor(span[1] - v) + 1
+            low_c = math.ceil(-span[2] - w)
+            high_c = math.floor(span[2] - w) + 1
+            for a in range(math.ceil(-span[0] - u), math.floor(span[0] - u) + 1):
+                for b in range(low_b, high_b):
+                    for c in range(low_c, high_c):
+                        if i == j:
+                            order = a if a != 0 else (b if b != 0 else c)
+                            if order == 0 or (order < 0 and not full):
+                                continue
+                        dx = x + a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
+                        dy = y + a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1]
+                        dz = z + a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2]
+                        if dx * dx + dy * dy + dz * dz < reach * reach:
+                            if count < room:
+                                first_p[count] = i
+                                second_p[count] = j
+                                vector_p[count, 0] = dx
+                                vector_p[count, 1] = dy
+                                vector_p[count, 2] = dz
+                            count += 1
+    return count
+
+
 @njit(cache=True, error_model="numpy", nogil=True)
 def _column(reciprocal, limit, h, k):
     """First and last l of the wave vectors (h, k, l) within the limit."""
