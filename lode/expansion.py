@@ -34,9 +34,6 @@ _LARGEST_ANGULAR = 30
 _WAVE_BLOCK = 512
 # Frames above this many atoms are cut into blocks of centres that run in parallel.
 _ROW_BLOCK = 256
-# Looking at all pairs of atoms is quicker than a cell list if there are at most so
-# many times more of them than neighbours; measured from 64 to 2048 atoms.
-_DIRECT_SHARE = 5.0
 # Pairs of a finite frame that are listed at a time.
 _PAIR_BLOCK = 2_000_000
 # Relative cost of a pair, of 10^6 multiply-adds and of a column entry, measured on
@@ -482,32 +479,13 @@ def _volume_integral(basis):
 
 def _neighbors(system, reach, full):
     """Pairs within reach: first, second, vector; sorted by the first if full."""
-    n = len(system)
-    if system.periodic:
-        inverse, volume = np.linalg.inv(system.cell), system.volume
-    else:
-        inverse = np.zeros((3, 3))
-        volume = np.prod(np.ptp(system.positions, axis=0) + reach)
-    around = 4 / 3 * math.pi * reach**3 * n / volume
-    if n > max(_ROW_BLOCK, _DIRECT_SHARE * around):
-        neighbors = vesin.NeighborList(
-            cutoff=reach, full_list=full, sorted=True, n_threads=1
-        )
-        first, second, vector = neighbors.compute(
-            system.positions, system.cell, system.periodic, "ijD"
-        )
-        return first.astype(np.int64), second.astype(np.int64), vector
-    # As many as in a uniform gas, and some; exactly as many if that is too few.
-    room = int(1.1 * n * around * (1.0 if full else 0.5)) + 8 * n
-    while True:
-        first, second = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64)
-        vector = np.empty((room, 3))
-        count = core.neighbors(
-            system.positions, system.cell, inverse, reach, full, first, second, vector
-        )
-        if count <= room:
-            return first[:count], second[:count], vector[:count]
-        room = count
+    neighbors = vesin.NeighborList(
+        cutoff=reach, full_list=full, sorted=True, n_threads=1
+    )
+    first, second, vector = neighbors.compute(
+        system.positions, system.cell, system.periodic, "ijD"
+    )
+    return first.astype(np.int64), second.astype(np.int64), vector
 
 
 def _all_pairs(position_jx, centre):
