@@ -544,11 +544,11 @@ def test_summary_writes_table_and_page(tmp_path):
     )
     assert path.read_text() == (
         "figure,claim,paper,ours,met\n"
-        "fig1,A|B,not stated,0.5 %,yes\n"
+        "fig1,A|B,-,0.5 %,yes\n"
         "fig1,B,about 20 %,60 %,no\n"
     )
     assert "60 generated frames" in page.read_text()
-    assert "| fig1 | A\\|B | not stated | 0.5 % | yes |" in page.read_text()
+    assert "| fig1 | A\\|B | - | 0.5 % | yes |" in page.read_text()
 
 
 def test_readme_replaces_what_stands_between_the_markers(tmp_path):
@@ -559,7 +559,7 @@ def test_readme_replaces_what_stands_between_the_markers(tmp_path):
         summary_script.COLUMNS,
         [
             ("fig1", "SOAP 9", "about 20 %", "20.2 %", "yes"),
-            ("fig1", "LODE(2)", "not stated", "3 %", "no"),
+            ("fig1", "LODE(2)", "-", "3 %", "no"),
         ],
     )
     benchmarks = [tmp_path / "a.tsv", tmp_path / "b.tsv"]
@@ -574,7 +574,7 @@ def test_readme_replaces_what_stands_between_the_markers(tmp_path):
             "| --- | --- | --- | --- | --- |",
             "| [fig1](figures/fig1.pdf) | `snakemake fig1` | 2 min | about 20 % "
             "| SOAP 9: 20.2 % |",
-            "|  |  |  | not stated | LODE(2): 3 % (not met) |",
+            "|  |  |  | - | LODE(2): 3 % (not met) |",
             readme_script.END,
             "After",
         ]

@@ -29,7 +29,7 @@ def summary(tables, path, page_path, *, claims, curves, provenance):
     rows = []
     for claim in claims:
         ours, met = verdict(claim, values[claim["figure"]], curves)
-        paper = claim.get("paper") or "not stated"
+        paper = claim.get("paper") or "-"
         met = "yes" if met else "no"
         rows.append((claim["figure"], claim["claim"], paper, ours, met))
     write_table(path, COLUMNS, rows)
