@@ -149,7 +149,8 @@ def test_power_spectrum_agrees_after_the_sign_of_odd_l():
     settings = soap_settings(0.5, SMOOTHINGS["cosine"][0])
     tensor = featomic.SoapPowerSpectrum(**settings).compute(frames)
     offsets = np.cumsum([0] + [len(f) for f in frames])
-    expected = np.full(x.values.shape, np.nan)
+    # A centre that sees only one of two species has no sample in their block.
+    expected = np.zeros(x.values.shape)
     for key, block in tensor.items():
         a, b = int(key["neighbor_1_type"]), int(key["neighbor_2_type"])
         system = np.asarray(block.samples["system"])
@@ -167,5 +168,4 @@ def test_power_spectrum_agrees_after_the_sign_of_odd_l():
             factor = (-1) ** l * (math.sqrt(2) if a == b and k != q else 1.0)
             values = np.asarray(block.values)[:, names[(l, k, q)]]
             expected[rows, f] = factor * values
-    assert np.isfinite(expected).all()
     assert relative(x.values, expected) <= 1e-6
