@@ -19,7 +19,7 @@ import vesin
 
 from lode.core import expansion as core
 from lode.fields import GaussianDensity, PowerLawPotential
-from lode.parallel import thread_count, thread_map
+from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.radial import (
     RadialBasis,
     bessel_transform,
@@ -533,8 +533,10 @@ def frame_map(function, n_frames, n_threads=None, progress=False):
     if n_frames >= threads:
         thread_map(lambda f: function(f, 1), range(n_frames), threads, title, "frame")
     else:
-        for frame in range(n_frames):
-            function(frame, threads)
+        # Tables are made here too: by one thread of BLAS, or their last bits vary.
+        with single_threaded_blas():
+            for frame in range(n_frames):
+                function(frame, threads)
 
 
 @lru_cache(maxsize=256)
