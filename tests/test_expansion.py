@@ -521,6 +521,18 @@ def test_number_of_threads_changes_no_bit(field, pbc):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("pbc", [False, True])
+def test_tables_made_on_another_number_of_threads_change_no_bit(pbc):
+    atoms = crystal(0, 3) if pbc else ions(0, 3)
+    e = expansion(coulomb(0.77), RadialBasis.gto(N_MAX, 2.7), split=1.3)
+    results = []
+    for n_threads in (1, 4):
+        for table in (module.pair_table, module.mode_table, module._centre):
+            table.cache_clear()
+        results.append(e.compute(atoms, n_threads=n_threads).values)
+    np.testing.assert_array_equal(*results)
+
+
 @pytest.mark.parametrize("field", FIELDS[:2], ids=names)
 @pytest.mark.parametrize("pbc", [False, True])
 @pytest.mark.parametrize("block", [1, 3, 7])
