@@ -533,7 +533,7 @@ def frame_map(function, n_frames, n_threads=None, progress=False):
     if n_frames >= threads:
         thread_map(lambda f: function(f, 1), range(n_frames), threads, title, "frame")
     else:
-        # Tables are made here too: by one thread of BLAS, or their last bits vary.
+        # Tables are made inside: by one thread of BLAS, as with many frames.
         with single_threaded_blas():
             for frame in range(n_frames):
                 function(frame, threads)
