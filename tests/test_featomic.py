@@ -77,19 +77,6 @@ def test_potential_coefficients_agree(cell, p, smearing):
         assert relative(c.values, expected) <= 1e-6
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.5])
-def test_centre_weight_agrees_in_the_mean_of_the_basis(weight):
-    # featomic takes the centre's own part with its primitive functions (a known
-    # fault), so only what does not touch it is compared: l > 0.
-    frames = [crystal("cubic", 2, 3)]
-    field = lode.PowerLawPotential(1, 1.0)
-    ours = lode.SphericalExpansion(
-        field, BASIS, L_MAX, tolerance=1e-9, center_atom_weight=weight
-    ).compute(frames)
-    expected = lode_of_featomic(1, 1.0, frames, ours.species)
-    assert relative(ours.values[:, :, 1:], expected[:, :, 1:]) <= 1e-6
-
-
 def soap_settings(smearing, smoothing):
     basis = tensor_product()
     del basis["radial"]["radius"]
