@@ -27,7 +27,7 @@ from lode.radial import (
     padded,
     pair_table,
 )
-from lode.systems import species_index, systems
+from lode.systems import atomic_numbers, species_index, systems, whole_number
 
 _LARGEST_ANGULAR = 30
 # Wave vectors of one matrix product: the operands stay in the second-level cache.
@@ -46,7 +46,7 @@ _Y00 = 1.0 / math.sqrt(4.0 * math.pi)
 
 @dataclass(frozen=True)
 class StepCutoff:
-    """Every neighbour within the radius counts fully: the authors' hard cutoff.
+    """Every neighbour closer than the radius counts fully: the authors' hard cutoff.
 
     Parameters
     ----------
@@ -142,11 +142,13 @@ class SphericalExpansion:
     center_atom_weight : float
         Weight of the centre's own field; its periodic images always count.
     tolerance : float
-        Error of the coefficients, relative to the largest; from 1e-13 to 1e-2.
+        Error of the coefficients, relative to the largest that one atom has of its
+        own field; from 1e-13 to 1e-2. Where many atoms cancel each other, as in
+        very dense cells, the sum itself can be smaller than that.
     method : {"auto", "pairs", "split", "waves"}
         For potentials of periodic frames: "split" is pairs and waves, "waves" all
         in reciprocal space; "auto" takes the cheaper. Finite frames and densities
-        need pairs only.
+        need pairs only, whatever the method; "pairs" refuses periodic potentials.
     split : float, optional
         Splitting width s in Å, larger than the smearing; by default the cheapest.
 
@@ -183,13 +185,8 @@ class SphericalExpansion:
     def __post_init__(self):
         _check_kind(self, "field", GaussianDensity | PowerLawPotential)
         _check_kind(self, "basis", RadialBasis)
-        l_max = self.max_angular
-        if int(l_max) != l_max or not 0 <= l_max <= _LARGEST_ANGULAR:
-            raise ValueError(
-                "max_angular must be a whole number from 0 to "
-                f"{_LARGEST_ANGULAR}, got {l_max}"
-            )
-        object.__setattr__(self, "max_angular", int(l_max))
+        l_max = whole_number(self.max_angular, 0, _LARGEST_ANGULAR, "max_angular")
+        object.__setattr__(self, "max_angular", l_max)
         if self.field.long_range:
             if self.cutoff_function is not None:
                 raise ValueError(
@@ -203,12 +200,7 @@ class SphericalExpansion:
         else:
             _check_kind(self, "cutoff_function", StepCutoff | ShiftedCosineCutoff)
         if self.species is not None:
-            species = tuple(sorted({int(z) for z in self.species}))
-            if not species or len(species) != len(tuple(self.species)):
-                raise ValueError(
-                    "species must be different atomic numbers, got "
-                    f"{list(self.species)}"
-                )
+            species = tuple(sorted(atomic_numbers(self.species)))
             object.__setattr__(self, "species", species)
         weight = float(self.center_atom_weight)
         if not math.isfinite(weight):
@@ -334,6 +326,11 @@ class SphericalExpansion:
         self._add_centre(self.center_atom_weight * table.centre, species_i, out_jamn)
 
     def _add_periodic(self, system, species_i, out_jamn, n_threads):
+        if self.method == "pairs":
+            raise ValueError(
+                "method 'pairs' of a potential sums finite frames only, got a periodic "
+                "one; take 'auto', 'split' or 'waves'"
+            )
         field, basis, l_max = self.field, self.basis, self.max_angular
         split = self.splitting(len(system), out_jamn.shape[1], system.volume)
         whole = _centre(field, basis)
@@ -588,7 +585,7 @@ def _cheapest_splitting(expansion, n_atoms, n_species, volume):
     digits = math.sqrt(2.0 * math.log(1.0 / expansion.tolerance))
     n_columns = (expansion.max_angular + 1) ** 2 * basis.max_radial
     widths = [0.5 * 2 ** (i / 4) for i in range(20)]
-    widths = [w for w in widths if w > 1.15 * smearing]
+    widths = [w for w in widths if w > 1.15 * smearing] or [1.2 * smearing]
     if smearing > 0.0 and expansion.method == "auto":
         widths.insert(0, smearing)
 

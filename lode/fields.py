@@ -12,20 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+# Tables follow the smearing: their cost grows like its inverse square.
+_SMALLEST_SMEARING = 0.02
 _LARGEST_SMEARING = 100.0
+# Between here and an odd exponent the Fourier form loses its digits.
+_CLOSEST_EXPONENT = 1e-6
 
 
-def _checked_smearing(value, smallest_excluded):
+def _checked_smearing(value, zero_allowed):
     smearing = float(value)
-    low = "> 0" if smallest_excluded else ">= 0"
-    if (
-        not math.isfinite(smearing)
-        or smearing < 0
-        or (smallest_excluded and smearing == 0)
-        or smearing > _LARGEST_SMEARING
-    ):
+    inside = _SMALLEST_SMEARING <= smearing <= _LARGEST_SMEARING
+    if not (inside or (zero_allowed and smearing == 0.0)):
+        zero = "0 or " if zero_allowed else ""
         raise ValueError(
-            f"smearing must be {low} and <= {_LARGEST_SMEARING:g} Å, got {value}"
+            f"smearing must be {zero}from {_SMALLEST_SMEARING:g} to "
+            f"{_LARGEST_SMEARING:g} Å, got {value}"
         )
     return smearing
 
@@ -39,12 +40,12 @@ class GaussianDensity:
     Parameters
     ----------
     smearing : float
-        Width :math:`\sigma` in Å, positive.
+        Width :math:`\sigma` in Å, from 0.02 to 100.
 
     Raises
     ------
     ValueError
-        If the smearing is not a positive finite number.
+        If the smearing is out of range.
     """
 
     smearing: float
@@ -53,7 +54,7 @@ class GaussianDensity:
     long_range = False
 
     def __post_init__(self):
-        object.__setattr__(self, "smearing", _checked_smearing(self.smearing, True))
+        object.__setattr__(self, "smearing", _checked_smearing(self.smearing, False))
 
     def real(self, distance):
         """Field at a distance in Å."""
@@ -82,8 +83,8 @@ class PowerLawPotential:
     exponent : float
         Power :math:`1 \le p \le 9`.
     smearing : float
-        Width :math:`\sigma` in Å. Zero, the bare potential, only for p = 1: a
-        higher power has no finite coefficients at an atom.
+        Width :math:`\sigma` in Å, from 0.02 to 100. Zero, the bare potential, only
+        for p = 1: a higher power has no finite coefficients at an atom.
 
     Raises
     ------
@@ -105,8 +106,14 @@ class PowerLawPotential:
         exponent = float(self.exponent)
         if not 1.0 <= exponent <= 9.0:
             raise ValueError(f"exponent must be from 1 to 9, got {self.exponent}")
+        odd = 2.0 * round((exponent - 1.0) / 2.0) + 1.0
+        if 0.0 < abs(exponent - odd) < _CLOSEST_EXPONENT:
+            raise ValueError(
+                f"exponent must be {odd:g} or differ from it by {_CLOSEST_EXPONENT}, "
+                f"got {exponent}"
+            )
         object.__setattr__(self, "exponent", exponent)
-        smearing = _checked_smearing(self.smearing, exponent != 1.0)
+        smearing = _checked_smearing(self.smearing, exponent == 1.0)
         object.__setattr__(self, "smearing", smearing)
 
     @property

@@ -8,6 +8,8 @@ a small piece.
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from math import inf
+from numbers import Real
 
 import numba
 from threadpoolctl import ThreadpoolController
@@ -34,7 +36,8 @@ def thread_count(n_threads=None):
     """
     if n_threads is None:
         return numba.config.NUMBA_NUM_THREADS
-    if isinstance(n_threads, bool) or int(n_threads) != n_threads or n_threads < 1:
+    is_number = isinstance(n_threads, Real) and not isinstance(n_threads, bool)
+    if not is_number or not 1 <= n_threads < inf or int(n_threads) != n_threads:
         raise ValueError(f"n_threads must be a positive whole number, got {n_threads}")
     return int(n_threads)
 

@@ -19,6 +19,7 @@ import numpy as np
 from scipy import linalg, optimize, special
 
 from lode.core import radial as core
+from lode.systems import whole_number
 
 # An overlap matrix worse than this loses more than six digits when inverted.
 _LARGEST_CONDITION = 1e10
@@ -73,18 +74,13 @@ class RadialBasis:
             raise ValueError(
                 f"kind must be one of {list(_FAMILIES)}, got {self.kind!r}"
             )
-        n = self.max_radial
-        if int(n) != n or not 1 <= n <= _LARGEST_RADIAL:
-            raise ValueError(
-                f"max_radial must be a whole number from 1 to {_LARGEST_RADIAL}, "
-                f"got {n}"
-            )
+        n = whole_number(self.max_radial, 1, _LARGEST_RADIAL, "max_radial")
         cutoff = float(self.cutoff)
         if not (math.isfinite(cutoff) and cutoff > 0):
             raise ValueError(
                 f"cutoff must be a positive length in Å, got {self.cutoff}"
             )
-        object.__setattr__(self, "max_radial", int(n))
+        object.__setattr__(self, "max_radial", n)
         object.__setattr__(self, "cutoff", cutoff)
         if self.kind == "gto":
             condition = np.linalg.cond(_gto_overlap(self.max_radial, cutoff))

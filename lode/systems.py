@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -76,6 +77,39 @@ def finite_array(value, shape, name, where=""):
             f"{name} must be finite, got {array[index]} at index {index}{where}"
         )
     return array
+
+
+def whole_number(value, low, high, name):
+    """Checked integer from ``low`` to ``high``.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else, NaN and ``True`` included.
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high or int(value) != value:
+        raise ValueError(
+            f"{name} must be a whole number from {low} to {high}, got {value}"
+        )
+    return int(value)
+
+
+def atomic_numbers(species):
+    """Checked species: different positive whole numbers, at least one, as given.
+
+    Raises
+    ------
+    ValueError
+        If they are anything else.
+    """
+    species = tuple(species)
+    numbers = [isinstance(z, Real) and z >= 1 and int(z) == z for z in species]
+    if not species or not all(numbers) or len(set(species)) != len(species):
+        raise ValueError(
+            f"species must be different atomic numbers, got {list(species)}"
+        )
+    return tuple(int(z) for z in species)
 
 
 def cell_array(cell, where=""):
@@ -202,13 +236,14 @@ def species_index(checked, species=None):
     Raises
     ------
     ValueError
-        If an atom's species is not among ``species``.
+        If an atom's species is not among ``species``, or these are not different
+        atomic numbers.
     """
     present = {int(z) for s in checked for z in np.unique(s.species)}
     if species is None:
         species = tuple(sorted(present))
     else:
-        species = tuple(int(z) for z in species)
+        species = atomic_numbers(species)
         unknown = sorted(present - set(species))
         if unknown:
             raise ValueError(

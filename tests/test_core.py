@@ -1,0 +1,76 @@
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "lode"
+CORE = sorted(p for p in (PACKAGE / "core").glob("*.py") if p.name != "__init__.py")
+# The rooms of the house from top to bottom (DESIGN.md, section 3). Those that the
+# list leaves out stand where they belong: parallel, files and archive know nothing
+# of the physics.
+ROOMS = [
+    *("parallel", "files", "systems", "fields", "radial", "expansion", "invariants"),
+    *("archive", "specification", "kernels", "regression", "learning", "ewald"),
+    *("calculator", "datasets", "plotting"),
+]
+# They name classes of the whole package, or its version.
+WHOLE_PACKAGE = {"specification", "regression"}
+# Of fastmath, those that keep the meaning of NaN and infinity.
+SAFE_MATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
+
+
+def imports(path):
+    """Modules that a file imports anywhere, as dotted names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in {path.name}"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda p: p.stem)
+def test_core_files_import_only_math_numpy_and_numba(path):
+    # Numba's disk cache watches one file: a kernel that uses another goes stale.
+    roots = {name.split(".")[0] for name in imports(path)}
+    assert roots <= {"math", "numpy", "numba"}
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda p: p.stem)
+def test_every_function_of_the_core_is_compiled_and_cached(path):
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            (decorator,) = node.decorator_list
+            options = {k.arg: ast.unparse(k.value) for k in decorator.keywords}
+            assert decorator.func.id == "njit"
+            assert options["cache"] == "True"
+            assert options["error_model"] == "'numpy'"
+            fastmath = ast.literal_eval(options.get("fastmath", "{'contract'}"))
+            assert isinstance(fastmath, set)
+            assert fastmath <= SAFE_MATH
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+MODULES = sorted(
+    p
+    for p in PACKAGE.rglob("*.py")
+    if room(p) not in ("core", "__init__", "__main__", "cli")
+)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_rooms_import_only_rooms_above_them(path):
+    mine = room(path)
+    assert mine in ROOMS, f"{mine} has no place in the list"
+    above = {*ROOMS[: ROOMS.index(mine)], mine, "core"}
+    for name in imports(path):
+        if name == "lode":
+            assert mine in WHOLE_PACKAGE
+        elif name.startswith("lode."):
+            other = name.split(".")[1]
+            assert other in above, f"{mine} imports {other}"

@@ -1,0 +1,166 @@
+import math
+import pickle
+
+import numpy as np
+import pytest
+from naive import composite
+from scipy import integrate, special
+
+import lode
+from lode.fields import exponential_integral
+
+EXPONENTS = (1, 1.5, 2, 3, 3.5, 4, 5, 6, 7, 8, 9)
+
+
+def fields(smearing):
+    potentials = [lode.PowerLawPotential(p, smearing) for p in EXPONENTS]
+    return [lode.GaussianDensity(smearing), *potentials]
+
+
+def name(field):
+    return f"p={field.exponent}"
+
+
+@pytest.mark.parametrize("field", fields(0.7), ids=name)
+def test_real_form_is_the_inverse_transform_of_the_fourier_form(field):
+    # Panels that shrink towards k = 0, where k² g(k) is k^(p-1) at worst; rounding
+    # errors of a sum of terms of size g(0) are left.
+    top = 9.0 / field.smearing
+    towards_zero = 0.5 * 2.0 ** np.arange(-45, 0)
+    k, w = composite([0.0, *towards_zero, *np.linspace(0.5, top, 40)])
+    for d in (1e-3, 0.3, 0.7, 1.1, 2.5, 6.0):
+        wave = np.sin(k * d) / (k * d)
+        value = w @ (k**2 * field.fourier(k) * wave) / (2 * math.pi**2)
+        error = value - float(field.real(d))
+        # An integrable k^(1/2) at zero costs the last digits for p = 1.5.
+        assert abs(error) <= 1e-12 * float(field.real(0.0))
+
+
+@pytest.mark.parametrize("smearing", [0.05, 1.0, 40.0])
+def test_coulomb_field_is_the_error_function_over_the_distance(smearing):
+    field = lode.PowerLawPotential(1, smearing)
+    d = smearing * np.array([1e-3, 0.1, 1.0, 3.0, 50.0])
+    expected = special.erf(d / (math.sqrt(2) * smearing)) / d
+    np.testing.assert_allclose(field.real(d), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("p", EXPONENTS)
+def test_field_at_zero_distance_is_the_limit_of_small_distances(p):
+    field = lode.PowerLawPotential(p, 0.8)
+    zero = 1 / ((2 * 0.8**2) ** (p / 2) * special.gamma(p / 2 + 1))
+    assert float(field.real(0.0)) == pytest.approx(zero, rel=1e-14)
+    # The first correction is of relative order (d / σ)²/2.
+    for d in (1e-300, 1e-9, 1e-5, 0.99e-4, 1.2e-4, 2e-4):
+        assert float(field.real(d)) == pytest.approx(zero, rel=1e-7)
+
+
+@pytest.mark.parametrize("p", EXPONENTS)
+def test_field_far_away_is_the_bare_power(p):
+    # The smearing is gone where exp(-d²/2σ²) is below the rounding error.
+    d = np.array([12.0, 30.0, 1e4])
+    np.testing.assert_allclose(
+        lode.PowerLawPotential(p, 1.0).real(d), d**-p, rtol=1e-13
+    )
+
+
+@pytest.mark.parametrize("p", [4, 4.5, 5, 6, 7, 8, 9])
+def test_fourier_at_zero_is_the_limit_of_small_wave_numbers(p):
+    field = lode.PowerLawPotential(p, 1.3)
+    # The first correction is of order k^(p-3).
+    near = float(field.fourier(1e-8))
+    assert field.fourier_at_zero() == pytest.approx(near, rel=1e-7)
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 2.5, 3])
+def test_split_at_zero_is_the_limit_of_the_difference_of_transforms(p):
+    field, smooth = lode.PowerLawPotential(p, 0.6), lode.PowerLawPotential(p, 1.7)
+    # Corrections of order k², against the cancellation of 1/k^(3-p).
+    near = float(field.fourier(1e-3) - smooth.fourier(1e-3))
+    assert field.split_at_zero(1.7) == pytest.approx(near, rel=1e-5)
+    assert field.smeared(1.7) == smooth
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_fourier_at_zero_of_a_neutralised_field_is_an_error(p):
+    with pytest.raises(ValueError, match=r"k = 0 diverges for exponent \d <= 3"):
+        lode.PowerLawPotential(p, 1.0).fourier_at_zero()
+
+
+def test_only_powers_up_to_three_are_neutralised():
+    assert [p for p in EXPONENTS if lode.PowerLawPotential(p, 1).neutralized] == [
+        1, 1.5, 2, 3,
+    ]  # fmt: skip
+
+
+def test_bare_charge_is_the_limit_of_vanishing_smearing():
+    bare, sharp = lode.PowerLawPotential(1, 0.0), lode.PowerLawPotential(1, 1e-3)
+    x = np.array([0.1, 1.0, 7.0])
+    np.testing.assert_allclose(bare.real(x), 1 / x, rtol=1e-15)
+    np.testing.assert_allclose(sharp.real(x), bare.real(x), rtol=1e-14)
+    np.testing.assert_allclose(bare.fourier(x), 4 * math.pi / x**2, rtol=1e-15)
+    np.testing.assert_allclose(sharp.fourier(x), bare.fourier(x), rtol=1e-4)
+    assert float(bare.real(0.0)) == math.inf
+
+
+def test_density_has_unit_norm():
+    density = lode.GaussianDensity(0.4)
+    norm, _ = integrate.quad(lambda d: 4 * math.pi * d**2 * density.real(d) ** 2, 0, 5)
+    assert norm == pytest.approx(1.0, abs=1e-10)
+
+
+@pytest.mark.parametrize("field", fields(1.0), ids=name)
+def test_shapes_follow_the_argument(field):
+    for shape in [(), (3,), (2, 3)]:
+        assert np.shape(field.real(np.ones(shape))) == shape
+        assert np.shape(field.fourier(np.ones(shape))) == shape
+
+
+@pytest.mark.parametrize("order", [0, 0.25, 0.5, 1, 1.5, 2.25, 3.5, 4])
+def test_exponential_integral_is_its_defining_integral(order):
+    for x in (1e-3, 0.1, 1.0, 5.0, 20.0):
+        expected, _ = integrate.quad(
+            lambda t, x=x: t**-order * math.exp(-x * (t - 1)),
+            1,
+            math.inf,
+            epsabs=0,
+            epsrel=1e-11,
+            limit=500,
+        )
+        value = float(exponential_integral(order, x)) * math.exp(x)
+        # Upward recurrence in the order loses a factor of x in each step.
+        assert value == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("smearing", [-1.0, math.nan, math.inf, 101, 0.0, 1e-3])
+def test_density_needs_a_positive_finite_smearing(smearing):
+    with pytest.raises(ValueError, match="smearing must be from 0.02 to 100 Å, got"):
+        lode.GaussianDensity(smearing)
+
+
+@pytest.mark.parametrize(
+    ("p", "smearing"), [(1, -0.1), (1, math.nan), (1, 1e3), (2, 0.0), (6, -1.0)]
+)
+def test_potential_refuses_a_bad_smearing(p, smearing):
+    bound = "0 or from" if p == 1 else "from"
+    with pytest.raises(
+        ValueError, match=f"smearing must be {bound} .*, got {smearing}"
+    ):
+        lode.PowerLawPotential(p, smearing)
+
+
+@pytest.mark.parametrize("p", [1 + 1e-9, 3 - 1e-8, 5 + 1e-12])
+def test_potential_refuses_an_exponent_that_is_nearly_odd(p):
+    with pytest.raises(ValueError, match="exponent must be . or differ from it by"):
+        lode.PowerLawPotential(p, 1.0)
+
+
+@pytest.mark.parametrize("p", [0, 0.99, 9.01, -1, math.nan, math.inf])
+def test_exponent_out_of_range_is_an_error(p):
+    with pytest.raises(ValueError, match=f"exponent must be from 1 to 9, got {p}"):
+        lode.PowerLawPotential(p, 1.0)
+
+
+def test_fields_are_values():
+    assert lode.PowerLawPotential(1, 1) == lode.PowerLawPotential(1.0, 1.0)
+    assert hash(lode.PowerLawPotential(1, 1)) == hash(lode.PowerLawPotential(1.0, 1.0))
+    assert pickle.loads(pickle.dumps(lode.GaussianDensity(0.3))).smearing == 0.3

@@ -1,0 +1,168 @@
+import numba
+import numpy as np
+import pytest
+from ase import Atoms
+from naive import full_power_spectrum, power_spectrum
+from scipy.spatial.transform import Rotation
+
+import lode
+from lode.fields import GaussianDensity, PowerLawPotential
+from lode.radial import RadialBasis
+from lode.specification import build, specification
+
+L_MAX = 2 if numba.config.DISABLE_JIT else 4
+CELL = np.array([[5.1, 0.0, 0.0], [2.1, 4.4, 0.0], [-1.6, 1.7, 4.9]])
+# A method's own error must not enter 1e-10.
+OPTIONS = {"tolerance": 1e-12}
+
+
+def expansions():
+    rho = lode.SphericalExpansion(
+        GaussianDensity(0.5), RadialBasis.polynomial(3, 2.5), L_MAX, **OPTIONS
+    )
+    v = lode.SphericalExpansion(
+        PowerLawPotential(1, 0.8), RadialBasis.gto(2, 2.5), L_MAX, **OPTIONS
+    )
+    return rho, v
+
+
+RHO, V = expansions()
+DESCRIPTORS = [
+    lode.RadialSpectrum(V),
+    lode.PowerSpectrum(RHO),
+    lode.PowerSpectrum(V),
+    lode.PowerSpectrum(RHO, V),
+]
+IDS = ["V", "rho.rho", "V.V", "rho.V"]
+
+
+def atoms_of(pbc, seed=0, n=5):
+    rng = np.random.default_rng(seed)
+    positions = rng.uniform(0, 1, (n, 3)) @ CELL
+    return Atoms(rng.permutation(np.resize([1, 8], n)), positions, cell=CELL, pbc=pbc)
+
+
+def relative(value, expected):
+    return np.abs(value - expected).max() / np.abs(expected).max()
+
+
+def channels(labels, species):
+    place = {z: a for a, z in enumerate(species)}
+    return [
+        (r["l"], place[r["species_1"]], r["n_1"], place[r["species_2"]], r["n_2"])
+        for r in labels
+    ]
+
+
+@pytest.mark.parametrize("pbc", [False, True])
+def test_radial_spectrum_is_the_spherical_part_that_its_labels_name(pbc):
+    frames = [atoms_of(pbc, 1), atoms_of(pbc, 2, 3)]
+    x = lode.RadialSpectrum(V).compute(frames)
+    c = V.compute(frames)
+    assert x.labels.dtype.names == ("species", "n")
+    for f, (z, n) in enumerate(x.labels):
+        expected = c.values[:, c.species.index(z), 0, n]
+        # The same sums, at another highest l: tables and splits differ.
+        assert relative(x.values[:, f], expected) <= 1e-11
+
+
+@pytest.mark.parametrize("expansion", [RHO, V], ids=["rho", "V"])
+def test_power_spectrum_is_the_sum_that_its_labels_name(expansion):
+    frames = [atoms_of(True, 1), atoms_of(True, 2, 3)]
+    x = lode.PowerSpectrum(expansion).compute(frames)
+    c = expansion.compute(frames)
+    names = channels(x.labels, c.species)
+    expected = power_spectrum(c.values, c.values, names)
+    # A pair of different channels stands for both of its orders.
+    different = [(a, n) != (b, k) for _, a, n, b, k in names]
+    expected[:, different] *= np.sqrt(2)
+    assert relative(x.values, expected) <= 1e-14
+    both = [(l, b, k, a, n) for l, a, n, b, k in names]
+    assert len({*names, *both}) == (L_MAX + 1) * (2 * expansion.basis.max_radial) ** 2
+
+
+def test_power_spectrum_of_two_fields_is_the_sum_that_its_labels_name():
+    frames = [atoms_of(False, 1), atoms_of(True, 2, 3)]
+    x = lode.PowerSpectrum(RHO, V).compute(frames)
+    c, d = RHO.compute(frames), V.compute(frames)
+    names = channels(x.labels, c.species)
+    expected = power_spectrum(c.values, d.values, names)
+    assert relative(x.values, expected) <= 1e-14
+    assert len(set(names)) == (L_MAX + 1) * 6 * 4
+
+
+def test_scalar_products_are_those_of_the_full_power_spectrum():
+    frames = [atoms_of(False, 3), atoms_of(False, 4)]
+    p = lode.PowerSpectrum(RHO).compute(frames).values
+    full = full_power_spectrum(RHO.compute(frames).values)
+    assert p.shape[1] < full.shape[1]
+    expected = full @ full.T
+    np.testing.assert_allclose(p @ p.T, expected, atol=1e-14 * expected.max())
+
+
+def test_power_spectrum_of_a_field_with_its_copy_is_unfolded():
+    frame = atoms_of(False, 3)
+    p = lode.PowerSpectrum(RHO, RHO).compute(frame).values
+    full = full_power_spectrum(RHO.compute(frame).values)
+    np.testing.assert_allclose(p, full, atol=1e-14 * full.max())
+
+
+@pytest.mark.parametrize("descriptor", DESCRIPTORS, ids=IDS)
+@pytest.mark.parametrize("pbc", [False, True])
+def test_rotation_reflection_and_translation_change_nothing(descriptor, pbc):
+    atoms = atoms_of(pbc, 5)
+    expected = descriptor.compute(atoms).values
+    for seed in range(2):
+        turn = Rotation.random(random_state=seed).as_matrix() * (-1) ** seed
+        moved = atoms.copy()
+        moved.set_cell(CELL @ turn.T)
+        moved.positions = atoms.positions @ turn.T + [3.0, -20.0, 0.7]
+        assert relative(descriptor.compute(moved).values, expected) <= 1e-10
+
+
+@pytest.mark.parametrize("descriptor", DESCRIPTORS, ids=IDS)
+def test_features_know_their_environments(descriptor):
+    frames = [atoms_of(False, 1), atoms_of(True, 2, 3)]
+    x = descriptor.compute(frames)
+    assert x.values.shape == (8, len(x.labels))
+    assert x.n_frames == 2
+    assert x.neighbor_species == (1, 8)
+    np.testing.assert_array_equal(x.frame_index, np.repeat([0, 1], [5, 3]))
+    numbers = np.concatenate([f.numbers for f in frames])
+    np.testing.assert_array_equal(x.species, numbers)
+
+
+@pytest.mark.parametrize("descriptor", DESCRIPTORS, ids=IDS)
+def test_number_of_threads_changes_no_bit(descriptor):
+    frames = [atoms_of(True, seed, 3) for seed in range(3)]
+    one = descriptor.compute(frames, n_threads=1).values
+    for n_threads in (2, 5):
+        other = descriptor.compute(frames, n_threads=n_threads).values
+        np.testing.assert_array_equal(other, one)
+
+
+@pytest.mark.parametrize("descriptor", DESCRIPTORS, ids=IDS)
+def test_species_of_training_make_columns_of_prediction(descriptor):
+    frame = Atoms([8, 8], [[0, 0, 0], [0, 0, 1.2]])
+    x = descriptor.compute(frame, species=(1, 8))
+    assert x.values.shape[1] == len(descriptor.labels((1, 8)))
+    with pytest.raises(ValueError, match=r"among \[1\], got unknown \[8\]"):
+        descriptor.compute(frame, species=(1,))
+
+
+@pytest.mark.parametrize("descriptor", DESCRIPTORS, ids=IDS)
+def test_descriptors_survive_a_round_trip(descriptor):
+    assert build(specification(descriptor)) == descriptor
+
+
+def test_expansions_of_another_kind_or_size_are_an_error():
+    with pytest.raises(TypeError, match="expansion must be a Spher.*, got Gaussian"):
+        lode.RadialSpectrum(GaussianDensity(0.3))
+    with pytest.raises(TypeError, match="other must be a SphericalExpansion, got int"):
+        lode.PowerSpectrum(RHO, 3)
+    other = lode.SphericalExpansion(V.field, V.basis, L_MAX + 1)
+    with pytest.raises(ValueError, match="the same max_angular, got"):
+        lode.PowerSpectrum(RHO, other)
+    other = lode.SphericalExpansion(V.field, V.basis, L_MAX, species=(1, 8))
+    with pytest.raises(ValueError, match=r"the same species, got None and \(1, 8\)"):
+        lode.PowerSpectrum(RHO, other)

@@ -1,0 +1,323 @@
+import math
+
+import numba
+import numpy as np
+import pytest
+from naive import composite, pair_function
+from scipy import special
+
+import lode
+from lode import radial
+from lode.core import radial as core
+
+KINDS = ("gto", "polynomial", "laplacian", "monomial")
+COMPACT = KINDS[1:]
+# The compiled loop, whatever stands in for it elsewhere (see conftest).
+spherical_bessel = core.spherical_bessel
+SMALL = numba.config.DISABLE_JIT
+L_MAX = 3 if SMALL else 6
+
+
+def basis_of(kind, max_radial=5, cutoff=3.0):
+    return getattr(lode.RadialBasis, kind)(max_radial, cutoff)
+
+
+def overlap(basis, l_max, edge=None):
+    r, w = composite(np.linspace(0, edge or basis.extent, 60))
+    values = basis.functions(r, l_max)
+    return np.einsum("lnr,lmr,r->lnm", values, values, w * r**2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cutoff", [0.5, 3.0, 12.0])
+@pytest.mark.parametrize("max_radial", [1, 2, 8])
+def test_functions_are_orthonormal(kind, cutoff, max_radial):
+    matrix = overlap(basis_of(kind, max_radial, cutoff), L_MAX)
+    # The overlap of eight GTOs has condition 3e4: its inverse root loses digits.
+    np.testing.assert_allclose(
+        matrix, np.broadcast_to(np.eye(max_radial), matrix.shape), atol=1e-11
+    )
+
+
+@pytest.mark.parametrize("kind", COMPACT)
+def test_compact_functions_vanish_beyond_the_cutoff(kind):
+    basis = basis_of(kind)
+    assert basis.compact
+    assert basis.extent == 3.0
+    assert not basis.functions(np.array([3.0 + 1e-9, 4.0, 90.0]), 4).any()
+    assert basis.functions(np.array([2.9]), 4).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 12, 15])
+def test_gto_functions_vanish_beyond_their_extent(n):
+    basis = basis_of("gto", n)
+    inside = np.abs(basis.functions(np.linspace(0, 3, 50), 0)).max()
+    # Primitives are down to 1e-18; orthonormalisation multiplies by up to 1e5.
+    outside = np.linspace(basis.extent, 3 * basis.extent, 40)
+    assert np.abs(basis.functions(outside, 0)).max() < 1e-12 * inside
+
+
+def test_gto_functions_leak_out_of_the_cutoff():
+    share = np.diagonal(overlap(basis_of("gto", 6), 0, edge=3.0)[0])
+    # Published to the digits given.
+    np.testing.assert_allclose(
+        100 * share, [99.97, 99.9, 99.3, 94.4, 76.6, 20.2], atol=0.05
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "condition"), [(6, 1e3), (8, 3e4), (10, 1e6), (12, 4e7), (15, 9e9)]
+)
+def test_gto_overlap_has_the_known_condition_number(n, condition):
+    for cutoff in (1.0, 3.0):
+        value = np.linalg.cond(radial._gto_overlap(n, cutoff))
+        # Given to one digit.
+        assert 0.5 < value / condition < 2.0
+
+
+def test_gto_functions_do_not_depend_on_l():
+    values = basis_of("gto").functions(np.linspace(0, 5, 9), 3)
+    for l in range(1, 4):
+        np.testing.assert_array_equal(values[l], values[0])
+
+
+def test_laplacian_functions_are_eigenfunctions_that_vanish_at_the_cutoff():
+    basis, l_max = basis_of("laplacian", 4), 5
+    edge = basis.functions(np.array([basis.cutoff]), l_max)
+    assert np.abs(edge).max() < 1e-13
+    zeros = radial._bessel_zeros(4, l_max)
+    np.testing.assert_allclose(zeros[0], np.pi * np.arange(1, 5), rtol=1e-15)
+    # Zeros interlace: none is missing.
+    assert (zeros[1:] > zeros[:-1]).all()
+    assert (zeros[1:, :-1] < zeros[:-1, 1:]).all()
+
+
+def test_only_the_first_monomial_has_a_multipole_moment():
+    basis = basis_of("monomial")
+    r, w = composite(np.linspace(0, 3, 20))
+    l = np.arange(L_MAX + 1)
+    moments = np.einsum(
+        "lnr,lr,r->ln", basis.functions(r, L_MAX), (r / 3) ** l[:, None], w * r**2
+    )
+    assert (moments[:, 0] > 0.1).all()
+    np.testing.assert_allclose(moments[:, 1:], 0, atol=1e-12)
+
+
+def test_spherical_bessel_loop_agrees_with_scipy():
+    l_max = 30
+    rng = np.random.default_rng(1)
+    x = np.concatenate(
+        [
+            [0.0, 1e-300, 1e-8, 0.0499999, 0.0500001],
+            # Zeros of sin and cos and orders, where the branch and scale change.
+            np.pi * np.arange(1, 12) / 2,
+            np.arange(1.0, 32.0),
+            10 ** rng.uniform(-3, 3, 100),
+        ]
+    )
+    for order in (0, 1, 2, 7, l_max):
+        value = spherical_bessel(x, order)
+        expected = special.spherical_jn(np.arange(order + 1)[:, None], x)
+        np.testing.assert_allclose(value, expected, rtol=1e-10, atol=3e-15)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bessel_transform_is_its_integral(kind):
+    basis, l_max = basis_of(kind, 4), 3
+    k = np.array([0.0, 0.01, 0.7, 3.0, 11.0, 40.0])
+    r, w = composite(np.linspace(0, basis.extent, 80))
+    l = np.arange(l_max + 1)[:, None, None]
+    j_lkr = special.spherical_jn(l, k[:, None] * r)
+    expected = np.einsum("lnr,lkr,r->lnk", basis.functions(r, 3), j_lkr, w * r**2)
+    transform = radial.bessel_transform(basis, l_max, k)
+    np.testing.assert_allclose(transform, expected, atol=1e-13 * abs(expected).max())
+
+
+def table_values(table, r, l_max, n_max, exponent):
+    """What the compiled pair loop reads from a table, in plain NumPy."""
+    width = radial.padded(n_max)
+    result = np.zeros((l_max + 1, n_max, len(r)))
+    for at, x in enumerate(r):
+        if x < table.range:
+            interval = min(int(x / table.step), len(table.coefficients) - 1)
+            t = 2 * (x / table.step - interval) - 1
+            powers = t ** np.arange(radial.DEGREE + 1)
+            values = (powers @ table.coefficients[interval]).reshape(-1, width)
+        elif len(table.tail):
+            u = (table.range / x) ** (2 * np.arange(len(table.tail)))
+            values = (u @ table.tail).reshape(-1, width)
+            values = values * x ** -(exponent + np.arange(l_max + 1))[:, None]
+        else:
+            values = np.zeros((l_max + 1, width))
+        result[:, :, at] = values[:, :n_max]
+    return result
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "field",
+    [
+        lode.GaussianDensity(0.4),
+        lode.PowerLawPotential(1, 0.0),
+        *[lode.PowerLawPotential(p, 0.7) for p in (1, 1.5, 2, 3, 4, 6, 8.5, 9)],
+    ],
+    ids=lambda f: f"p={f.exponent},s={f.smearing}",
+)
+def test_pair_functions_agree_with_direct_quadrature(kind, field):
+    basis, l_max = basis_of(kind, 3, 2.0), 3
+    distances = np.array([0.35, 1.3, 2.0, 2.7, 6.0])
+    values = radial.pair_function(field, basis, l_max)(distances)
+    scale = abs(radial.pair_function(field, basis, 0)(np.zeros(1))).max()
+    for at, distance in enumerate(distances):
+        expected = pair_function(field.real, basis, l_max, distance)
+        # Panels of 24 nodes resolve both sides to rounding.
+        np.testing.assert_allclose(values[:, :, at], expected, atol=2e-13 * scale)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("p", [1, 2, 2.5, 4, 6, 9])
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-8, 1e-13])
+def test_table_and_its_tail_hold_the_tolerance(kind, p, tolerance):
+    field, basis, l_max = lode.PowerLawPotential(p, 0.5), basis_of(kind, 3, 2.0), 3
+    table = radial.pair_table(field, basis, l_max, tolerance)
+    edge = table.range
+    r = np.concatenate([np.linspace(0.01, edge - 1e-9, 37), edge * np.array([1, 1.3])])
+    exact = radial.pair_function(field, basis, l_max, None, 2 * edge)(r)
+    values = table_values(table, r, l_max, 3, field.exponent)
+    norm = np.sqrt((2 * np.arange(l_max + 1) + 1) / (4 * np.pi))[:, None, None]
+    # Interpolation is made a hundred times better than asked for; 1e-14 of rounding.
+    worst = np.abs((values - exact) * norm).max()
+    assert worst <= (0.01 * tolerance + 1e-14) * table.scale
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3, 4, 6, 9])
+def test_far_tail_agrees_with_direct_quadrature(kind, p):
+    # Every interaction of the basis with a far atom, relative to itself: the tail
+    # stays right where it has fallen by many orders.
+    field, basis, l_max = lode.PowerLawPotential(p, 0.3), basis_of(kind, 2, 1.5), 2
+    table = radial.pair_table(field, basis, l_max, 1e-12)
+    for distance in (table.range * 1.0001, 60.0, 1000.0):
+        value = table_values(table, np.array([distance]), l_max, 2, p)[..., 0]
+        expected = pair_function(field.real, basis, l_max, distance)
+        # Direct quadrature of a far field loses digits to cancellation in high l.
+        np.testing.assert_allclose(value, expected, atol=1e-12 * abs(expected).max())
+
+
+@pytest.mark.parametrize("p", [1, 3, 6])
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-8])
+def test_short_range_table_ends_where_nothing_is_left(p, tolerance):
+    field, basis, l_max = lode.PowerLawPotential(p, 0.5), basis_of("monomial", 3), 3
+    table = radial.pair_table(field, basis, l_max, tolerance, 1.2)
+    assert len(table.tail) == 0
+    beyond = np.linspace(table.range, table.range + 4, 50)
+    left = radial.pair_function(field, basis, l_max, 1.2, beyond[-1])(beyond)
+    assert np.abs(left).max() < tolerance * table.scale
+    short = radial.pair_table(field, basis, l_max, 1e-2, 1.2)
+    assert short.range < table.range
+
+
+def test_table_knows_the_values_at_the_centre():
+    field, basis = lode.PowerLawPotential(2, 0.6), basis_of("polynomial", 4)
+    r, w = composite(np.linspace(0, 3, 30))
+    expected = 4 * np.pi * basis.functions(r, 0)[0] @ (w * r**2 * field.real(r))
+    whole = radial.pair_table(field, basis, 2, 1e-6)
+    np.testing.assert_allclose(whole.centre, expected, rtol=1e-12)
+    short = radial.pair_table(field, basis, 2, 1e-6, 1.5)
+    np.testing.assert_allclose(short.whole_centre, expected, rtol=1e-12)
+    smooth = radial.pair_table(field.smeared(1.5), basis, 2, 1e-6)
+    np.testing.assert_allclose(
+        short.centre, expected - smooth.centre, atol=1e-12 * abs(expected).max()
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bare_charge_far_away_sees_only_multipole_moments(kind):
+    basis, l_max, distance = basis_of(kind, 3, 2.0), 4, basis_of(kind, 3, 2.0).extent
+    field = lode.PowerLawPotential(1, 0.0)
+    r, w = composite(np.linspace(0, distance, 60))
+    l = np.arange(l_max + 1)[:, None]
+    moment = np.einsum("lnr,lr,r->ln", basis.functions(r, l_max), r**l, w * r**2)
+    values = radial.pair_function(field, basis, l_max)(np.array([1.7 * distance]))
+    expected = 4 * np.pi / (2 * l + 1) * moment / (1.7 * distance) ** (l + 1)
+    np.testing.assert_allclose(
+        values[..., 0], expected, atol=1e-13 * abs(expected).max()
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-6, 1e-10])
+def test_radial_modes_reproduce_the_transform(kind, tolerance):
+    basis, l_max = basis_of(kind, 8), 4
+    smooth = lode.PowerLawPotential(1, 1.5)
+    table = radial.mode_table(smooth, basis, l_max, tolerance, 1.0)
+    k = np.linspace(0.05, 0.999, 60) * table.limit
+    exact = radial.bessel_transform(basis, l_max, k)
+    start = 0
+    for l, count in enumerate(table.n_modes):
+        rows = slice(start, start + count)
+        expansion = table.expansion[rows]
+        np.testing.assert_allclose(expansion @ expansion.T, np.eye(count), atol=1e-12)
+        # The error is that of a pair function: weighted by k² g(k).
+        weight = 2 / np.pi * k**2 * smooth.fourier(k) * (k[1] - k[0])
+        lost = exact[l] - expansion.T @ (expansion @ exact[l])
+        norm = math.sqrt((2 * l + 1) / (4 * math.pi))
+        assert (norm * np.abs(lost) * weight).sum(axis=1).max() < tolerance
+        interval = np.minimum((k / table.step).astype(int), len(table.coefficients) - 1)
+        t = 2 * (k / table.step - interval) - 1
+        powers = t[:, None] ** np.arange(radial.DEGREE + 1)
+        modes = np.einsum("kc,kcq->qk", powers, table.coefficients[interval][..., rows])
+        np.testing.assert_allclose(
+            modes, expansion @ exact[l], atol=0.01 * tolerance * abs(exact).max()
+        )
+        start += count
+    assert start == len(table.expansion)
+
+
+def test_smoother_fields_need_fewer_modes():
+    basis = basis_of("gto", 8)
+    counts = [
+        radial.mode_table(
+            lode.PowerLawPotential(1, s), basis, 6, 3e-4, 1.0
+        ).n_modes.sum()
+        for s in (1.0, 1.5, 2.0)
+    ]
+    assert counts[0] > counts[1] > counts[2]
+
+
+def test_piecewise_polynomials_meet_the_tolerance():
+    for tolerance in (1e-4, 1e-8, 1e-12):
+        coefficients, step = radial.piecewise_polynomials(
+            lambda x: np.stack([np.sin(3 * x), np.exp(-x)], 1), 5.0, 5.0, tolerance
+        )
+        x = np.linspace(0, 4.999, 777)
+        interval = (x / step).astype(int)
+        t = 2 * (x / step - interval) - 1
+        values = np.einsum(
+            "xp,xpc->xc", t[:, None] ** np.arange(8), coefficients[interval]
+        )
+        expected = np.stack([np.sin(3 * x), np.exp(-x)], 1)
+        np.testing.assert_allclose(values, expected, atol=2 * tolerance)
+
+
+@pytest.mark.parametrize("n", [16, 20, 64])
+def test_too_many_gtos_are_an_error(n):
+    with pytest.raises(ValueError, match=f"max_radial = {n} GTO functions are lin"):
+        lode.RadialBasis.gto(n, 3.0)
+
+
+@pytest.mark.parametrize("n", [0, -1, 65, 2.5])
+def test_max_radial_out_of_range_is_an_error(n):
+    with pytest.raises(ValueError, match=f"whole number from 1 to 64, got {n}"):
+        lode.RadialBasis.polynomial(n, 3.0)
+
+
+@pytest.mark.parametrize("cutoff", [0.0, -1.0, math.nan, math.inf])
+def test_cutoff_must_be_a_length(cutoff):
+    with pytest.raises(ValueError, match="cutoff must be a positive length in Å, got"):
+        lode.RadialBasis.monomial(4, cutoff)
+
+
+def test_unknown_basis_is_an_error():
+    with pytest.raises(ValueError, match=r"kind must be one of \['gto'.*got 'splines'"):
+        lode.RadialBasis("splines", 4, 3.0)

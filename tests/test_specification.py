@@ -1,0 +1,71 @@
+import json
+
+import pytest
+
+import lode
+from lode.specification import build, specification
+
+BASES = [
+    getattr(lode.RadialBasis, kind)(4, 3.0)
+    for kind in ("gto", "polynomial", "laplacian", "monomial")
+]
+FIELDS = [
+    lode.GaussianDensity(0.3),
+    lode.PowerLawPotential(1, 0.0),
+    lode.PowerLawPotential(exponent=6, smearing=1.2),
+]
+DENSITY = lode.SphericalExpansion(
+    FIELDS[0], BASES[0], 3, lode.StepCutoff(4.0), species=(8, 1), center_atom_weight=0
+)
+POTENTIAL = lode.SphericalExpansion(
+    FIELDS[2], BASES[1], 3, species=[1, 8], tolerance=1e-4, method="split", split=2.0
+)
+OBJECTS = [
+    *BASES,
+    *FIELDS,
+    lode.StepCutoff(3.0),
+    lode.ShiftedCosineCutoff(3.0, 0.2),
+    DENSITY,
+    POTENTIAL,
+    lode.RadialSpectrum(POTENTIAL),
+    lode.PowerSpectrum(DENSITY),
+    lode.PowerSpectrum(DENSITY, POTENTIAL),
+]
+
+
+@pytest.mark.parametrize("value", OBJECTS, ids=lambda v: type(v).__name__)
+def test_round_trip_through_json_gives_an_equal_object(value):
+    text = json.dumps(specification(value))
+    again = build(json.loads(text))
+    assert again == value
+    assert type(again) is type(value)
+    assert hash(again) == hash(value)
+
+
+def test_the_documented_form_is_understood():
+    spec = {"PowerLawPotential": {"exponent": 1, "smearing": 1.0}}
+    assert build(spec) == lode.PowerLawPotential(1, 1.0)
+    assert specification(build(spec)) == spec
+
+
+def test_unknown_class_is_an_error():
+    for name in ("Gaussian", "ewald", "__version__"):
+        with pytest.raises(ValueError, match=f"a class of lode, got '{name}'"):
+            build({name: {}})
+
+
+def test_unknown_or_missing_argument_is_an_error():
+    with pytest.raises(ValueError, match="GaussianDensity: .*'width'"):
+        build({"GaussianDensity": {"width": 1.0}})
+    with pytest.raises(ValueError, match="GaussianDensity: .*missing.*'smearing'"):
+        build({"GaussianDensity": None})
+
+
+def test_two_names_in_one_specification_are_an_error():
+    with pytest.raises(ValueError, match=r"got keys \['a', 'b'\]"):
+        build({"a": {}, "b": {}})
+
+
+def test_a_refused_argument_keeps_its_message():
+    with pytest.raises(ValueError, match="smearing must be from"):
+        build({"GaussianDensity": {"smearing": -1}})

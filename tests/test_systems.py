@@ -1,0 +1,152 @@
+import math
+
+import numpy as np
+import pytest
+from ase import Atoms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lode.systems import (
+    System,
+    cell_array,
+    finite_array,
+    species_index,
+    system,
+    systems,
+    wrapped,
+)
+
+CELL = np.array([[4.0, 0, 0], [1, 5, 0], [-2, 1, 6]])
+
+
+def water(**options):
+    return Atoms([8, 1, 1], [[0, 0, 0], [0, 0, 1], [0, 1, 0]], **options)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_positions_that_are_not_finite_are_an_error(value):
+    atoms = water()
+    atoms.positions[1, 2] = value
+    with pytest.raises(
+        ValueError,
+        match=rf"positions must be finite, got {value} at index \(1, 2\) \(frame 1\)",
+    ):
+        systems([water(), atoms])
+
+
+def test_empty_list_is_an_error():
+    with pytest.raises(ValueError, match="at least one structure, got an empty list"):
+        systems([])
+
+
+def test_frame_without_atoms_is_an_error():
+    with pytest.raises(ValueError, match=r"at least one atom, got none \(frame 1\)"):
+        systems([water(), Atoms()])
+    with pytest.raises(ValueError, match="at least one atom, got none"):
+        systems(Atoms())
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        np.zeros((3, 3)),
+        np.diag([1.0, 1.0, 0.0]),
+        [[1, 0, 0], [0, 1, 0], [1, 1, 0]],
+        [[1, 0, 0], [0, 1, 0], [1, 1, 1e-9]],
+    ],
+)
+def test_singular_cell_of_a_periodic_frame_is_an_error(cell):
+    with pytest.raises(ValueError, match="three linearly independent vectors, got"):
+        system(water(cell=cell, pbc=True))
+    assert not system(water(cell=cell, pbc=False)).periodic
+
+
+@pytest.mark.parametrize("pbc", [[1, 0, 0], [1, 1, 0], [0, 1, 1]])
+def test_partly_periodic_frame_is_an_error(pbc):
+    with pytest.raises(ValueError, match="in all three directions or in none, got pbc"):
+        system(water(cell=CELL, pbc=pbc))
+
+
+@pytest.mark.parametrize("frames", ["x.xyz", 3, None])
+def test_frames_of_another_type_are_an_error(frames):
+    with pytest.raises(TypeError, match="frames must be an ase.Atoms or a sequence"):
+        systems(frames)
+
+
+def test_frame_of_another_type_is_an_error():
+    with pytest.raises(TypeError, match=r"an ase.Atoms, got ndarray \(frame 1\)"):
+        systems([water(), np.zeros((3, 3))])
+
+
+@pytest.mark.parametrize("cell", [np.eye(2), [1, 2, 3], "cell"])
+def test_cell_of_another_shape_is_an_error(cell):
+    with pytest.raises(ValueError, match="cell must "):
+        cell_array(cell)
+
+
+def test_array_of_another_shape_is_an_error():
+    with pytest.raises(ValueError, match=r"must have shape \(n, 3\), got \(4, 2\)"):
+        finite_array(np.zeros((4, 2)), (None, 3), "positions")
+
+
+def test_arrays_are_those_of_the_frame():
+    finite = system(water())
+    assert isinstance(finite, System)
+    assert len(finite) == 3
+    assert finite.volume == 0.0
+    np.testing.assert_array_equal(finite.positions, water().positions)
+    np.testing.assert_array_equal(finite.species, [8, 1, 1])
+    periodic = system(water(cell=CELL, pbc=True))
+    assert periodic.periodic
+    assert periodic.volume == pytest.approx(120.0, rel=1e-14)
+    assert system(periodic) is periodic
+
+
+def test_arrays_are_not_shared_with_the_frame():
+    atoms = water()
+    checked = system(atoms)
+    checked.positions[:] = 7.0
+    assert not (atoms.positions == 7.0).any()
+
+
+@settings(deadline=None, derandomize=True, database=None)
+@given(
+    shift=st.tuples(*[st.floats(-1e4, 1e4)] * 3),
+    skew=st.tuples(*[st.floats(-3, 3)] * 3),
+)
+def test_wrapping_moves_atoms_by_lattice_vectors_into_the_cell(shift, skew):
+    cell = CELL.copy()
+    cell[[1, 2, 2], [0, 0, 1]] = skew
+    positions = np.array([[0.0, 0, 0], [1, 2, 3]]) + shift
+    inside = wrapped(positions, cell)
+    fractional = inside @ np.linalg.inv(cell)
+    # Rounding of coordinates of 10^4 Å.
+    assert (fractional > -1e-10).all()
+    assert (fractional < 1 + 1e-10).all()
+    moves = (positions - inside) @ np.linalg.inv(cell)
+    np.testing.assert_allclose(moves, np.round(moves), atol=1e-10)
+
+
+def test_species_are_numbered_in_ascending_order():
+    checked = systems([water(), Atoms([3])])
+    species, index = species_index(checked)
+    assert species == (1, 3, 8)
+    np.testing.assert_array_equal(index[0], [2, 0, 0])
+    np.testing.assert_array_equal(index[1], [1])
+
+
+def test_species_given_keep_their_order():
+    species, index = species_index(systems(water()), [8, 6, 1])
+    assert species == (8, 6, 1)
+    np.testing.assert_array_equal(index[0], [0, 2, 2])
+
+
+def test_unknown_species_is_an_error():
+    with pytest.raises(ValueError, match=r"among \[1, 6\], got unknown \[8\]"):
+        species_index(systems(water()), [6, 1])
+
+
+@pytest.mark.parametrize("species", [[], [1, 1, 8], [-1, 1, 8], [1.5, 8], ["O"]])
+def test_species_that_are_not_different_atomic_numbers_are_an_error(species):
+    with pytest.raises(ValueError, match="species must be different atomic numbers"):
+        species_index(systems(water()), species)
