@@ -36,11 +36,12 @@ _WAVE_BLOCK = 512
 _ROW_BLOCK = 256
 # Pairs of a finite frame that are listed at a time.
 _PAIR_BLOCK = 2_000_000
-# Relative cost of a pair, of 10^6 multiply-adds and of a column entry, measured on
-# one core; only the choice of the splitting depends on them.
-_COST_PAIR = 0.25
-_COST_PRODUCT = 40.0
-_COST_COLUMN = 0.001
+# Microseconds of a pair with 392 channels, of 10^6 multiply-adds, of an entry of a
+# column and of a phase, on one core; only the choice of the splitting uses them.
+_COST_PAIR = 0.3
+_COST_PRODUCT = 42.0
+_COST_COLUMN = 0.0011
+_COST_PHASE = 0.0033
 _Y00 = 1.0 / math.sqrt(4.0 * math.pi)
 
 
@@ -583,7 +584,7 @@ def _cheapest_splitting(expansion, n_atoms, n_species, volume):
     """
     smearing, basis = expansion.field.smearing, expansion.basis
     digits = math.sqrt(2.0 * math.log(1.0 / expansion.tolerance))
-    n_columns = (expansion.max_angular + 1) ** 2 * basis.max_radial
+    n_channels = (expansion.max_angular + 1) ** 2 * basis.max_radial
     widths = [0.5 * 2 ** (i / 4) for i in range(20)]
     widths = [w for w in widths if w > 1.15 * smearing] or [1.2 * smearing]
     if smearing > 0.0 and expansion.method == "auto":
@@ -591,16 +592,18 @@ def _cheapest_splitting(expansion, n_atoms, n_species, volume):
 
     def cost(width):
         density = n_atoms / volume
-        # GTOs end where they no longer matter, well within their last digit.
-        radius = 0.75 * basis.extent if not basis.compact else basis.extent
+        # Fitted to the measured range and number of modes of GTOs.
+        radius = basis.extent if basis.compact else 0.4 * basis.extent
         n_waves = volume * (digits / width) ** 3 / (12 * math.pi**2)
-        rank = 0.45 + 0.45 / max(width, 0.5)
-        product = n_waves * n_atoms * n_species * n_columns * min(1.0, rank)
+        rank = 0.036 * digits**2 / math.log(10.0) - 0.17 + 0.22 * basis.cutoff / width
+        n_columns = n_channels * min(1.0, max(0.1, rank))
+        product = n_waves * n_atoms * n_species * n_columns
         waves = _COST_PRODUCT * 1e-6 * product + _COST_COLUMN * n_waves * n_columns
+        waves += _COST_PHASE * n_waves * n_atoms
         if width == smearing:
             return waves
         sphere = 4 / 3 * math.pi * (radius + digits * width) ** 3
-        share = n_columns / 392
+        share = n_channels / 392
         pairs = _COST_PAIR * 0.5 * n_atoms * density * sphere * (0.3 + 0.7 * share)
         return pairs + waves
 
