@@ -98,17 +98,16 @@ class PointCharges:
 
 
 def ion_pair(name="pair", distance=4.0, charge_b=-1):
-    """Ammonium and hydroxide, each with its charge at its centroid."""
-    ammonium = Atoms("NH4", np.zeros((5, 3)))
-    ammonium.positions[1:] = [[1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]
-    other = "OH" if charge_b else "OH2"
-    oxide = Atoms(other, [[0, 0, distance]] * len(Atoms(other)))
-    oxide.positions[1:] += [0.0, 0.0, 0.0]
-    if len(oxide) == 3:
-        oxide.positions[1:, 0] += [0.9, -0.9]
-    else:
-        oxide.positions[:, 1] += [0.0, 0.0]
-    return dimer(ammonium + oxide, 5, 1, charge_b, name, reference=-3.0)
+    """Ammonium with hydroxide or water, nitrogen and oxygen at the centroids.
+
+    No engine but that of point charges takes it: the atoms of hydroxide coincide.
+    """
+    ammonium = [[0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]
+    sides = [0] if charge_b else [0.9, -0.9]
+    other = [[0, 0, distance], *([x, 0, distance] for x in sides)]
+    symbols = "NH4OH" if charge_b else "NH4OH2"
+    atoms = Atoms(symbols, np.array([*ammonium, *other], dtype=float))
+    return dimer(atoms, 5, 1, charge_b, name, reference=-3.0)
 
 
 # Readers.
@@ -682,19 +681,34 @@ def test_mopac_relaxes_and_keeps_charges_apart(tmp_path, monkeypatch):
     # Experiment: 0.958 Å and 104.5°; this Hamiltonian gives 0.963 Å and 111.5°.
     assert water.get_distance(0, 1) == pytest.approx(0.958, abs=0.02)
     assert water.get_angle(1, 0, 2) == pytest.approx(104.5, abs=8.0)
-    ammonium = program.relaxed(molecule("NH3") + Atoms("H", [[0, 0, 1.2]]), 1)
-    assert len(ammonium) == 5
-    pair = ammonium + program.relaxed(Atoms("OH", [[0, 0, 0], [0, 0, 1]]), -1)
-    pair.positions[5:] += [0.0, 0.0, -4.0]
-    curves = dimer_curve(dimer(pair, 5, 1, -1, "pair"), program)
+    drafts = {name: (atoms, charge) for name, atoms, charge in monomers(program)}
+    (cation, _), (anion, _) = drafts["methylammonium"], drafts["formate"]
+    anion.positions += cation.positions.mean(axis=0) - anion.positions.mean(axis=0)
+    anion.positions[:, 2] += 4.0
+    pair = dimer(cation + anion, len(cation), 1, -1, "pair")
+    curves = dimer_curve(pair, program)
     assert curves.drops == []
     found = checks(curves)
     assert found["charge_error_apart_e"] < 1e-3
-    # The dipole of the anion is 0.3 eÅ: 14.4 * 0.3 / 25**2 eV.
+    # A dipole of 0.5 eÅ about the centroid: 14.4 * 0.5 / 25**2 eV.
     assert found["tail_charged_max_ev"] < 0.02
     # A second time the same numbers, whatever was computed before.
-    again = dimer_curve(dimer(pair, 5, 1, -1, "pair"), program)
+    again = dimer_curve(pair, program)
     assert [f.info for f in again.frames] == [f.info for f in curves.frames]
+
+
+def test_failed_scf_drops_the_frame(tmp_path, monkeypatch):
+    pytest.importorskip("mopactools")
+    monkeypatch.chdir(tmp_path)
+    ammonium = molecule("NH3") + Atoms("H", [[0, 0, 1.2]])
+    pair = ammonium + Atoms("OH", [[0, 0, -4], [0, 0, -5]])
+    # Far apart, the electron of bare hydroxide is better off on ammonium, and the SCF
+    # does not know where to put it.
+    curves = dimer_curve(dimer(pair, 5, 1, -1, "pair"), Mopac())
+    assert {drop.kind for drop in curves.drops} == {"far"}
+    assert any("THE SCF CALCULATION FAILED" in drop.reason for drop in curves.drops)
+    assert len(curves.frames) + len(curves.drops) == 18
+    assert checks(curves)["charge_error_apart_e"] < 0.02
 
 
 def test_mopacs_own_failures_are_reported(tmp_path, monkeypatch):
