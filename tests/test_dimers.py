@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -577,11 +578,25 @@ def test_worker_that_ends_by_itself_is_an_error_and_chunks_stay(tmp_path):
     assert kept.exists()
 
 
-def test_full_disk_is_an_error_and_leaves_no_half_chunk(tmp_path):
-    folder = tmp_path / "chunks"
-    folder.write_text("a file where the folder should be")
-    with pytest.raises(OSError, match="chunks"):
-        reference_curves([ion_pair()], PointCharges(), folder)
+class NoRoom(PointCharges):
+    """The same engine, in a process that may write one small chunk and no large one."""
+
+    def calculations(self, frames, charges):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+        return super().calculations(frames, charges)
+
+
+def test_full_disk_is_an_error_and_a_rerun_goes_on(tmp_path):
+    small = {"distances": {"n_points": 2, "far": []}}
+    large = {"distances": {"n_points": 40, "far": []}}
+    reference_curves([ion_pair("a")], NoRoom(), tmp_path, **small)
+    (kept,) = tmp_path.iterdir()
+    message = "cannot be written: File too large; finished chunks are kept"
+    with pytest.raises(OSError, match=message):
+        reference_curves([ion_pair("b")], NoRoom(), tmp_path, **large)
+    assert list(tmp_path.iterdir()) == [kept]
+    curves = reference_curves([ion_pair("b")], PointCharges(), tmp_path, **large)
+    assert len(curves.frames) == 40
 
 
 def test_killed_run_goes_on_where_it_was(tmp_path):

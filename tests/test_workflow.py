@@ -492,6 +492,37 @@ def test_dimers_go_from_a_mirror_to_checked_curves(tmp_path, monkeypatch):
     assert not (results / "chunks").exists()
 
 
+def test_published_curves_keep_their_own_energies(tmp_path, monkeypatch):
+    from test_dimers import published_frames
+
+    from lode.datasets import acquire
+
+    ase.io.write(tmp_path / "trajs.xyz", published_frames(), format="extxyz")
+    file = acquire.SOURCES["dimers"]["published"]
+    blob = acquire.git_blob(tmp_path / "trajs.xyz")
+    pinned = dataclasses.replace(file, git_blob=blob, aliases=("trajs.xyz",))
+    monkeypatch.setitem(acquire.SOURCES, "dimers", {"published": pinned})
+    results = tmp_path / "results"
+    names = ("provenance.json", "dimers.extxyz", "curves.extxyz", "drops.csv", "c.csv")
+    paths = [results / name for name in names]
+    dimer_source_script.dimer_source(paths[0], source="auto", mirror=tmp_path)
+    dimer_geometries_script.dimer_geometries(
+        *paths[:2], elements=["H", "C", "N", "O"], generated={}, engine="PM6-D3H4"
+    )
+    dimer_curves_script.dimer_curves(
+        *paths, engine="PM6-D3H4", curve={}, charge_tolerance=0.02
+    )
+    frames = ase.io.read(paths[2], ":")
+    assert len(frames) == 26
+    expected = [-14.399645 / frame.info["distance"] for frame in frames]
+    energies = [frame.info["e_int_ev"] for frame in frames]
+    np.testing.assert_allclose(energies, expected, rtol=1e-6)
+    found = {row["check"]: row["value"] for row in table(paths[4])}
+    assert found["energies"] == "published"
+    assert found["n_frames"] == "26"
+    assert found["mae_reference_ev"] == ""
+
+
 GAS = {"n_frames": 12, "n_pairs": 4, "side": [6.0, 8.0], "min_distance": 2.5, "seed": 3}
 
 
