@@ -704,9 +704,7 @@ def test_summary_writes_table_and_page(tmp_path):
         provenance={"fig1": "60 generated frames"},
     )
     assert path.read_text() == (
-        "figure,claim,paper,ours,met\n"
-        "fig1,A|B,-,0.5 %,yes\n"
-        "fig1,B,about 20 %,60 %,no\n"
+        "figure,claim,paper,ours,met\nfig1,A|B,-,0.5 %,yes\nfig1,B,about 20 %,60 %,no\n"
     )
     assert "60 generated frames" in page.read_text()
     assert "| fig1 | A\\|B | - | 0.5 % | yes |" in page.read_text()
