@@ -27,6 +27,8 @@ from lode.datasets.acquire import (
     read_provenance,
 )
 
+MIRROR = os.environ.get("LODE_DATA")
+PUBLISHED = [(data_set, name) for data_set in SOURCES for name in SOURCES[data_set]]
 CONTENT = b"one line\n" + bytes(range(256)) * 2000
 BLOB = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
 
@@ -508,3 +510,18 @@ def test_killed_download_goes_on(server, tmp_path):
     download(server.url, tmp_path / "file.dat", BLOB)
     assert server.requests[-1][1] == f"bytes={kept}-"
     assert (tmp_path / "file.dat").read_bytes() == CONTENT
+
+
+@pytest.mark.skipif(
+    not MIRROR,
+    reason="LODE_DATA does not name a folder with the published data",
+)
+@pytest.mark.parametrize(("data_set", "source"), PUBLISHED)
+def test_the_mirror_holds_what_it_says(tmp_path, data_set, source):
+    try:
+        record = acquire(data_set, tmp_path, source=source, mirror=MIRROR, offline=True)
+    except AcquisitionError as error:
+        pytest.skip(f"the mirror does not have it: {error}")
+    found, data = read_provenance(tmp_path / "provenance.json")
+    assert found == record
+    assert data.stat().st_size > 0
