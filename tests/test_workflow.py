@@ -182,7 +182,10 @@ def test_target_dimers_ends_with_checked_curves(tmp_path):
 @workflow
 def test_forced_source_that_cannot_be_had_fails_clearly(project):
     extra = project / "forced.yaml"
-    extra.write_text("dimers: {source: published}\npathvars: {results: forced}\n")
+    # A mirror without the file, whatever the machine has.
+    extra.write_text(
+        "dimers: {source: published, mirror: lode}\npathvars: {results: forced}\n"
+    )
     output = snakemake(
         project, "dimers", "--cores", "1", *TEST_RUN, "forced.yaml", succeeds=False
     )
