@@ -196,7 +196,9 @@ def acquire(
         return write_provenance(folder, {"data_set": data_set, "source": name} | record)
     log(f"{data_set}: no published data; a stand-in is generated")
     record = {"data_set": data_set, "source": GENERATED}
-    return write_provenance(folder, record | {"title": "generated stand-in"})
+    return write_provenance(
+        folder, record | {"title": "a stand-in for the published data"}
+    )
 
 
 def write_provenance(folder, record):

@@ -16,18 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from ase.units import Bohr, Hartree
 from tqdm import tqdm
 
-from lode.datasets.dimers import DECIMALS, separation
+from lode.datasets.dimers import COULOMB, DECIMALS, separation
 from lode.files import replacement
 
-# e²/4πε₀ in eV Å.
-COULOMB = Hartree * Bohr
 FAR = (10.0, 12.5, 15.0, 20.0, 25.0)
 # From here on the charges of both molecules are held to be their own.
 APART = 10.0
-_DIGITS = 8
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ def displaced(atoms, distance, kind):
     if distance != length:
         moved.info.pop("e_int_ref_ev", None)
     moved.positions = np.round(moved.positions, DECIMALS)
-    moved.info |= {"kind": kind, "distance": round(float(distance), _DIGITS)}
+    moved.info |= {"kind": kind, "distance": round(float(distance), DECIMALS)}
     return moved
 
 
@@ -201,7 +197,7 @@ def dimer_curve(atoms, engine, *, distances=None, charge_tolerance=0.02):
             curves.drops.append(_drop(frame, reason))
             continue
         energy = result.energy - alone[0].energy - alone[1].energy
-        frame.info["e_int_ev"] = round(float(energy), _DIGITS)
+        frame.info["e_int_ev"] = round(float(energy), DECIMALS)
         curves.frames.append(frame)
         curves.charge_errors.append(error)
     return curves
@@ -370,6 +366,31 @@ def _joined(dimers, rows, distances):
                 curves.charge_errors.append(error)
             else:
                 curves.drops.append(_drop(frame, reasons[place]))
+    return curves
+
+
+def published_curves(frames):
+    """Curves whose energies came with the data.
+
+    Parameters
+    ----------
+    frames : sequence of ase.Atoms
+        With ``name``, ``distance`` and ``e_int_ev``.
+
+    Returns
+    -------
+    Curves
+        By name and distance; those without a finite energy are left out. Errors of
+        charges are NaN: the data have no charges.
+    """
+    curves = Curves()
+    place = [(frame.info["name"], frame.info["distance"]) for frame in frames]
+    for i in sorted(range(len(frames)), key=place.__getitem__):
+        if math.isfinite(frames[i].info["e_int_ev"]):
+            curves.frames.append(frames[i])
+            curves.charge_errors.append(math.nan)
+        else:
+            curves.drops.append(_drop(frames[i], "the energy is not finite"))
     return curves
 
 

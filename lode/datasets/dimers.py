@@ -19,8 +19,10 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
-from ase.units import kcal, mol
+from ase.units import Bohr, Hartree, kcal, kJ, mol
 
+# e²/4πε₀ in eV Å.
+COULOMB = Hartree * Bohr
 ELEMENTS = ("H", "C", "N", "O")
 # An extended-xyz file keeps eight decimals, so that written and in-memory frames
 # are the same.
@@ -31,6 +33,9 @@ _BOND = 1.25
 _RIGID = 0.01
 _N_DISTANCES = 13
 _N_FRAMES = _N_DISTANCES + 2
+_UNITS = {"eV": 1.0, "Hartree": Hartree, "kcal/mol": kcal / mol, "kJ/mol": kJ / mol}
+# At the end of a curve two charges are as good as points, within such a factor.
+_POINTLIKE = 1.5
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
@@ -91,7 +96,7 @@ def dimer(atoms, n_atoms_a, charge_a, charge_b, name, reference=None):
 
 
 def subset(charge_a, charge_b):
-    """Class of a pair of charges: ``0c``, ``m1``, ``p1``, ``m2``, ``p2``, ``00``…
+    """Class of a pair of charges, by their sum.
 
     Examples
     --------
@@ -331,7 +336,7 @@ def _ssi_molecule(lines, where):
     return Atoms(symbols, positions), int(head[1])
 
 
-def read_published_curves(path, unit=1.0):
+def read_published_curves(path, unit=None, log=None):
     """Binding curves of the paper's authors: sets of 15 frames.
 
     A set is one dimer at 13 distances and its two molecules alone. Which atoms
@@ -342,8 +347,12 @@ def read_published_curves(path, unit=1.0):
     ----------
     path : path_like
         Extended XYZ with the binding energy as ``energy``.
-    unit : float
-        The file's unit of energy, in eV.
+    unit : str, optional
+        The file's unit of energy: ``eV``, ``Hartree``, ``kcal/mol`` or ``kJ/mol``. By
+        default the one with which pairs of charges come nearest to Coulomb's law at
+        the end of their curves.
+    log : callable, optional
+        Takes a line on the unit, such as ``print``.
 
     Returns
     -------
@@ -354,8 +363,11 @@ def read_published_curves(path, unit=1.0):
     Raises
     ------
     ValueError
-        If the file is not of this form; the set is named.
+        If the file is not of this form, which names the set, or no unit of energy
+        fits.
     """
+    if unit is not None and unit not in _UNITS:
+        raise ValueError(f"unit must be one of {list(_UNITS)}, got {unit!r}")
     try:
         frames = ase.io.read(path, ":", format="extxyz")
     except FileNotFoundError:
@@ -369,18 +381,48 @@ def read_published_curves(path, unit=1.0):
             f"{path} must hold sets of {_N_FRAMES} frames, got {len(frames)} frames"
         )
     digits = len(str(len(frames) // _N_FRAMES))
-    return [
+    curves = [
         _published_set(
             frames[start : start + _N_FRAMES],
             f"set-{start // _N_FRAMES + 1:0{digits}d}",
             f"{path}, set {start // _N_FRAMES + 1}",
-            unit,
         )
         for start in range(0, len(frames), _N_FRAMES)
     ]
+    if unit is None:
+        unit = _coulomb_unit(curves, path)
+    if log is not None:
+        log(f"{len(curves)} published curves, energies in {unit}")
+    for curve in curves:
+        for atoms in curve:
+            energy = atoms.info["e_int_ev"] * _UNITS[unit]
+            atoms.info["e_int_ev"] = round(energy, DECIMALS)
+    return curves
 
 
-def _published_set(frames, name, where, unit):
+def _coulomb_unit(curves, path):
+    """Unit of energy with which pairs of charges follow Coulomb's law."""
+    ratios = [
+        info["e_int_ev"] * info["distance"] / (COULOMB * product)
+        for info in (curve[-1].info for curve in curves)
+        if (product := info["charge_a"] * info["charge_b"])
+    ]
+    if not ratios:
+        raise ValueError(
+            f"{path} must hold pairs of charges to tell its unit of energy, got none: "
+            "give the unit"
+        )
+    ratio = float(np.median(ratios))
+    for unit, size in _UNITS.items():
+        if 1.0 / _POINTLIKE < ratio * size < _POINTLIKE:
+            return unit
+    raise ValueError(
+        f"{path}: energies of pairs of charges must come near Coulomb's law in one of "
+        f"{list(_UNITS)}, got {ratio:.3g} times its value in eV: give the unit"
+    )
+
+
+def _published_set(frames, name, where):
     """One dimer's curve."""
     frames = [Atoms(a.numbers, a.positions, info=_info(a)) for a in frames]
     both, alone = frames[:_N_DISTANCES], frames[_N_DISTANCES:]
@@ -415,8 +457,8 @@ def _published_set(frames, name, where, unit):
         made = dimer(atoms, len(first), *charges, name)
         made.info |= {
             "kind": "training",
-            "distance": separation(made),
-            "e_int_ev": float(energy) * unit,
+            "distance": round(separation(made), DECIMALS),
+            "e_int_ev": float(energy),
         }
         curve.append(made)
     return sorted(curve, key=lambda atoms: atoms.info["distance"])
