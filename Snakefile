@@ -14,12 +14,15 @@ configfile: "workflows/config.yaml"
 
 include: "workflows/rules/common.smk"
 include: "workflows/rules/gas.smk"
+include: "workflows/rules/dimers.smk"
 include: "workflows/rules/figures.smk"
 
 
 localrules:
     all,
     figures,
+    dimer_source,
+    dimers,
     fig1,
     summary,
     readme,

@@ -1,0 +1,496 @@
+"""Published data: from a local mirror or by a verified download.
+
+The files are pinned by the hash of their content, so it does not matter where a
+copy comes from. A download is plain ``urllib``: the hash that git gives a file and
+the continuation of a broken download are a few lines each, and the usual download
+libraries have neither.
+"""
+
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from lode.files import replacement
+
+TIMEOUT = 10.0
+# A download is given up after so many seconds altogether.
+_DEADLINE = 600.0
+# Connections for one file; a further one is made only if the last brought bytes.
+_TRIES = 5
+_BLOCK = 1 << 16
+# Far above any file in the table: a server must not fill the disk.
+_LARGEST = 1 << 28
+_HOST = "https://raw.githubusercontent.com"
+
+
+class AcquisitionError(RuntimeError):
+    """Data that cannot be had from where they were asked for."""
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file at a fixed place, with fixed content.
+
+    Attributes
+    ----------
+    name : str
+        Name of a local copy.
+    title : str
+        What it is, for people.
+    repository, commit, path : str
+        Where it was published.
+    git_blob : str
+        Hash of its content as git computes it.
+    aliases : tuple of str
+        Other names that a copy in a mirror may have.
+    derived : tuple of (str, str, str)
+        Files made from the same data that a mirror may hold instead: name, SHA-256
+        and origin.
+    """
+
+    name: str
+    title: str
+    repository: str
+    commit: str
+    path: str
+    git_blob: str
+    aliases: tuple = ()
+    derived: tuple = ()
+
+    @property
+    def url(self):
+        """Where the file is downloaded from."""
+        return f"{_HOST}/{self.repository}/{self.commit}/{self.path}"
+
+
+# For each data set its published sources, the one to be preferred first; after the
+# last one comes data of our own (`generated`).
+SOURCES = {
+    "dimers": {
+        "published": PublishedFile(
+            name="trajs_with_energies.xyz",
+            title="B3LYP binding curves of the paper's authors",
+            repository="dilkins/TENSOAP",
+            commit="7ee93d0375bb66ece14ebf6ffa345836229762cf",
+            path="example/charged_dimers/trajs_with_energies.xyz",
+            git_blob="c1d2a91d6f1e0f24d896d9d9dc42c6614c02d2ab",
+        ),
+        "bfdb": PublishedFile(
+            name="SSI.py",
+            title="side-chain dimers of the BioFragment Database",
+            repository="psi4/psi4",
+            commit="886caaabe23dd7c3cefc1210c0813f5bf9cd6282",
+            path="psi4/share/psi4/databases/SSI.py",
+            git_blob="3c17f69482cc686b071544fda16ae80af6b03f8e",
+            derived=(
+                (
+                    "bfdb_ssi_charged.extxyz.gz",
+                    "9abc200c9804d6600ebb8b5c2e7ceb1a87258aba4c3b571f3834727d738c4eec",
+                    "aoterodelaroza/refdata, 20_ssi and 10_din/ssi*.din",
+                ),
+            ),
+        ),
+    },
+    "water": {
+        "published": PublishedFile(
+            name="coords_1000.xyz",
+            title="boxes of 32 water molecules of the paper's authors",
+            repository="dilkins/TENSOAP",
+            commit="7ee93d0375bb66ece14ebf6ffa345836229762cf",
+            path="example/water_bulk/coords_1000.xyz",
+            git_blob="f9eb47ddca005fcbc86a8568da38367fd2cc6b57",
+            aliases=("water_bulk_coords_1000.xyz",),
+        ),
+    },
+}
+GENERATED = "generated"
+
+
+def acquire(
+    data_set,
+    folder,
+    *,
+    source="auto",
+    mirror=None,
+    offline=None,
+    timeout=TIMEOUT,
+    log=print,
+):
+    """Get the data of one set and write where they come from.
+
+    Each source is looked for in the mirror, then in ``folder``, then on the network.
+
+    Parameters
+    ----------
+    data_set : {'dimers', 'water'}
+        Which data.
+    folder : path_like
+        Where the file is put, with ``provenance.json`` beside it.
+    source : str
+        A source of the set, ``generated``, or ``auto`` for the first one that can be
+        had, which ends with ``generated``.
+    mirror : path_like, optional
+        Folder with copies of published files; by default the environment variable
+        ``LODE_DATA``, if it is set.
+    offline : bool, optional
+        Do not use the network; by default whether the environment variable
+        ``LODE_OFFLINE`` is set to anything but ``0``.
+    timeout : float
+        Seconds to wait for an answer, and for each block of data.
+    log : callable
+        Takes lines on what is tried and found.
+
+    Returns
+    -------
+    dict
+        What ``provenance.json`` holds: ``data_set``, ``source``, ``title`` and, for
+        published data, ``file``, ``origin`` and the hash, ``git_blob`` or
+        ``sha256``. It has no date and no local path: the same data give the same
+        bytes.
+
+    Raises
+    ------
+    AcquisitionError
+        If the source that is asked for cannot be had.
+    ValueError
+        If there is no such set or source, or a copy in the mirror is altered.
+    OSError
+        If the folder cannot be written.
+    """
+    if data_set not in SOURCES:
+        raise ValueError(f"data_set must be one of {list(SOURCES)}, got {data_set!r}")
+    published = SOURCES[data_set]
+    if source not in ("auto", *published, GENERATED):
+        raise ValueError(
+            f"source must be one of {['auto', *published, GENERATED]}, got {source!r}"
+        )
+    folder = Path(folder)
+    if offline is None:
+        offline = os.environ.get("LODE_OFFLINE", "0") not in ("", "0")
+    mirror = mirror or os.environ.get("LODE_DATA") or None
+    if mirror is not None and not Path(mirror).is_dir():
+        raise ValueError(f"the mirror must be a folder, got {mirror}")
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(published) if source == "auto" else [source]
+    for name in names:
+        if name == GENERATED:
+            break
+        try:
+            record = _published(published[name], folder, mirror, offline, timeout, log)
+        except AcquisitionError as error:
+            if source != "auto":
+                raise AcquisitionError(
+                    f"{data_set}, source {name}: {error}; give a folder with a copy as "
+                    f"the mirror (LODE_DATA), or use the source auto or {GENERATED}"
+                ) from None
+            log(f"{data_set}, source {name}: {error}")
+            continue
+        return write_provenance(folder, {"data_set": data_set, "source": name} | record)
+    log(f"{data_set}: no published data; a stand-in is generated")
+    record = {"data_set": data_set, "source": GENERATED}
+    return write_provenance(
+        folder, record | {"title": "a stand-in for the published data"}
+    )
+
+
+def write_provenance(folder, record):
+    """Write ``provenance.json`` and give it back.
+
+    Parameters
+    ----------
+    folder : path_like
+        Folder of the data.
+    record : dict
+        Plain data.
+
+    Returns
+    -------
+    dict
+    """
+    with replacement(Path(folder) / "provenance.json") as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return record
+
+
+def read_provenance(path):
+    """Content of a ``provenance.json``, and the data file that it names.
+
+    Parameters
+    ----------
+    path : path_like
+        The file.
+
+    Returns
+    -------
+    record : dict
+        As :func:`acquire` gave it.
+    data : Path or None
+        The verified file beside it; none for a stand-in.
+
+    Raises
+    ------
+    ValueError
+        If the data file is missing or altered.
+    """
+    path = Path(path)
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if "file" not in record:
+        return record, None
+    data = path.parent / record["file"]
+    if not data.is_file():
+        raise ValueError(f"{path} names {record['file']}, which must lie beside it")
+    kind = "git_blob" if "git_blob" in record else "sha256"
+    _verify(data, kind, record[kind])
+    return record, data
+
+
+def provenance_line(record):
+    """One line on where data come from, for titles and tables.
+
+    Parameters
+    ----------
+    record : dict
+        As :func:`acquire` gives it.
+
+    Returns
+    -------
+    str
+    """
+    if "file" not in record:
+        return f"{record['source']}: {record['title']}"
+    kind = "git_blob" if "git_blob" in record else "sha256"
+    return (
+        f"{record['source']}: {record['title']} ({record['file']}, {kind} "
+        f"{record[kind][:12]})"
+    )
+
+
+def git_blob(path):
+    """Hash of a file's content, as ``git hash-object`` prints it.
+
+    Parameters
+    ----------
+    path : path_like
+        The file.
+
+    Returns
+    -------
+    str
+        40 hexadecimal digits.
+    """
+    digest = hashlib.sha1(usedforsecurity=False)
+    digest.update(b"blob %d\0" % os.path.getsize(path))
+    return _digest(path, digest)
+
+
+def _sha256(path):
+    return _digest(path, hashlib.sha256())
+
+
+def _digest(path, digest):
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+_HASHES = {"git_blob": git_blob, "sha256": _sha256}
+
+
+def _verify(path, kind, wanted):
+    """Refuse a file whose content is another one."""
+    came = _HASHES[kind](path)
+    if came != wanted:
+        raise ValueError(
+            f"{path} is altered or truncated: {kind} must be {wanted}, got {came} "
+            f"({os.path.getsize(path)} bytes)"
+        )
+
+
+def _published(file, folder, mirror, offline, timeout, log):
+    """Put a published file into the folder; its part of the provenance."""
+    record = {
+        "title": file.title,
+        "file": file.name,
+        "origin": file.url,
+        "git_blob": file.git_blob,
+    }
+    if mirror is not None:
+        for name in (file.name, *file.aliases):
+            copy = Path(mirror, name)
+            if _copied(copy, folder / file.name, "git_blob", file.git_blob, log):
+                return record
+        for name, sha256, origin in file.derived:
+            if _copied(Path(mirror, name), folder / name, "sha256", sha256, log):
+                return {
+                    "title": file.title,
+                    "file": name,
+                    "origin": origin,
+                    "sha256": sha256,
+                }
+    path = folder / file.name
+    if path.is_file() and git_blob(path) == file.git_blob:
+        log(f"{file.name}: already there")
+        return record
+    if offline:
+        raise AcquisitionError(
+            f"{file.name} is in no mirror, and the network is switched off "
+            "(LODE_OFFLINE)"
+        )
+    download(file.url, path, file.git_blob, timeout=timeout, log=log)
+    return record
+
+
+def _copied(origin, path, kind, wanted, log):
+    """Whether a verified copy of a mirror's file now lies in the folder."""
+    if not origin.is_file():
+        return False
+    _verify(origin, kind, wanted)
+    with replacement(path) as temporary:
+        shutil.copyfile(origin, temporary)
+        _verify(temporary, kind, wanted)
+    log(f"{path.name}: from the mirror")
+    return True
+
+
+def download(url, path, blob, *, timeout=TIMEOUT, deadline=_DEADLINE, log=print):
+    """Download a file, verify it, and only then give it its name.
+
+    What has come so far is kept in a hidden file beside ``path``, from which a
+    broken download goes on, in this call or a later one.
+
+    Parameters
+    ----------
+    url : str
+        Where it is.
+    path : path_like
+        Where it goes.
+    blob : str
+        Hash of its content as git computes it.
+    timeout : float
+        Seconds to wait for an answer, and for each block of data.
+    deadline : float
+        Seconds for the whole download.
+    log : callable
+        Takes lines on the progress.
+
+    Raises
+    ------
+    AcquisitionError
+        If the server cannot be reached, the file is not there, the content is
+        another one, or the connection breaks again and again.
+    OSError
+        If the file cannot be written, for example on a full disk.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{blob[:12]}.part")
+    ends = time.monotonic() + deadline
+    log(f"{path.name}: download from {url}")
+    for attempt in range(_TRIES):
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            size = _fetch(url, part, before, timeout, ends)
+        except _BrokenConnection as error:
+            came = part.stat().st_size if part.exists() else 0
+            if came > before and attempt + 1 < _TRIES and time.monotonic() < ends:
+                log(f"{path.name}: {error} after {came} bytes; going on from there")
+                continue
+            raise AcquisitionError(
+                f"{url} cannot be downloaded: {error} ({came} bytes so far)"
+            ) from None
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{path} cannot be written: {error.strerror}; start again to go on",
+            ) from None
+        if git_blob(part) == blob:
+            os.replace(part, path)
+            log(f"{path.name}: {size} bytes, verified")
+            return
+        came = git_blob(part)
+        part.unlink()
+        if before:
+            # What was kept may have been the fault: once more, from the start.
+            log(f"{path.name}: the kept part does not fit; starting afresh")
+            continue
+        raise AcquisitionError(
+            f"{url} has another content: git blob must be {blob}, got {came} "
+            f"({size} bytes); nothing was kept"
+        )
+    raise AcquisitionError(f"{url} cannot be downloaded in {_TRIES} tries")
+
+
+class _BrokenConnection(Exception):
+    """The network's fault: what has come so far is good."""
+
+
+def _fetch(url, part, start, timeout, ends):
+    """Append what is missing to the part; its size in the end.
+
+    An error of the disk goes through as it is, one of the network becomes a
+    :class:`_BrokenConnection`.
+    """
+    request = urllib.request.Request(url, headers={"User-Agent": "lode"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    try:
+        answer = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416:
+                # The part is at least as long as the file: let its hash decide.
+                return start
+            raise AcquisitionError(
+                f"{url} cannot be downloaded: the server answers {error.code} "
+                f"{error.reason}"
+            ) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _BrokenConnection(_reason(error, timeout)) from None
+    with answer:
+        goes_on = answer.status == 206
+        if goes_on:
+            sent = answer.headers.get("Content-Range", "")
+            if not sent.startswith(f"bytes {start}-"):
+                raise AcquisitionError(
+                    f"{url} cannot be downloaded: the part from {start} on was asked "
+                    f"for, got {sent!r}"
+                )
+        size = start if goes_on else 0
+        length = answer.headers.get("Content-Length")
+        wanted = size + int(length) if length and length.isdigit() else None
+        with open(part, "ab" if goes_on else "wb") as file:
+            while True:
+                try:
+                    block = answer.read1(_BLOCK)
+                except (OSError, http.client.HTTPException) as error:
+                    raise _BrokenConnection(_reason(error, timeout)) from None
+                if not block:
+                    break
+                file.write(block)
+                size += len(block)
+                if size > _LARGEST:
+                    part.unlink()
+                    raise AcquisitionError(f"{url} sends more than {_LARGEST} bytes")
+                if time.monotonic() > ends:
+                    raise _BrokenConnection("out of time")
+    if wanted is not None and size < wanted:
+        raise _BrokenConnection(f"the connection ended before {wanted} bytes")
+    return size
+
+
+def _reason(error, timeout):
+    """The network's error in a few words."""
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, TimeoutError):
+        return f"no answer within {timeout:g} s"
+    if isinstance(reason, socket.gaierror):
+        return f"the host's name cannot be resolved: {reason.strerror}"
+    return f"{type(error).__name__}: {reason}"

@@ -1,0 +1,111 @@
+"""Binding curves of the dimers, with their checks."""
+
+import math
+import shutil
+from pathlib import Path
+
+import ase.io
+
+from job import started_job
+from lode.datasets.acquire import provenance_line, read_provenance
+from lode.datasets.curves import checks, published_curves, reference_curves
+from lode.datasets.dimers import read_dimers
+from lode.datasets.engines import engine as named_engine
+from lode.files import replacement, write_table
+
+
+def dimer_curves(
+    provenance_path,
+    dimers_path,
+    curves_path,
+    drops_path,
+    checks_path,
+    *,
+    engine,
+    curve,
+    charge_tolerance,
+    n_processes=1,
+    key="",
+):
+    """Write the curves, the frames left out and what the checks say.
+
+    Parameters
+    ----------
+    provenance_path : path_like
+        Says what the data are.
+    dimers_path : path_like
+        Dimers, or published curves.
+    curves_path : path_like
+        Extended XYZ to write: the frames, by name and distance, with ``kind``
+        (``training`` or ``far``), ``distance`` in Å and ``e_int_ev`` as well.
+    drops_path : path_like
+        Table to write: ``name,kind,distance,reason``.
+    checks_path : path_like
+        Table to write: ``check,value``.
+    engine : str
+        Name of the engine.
+    curve : dict
+        Settings of the distances.
+    charge_tolerance : float
+        Largest error of a molecule's charge in e.
+    n_processes : int
+        Worker processes.
+    key : str
+        Hash of the code: chunks of other code are not used.
+    """
+    record, _ = read_provenance(provenance_path)
+    if record["source"] == "published":
+        curves, method = published_curves(ase.io.read(dimers_path, ":")), "published"
+    else:
+        program = named_engine(engine)
+        method = f"{program.name}, {program.version}"
+        chunks = Path(curves_path).with_name("chunks")
+        curves = reference_curves(
+            read_dimers(dimers_path),
+            program,
+            chunks,
+            distances=curve,
+            charge_tolerance=charge_tolerance,
+            n_processes=n_processes,
+            key=key,
+            progress=True,
+        )
+    if not curves.frames:
+        reason = curves.drops[0].reason if curves.drops else "there were none"
+        raise ValueError(f"there must be frames with an energy, got none: {reason}")
+    found = checks(curves)
+    print(f"{found['n_frames']} frames, {found['n_dropped']} left out")
+    rows = [("data", provenance_line(record)), ("energies", method)]
+    rows += [(name, _printed(value)) for name, value in found.items()]
+    columns = ["name", "kind", "distance", "reason"]
+    drops = ((d.name, d.kind, d.distance, d.reason) for d in curves.drops)
+    write_table(drops_path, columns, drops)
+    write_table(checks_path, ["check", "value"], rows)
+    with replacement(curves_path) as temporary:
+        ase.io.write(temporary, curves.frames, format="extxyz")
+    if record["source"] != "published":
+        shutil.rmtree(chunks)
+
+
+def _printed(value):
+    """Four significant digits, or a whole number; empty if there is no value."""
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.4g}" if math.isfinite(value) else ""
+
+
+# The worker processes load this file as well: there it must not start a job.
+if "snakemake" in globals() and __name__ == "__main__":
+    job = started_job(globals())
+    dimer_curves(
+        job.input.provenance,
+        job.input.dimers,
+        job.output.curves,
+        job.output.drops,
+        job.output.checks,
+        engine=job.params.engine,
+        curve=job.params.curve,
+        charge_tolerance=job.params.charge_tolerance,
+        n_processes=job.threads,
+        key=job.params.code,
+    )
