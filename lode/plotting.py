@@ -18,6 +18,10 @@ _COLORS = (
 )
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
+# Colours of the models of figure 2, from the simplest on; the reference is black.
+_MODEL_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2")
+_SETS = {"test": "Training distances", "far": "Extrapolation"}
+
 # One style for all figures; the font type keeps the text of a PDF searchable.
 _STYLE = {
     "axes.grid": True,
@@ -188,3 +192,121 @@ def _finish_panel(ax, sizes):
     entries.sort(key=lambda entry: not isinstance(entry[0], ErrorbarContainer))
     handles, labels = zip(*entries, strict=True)
     ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+
+
+def figure_2(curve_rows, error_rows, class_rows, labels, *, provenance):
+    """Binding curves of test dimers, and the errors of each model by class.
+
+    Parameters
+    ----------
+    curve_rows : sequence of dict
+        Points to draw: ``dimer``, ``class``, ``curve``, ``kind``, ``distance`` in Å
+        and ``energy`` in eV; the curve ``reference`` is what was learnt.
+    error_rows : sequence of dict
+        Errors: ``curve``, ``set`` and ``rmse_percent``.
+    class_rows : sequence of dict
+        The same by ``class``.
+    labels : sequence of str
+        The models, in the order of the legend.
+    provenance : str
+        Where the data come from.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If a model is not in the tables.
+    """
+    for label in labels:
+        for rows in (curve_rows, error_rows):
+            known = sorted({row["curve"] for row in rows})
+            if label not in known:
+                raise ValueError(f"a curve must be one of {known}, got {label!r}")
+    colors = {
+        label: _MODEL_COLORS[i % len(_MODEL_COLORS)] for i, label in enumerate(labels)
+    }
+    dimers = list(dict.fromkeys((row["dimer"], row["class"]) for row in curve_rows))
+    # Members of a class stand above each other.
+    dimers.sort(key=lambda pair: [c for _, c in dimers].index(pair[1]))
+    n_columns = max(1, -(-len(dimers) // 2))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 7.4), layout="constrained")
+        top, bottom = figure.subfigures(2, 1, height_ratios=(2.1, 1.0))
+        axes = top.subplots(2, n_columns, squeeze=False)
+        for i, ax in enumerate(axes.T.ravel()):
+            if i < len(dimers):
+                _draw_dimer(ax, *dimers[i], curve_rows, colors)
+            else:
+                ax.set_axis_off()
+        for ax in axes[-1]:
+            ax.set_xlabel("distance of the centroids / Å")
+        for ax in axes[:, 0]:
+            ax.set_ylabel("interaction energy / eV")
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        top.legend(handles, names, loc="outside lower center", ncols=4)
+        panels = bottom.subplots(1, len(_SETS), sharey=True)
+        for ax, (name, title) in zip(panels, _SETS.items(), strict=True):
+            _draw_errors(ax, name, error_rows, class_rows, colors)
+            ax.set_title(title)
+        panels[0].set_ylabel("test RMSE / % of std")
+        title = "Binding curves of charged dimers, none of them trained on"
+        figure.suptitle(f"{title}\n{provenance}", fontsize=9)
+    return figure
+
+
+def _draw_dimer(ax, dimer, of_class, rows, colors):
+    """Reference points and the curve of each model, dashed where it extrapolates."""
+    rows = [row for row in rows if row["dimer"] == dimer]
+    kinds = {}
+    for row in rows:
+        if row["curve"] == "reference":
+            kinds.setdefault(row["kind"], []).append(float(row["distance"]))
+    trained = kinds.get("training", [])
+    if trained:
+        ax.axvspan(
+            min(trained), max(trained), color="0.9", zorder=0, label="trained on"
+        )
+    points = _curve(rows, "reference")
+    ax.plot(*points, "o", color="black", mfc="none", zorder=3, label="reference")
+    for label, color in colors.items():
+        distance, energy = _curve(rows, label)
+        last = sum(d <= max(trained, default=0.0) for d in distance)
+        ax.plot(distance[:last], energy[:last], color=color, label=label)
+        # The dashes begin at the last trained point.
+        begin = max(last - 1, 0)
+        ax.plot(distance[begin:], energy[begin:], "--", color=color)
+    ax.set_title(f"{dimer}\n{of_class}", fontsize=7)
+
+
+def _curve(rows, label):
+    """Distances and energies of one curve, in order."""
+    points = sorted(
+        (float(row["distance"]), float(row["energy"]))
+        for row in rows
+        if row["curve"] == label
+    )
+    return [d for d, _ in points], [e for _, e in points]
+
+
+def _draw_errors(ax, name, error_rows, class_rows, colors):
+    """Error of each model on all dimers of a set and on those of each class."""
+    classes = list(dict.fromkeys(row["class"] for row in class_rows))
+    groups = [("all", error_rows)]
+    groups += [(c, [row for row in class_rows if row["class"] == c]) for c in classes]
+    for i, (label, color) in enumerate(colors.items()):
+        x = [g + 0.8 * ((i + 0.5) / len(colors) - 0.5) for g in range(len(groups))]
+        y = []
+        for _, rows in groups:
+            found = [r for r in rows if r["curve"] == label and r["set"] == name]
+            # No dimers of this class, or all of one energy: no bar.
+            cell = found[0]["rmse_percent"] if found else ""
+            y.append(float(cell) if cell else float("nan"))
+        marker = _MARKERS[i % len(_MARKERS)]
+        ax.plot(x, y, marker, color=color, label=label)
+    ax.set_yscale("log")
+    names = [group.replace(" ", "\n") for group, _ in groups]
+    ax.set_xticks(range(len(groups)), names)
+    ax.grid(visible=False, axis="x")

@@ -1079,7 +1079,7 @@ class SparseGaussianProcess:
         sparse = self.sparse.to_arrays()
         arrays = {f"sparse_{name}": array for name, array in sparse.items()}
         arrays["transform"] = self._transform
-        _save_model(self, path, arrays, {"mean": self.solution.modes.mean})
+        _save_model(self, path, {}, arrays)
 
     def _check_fitted(self):
         if self.solution is None:
