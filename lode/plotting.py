@@ -230,28 +230,34 @@ def figure_2(curve_rows, error_rows, class_rows, labels, *, provenance):
     }
     dimers = list(dict.fromkeys((row["dimer"], row["class"]) for row in curve_rows))
     # Members of a class stand above each other.
-    dimers.sort(key=lambda pair: [c for _, c in dimers].index(pair[1]))
-    n_columns = max(1, -(-len(dimers) // 2))
+    classes = list(dict.fromkeys(of_class for _, of_class in dimers))
+    dimers.sort(key=lambda pair: classes.index(pair[1]))
+    # One, two or three columns of two.
+    n_columns = min(3, -(-len(dimers) // 2))
+    dimers = dimers[: 2 * n_columns]
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 7.4), layout="constrained")
-        top, bottom = figure.subfigures(2, 1, height_ratios=(2.1, 1.0))
-        axes = top.subplots(2, n_columns, squeeze=False)
-        for i, ax in enumerate(axes.T.ravel()):
-            if i < len(dimers):
-                _draw_dimer(ax, *dimers[i], curve_rows, colors)
-            else:
-                ax.set_axis_off()
-        for ax in axes[-1]:
-            ax.set_xlabel("distance of the centroids / Å")
-        for ax in axes[:, 0]:
-            ax.set_ylabel("interaction energy / eV")
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        top.legend(handles, names, loc="outside lower center", ncols=4)
-        panels = bottom.subplots(1, len(_SETS), sharey=True)
-        for ax, (name, title) in zip(panels, _SETS.items(), strict=True):
+        grid = figure.add_gridspec(3, 6, height_ratios=(1.0, 1.0, 1.1))
+        width = 6 // n_columns
+        for i in range(2 * n_columns):
+            column, row = divmod(i, 2)
+            if i == len(dimers):
+                break
+            place = grid[row, column * width : (column + 1) * width]
+            ax = figure.add_subplot(place)
+            _draw_dimer(ax, *dimers[i], curve_rows, colors)
+            if row == 1 or i == len(dimers) - 1:
+                ax.set_xlabel("distance of the centroids / Å")
+            if column == 0:
+                ax.set_ylabel("interaction energy / eV")
+        handles, names = figure.axes[0].get_legend_handles_labels()
+        for i, (name, title) in enumerate(_SETS.items()):
+            ax = figure.add_subplot(grid[2, 3 * i : 3 * i + 3])
             _draw_errors(ax, name, error_rows, class_rows, colors)
             ax.set_title(title)
-        panels[0].set_ylabel("test RMSE / % of std")
+            if i == 0:
+                ax.set_ylabel("test RMSE / % of std")
+        figure.legend(handles, names, loc="outside lower center", ncols=4)
         title = "Binding curves of charged dimers, none of them trained on"
         figure.suptitle(f"{title}\n{provenance}", fontsize=9)
     return figure
