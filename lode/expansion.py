@@ -19,7 +19,7 @@ import vesin
 
 from lode.core import expansion as core
 from lode.fields import GaussianDensity, PowerLawPotential
-from lode.parallel import thread_count, thread_map
+from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.radial import (
     RadialBasis,
     bessel_transform,
@@ -344,7 +344,8 @@ class SphericalExpansion:
             self._add_centre(table.centre, species_i, out_jamn)
         smooth = field.smeared(split)
         modes = mode_table(smooth, basis, l_max, self.tolerance, scale)
-        self._add_waves(system, species_i, smooth, modes, out_jamn, n_threads)
+        waves = _WaveSum(system, species_i, out_jamn.shape[1], smooth, modes, l_max)
+        waves.add_to(out_jamn, n_threads)
         # The centre's own field is in both halves; take out what is not wanted.
         weight = self.center_atom_weight - 1.0
         self._add_centre(weight * whole, species_i, out_jamn)
@@ -406,80 +407,6 @@ class SphericalExpansion:
 
         thread_map(rows, range(-(-n // _ROW_BLOCK)), n_threads)
 
-    def _add_waves(self, system, species_i, field, modes, out_jamn, n_threads):
-        reciprocal = 2 * math.pi * np.linalg.inv(system.cell).T
-        # |k·a| <= |k| |a| bounds the index of a wave vector.
-        edge = np.linalg.norm(system.cell, axis=1) * modes.limit / (2 * math.pi)
-        top = np.ceil(edge).astype(np.int64)
-        columns = core.half_space(reciprocal, modes.limit, top[0], top[1])
-        if len(columns) == 0:
-            return
-        k_kx = core.wave_vectors(reciprocal, columns)
-        weight_k = (
-            8 * math.pi / system.volume * field.fourier(np.linalg.norm(k_kx, axis=1))
-        )
-        l = np.arange(self.max_angular + 1)
-        count = modes.n_modes * (2 * l + 1)
-        n_even, n_odd = int(count[::2].sum()), int(count[1::2].sum())
-        n, n_species = out_jamn.shape[:2]
-        even_ajc = np.zeros((n_species, n, n_even))
-        odd_ajc = np.zeros((n_species, n, n_odd))
-        position_jx = system.positions
-        starts = np.arange(0, n, _ROW_BLOCK)
-
-        for block, first_k, n_k in _wave_blocks(columns):
-            wave = slice(first_k, first_k + n_k)
-            even_kc = np.empty((n_k, n_even))
-            odd_kc = np.empty((n_k, n_odd))
-            core.wave_columns(
-                k_kx[wave],
-                weight_k[wave],
-                modes.coefficients,
-                modes.step,
-                modes.n_modes,
-                self.max_angular,
-                even_kc,
-                odd_kc,
-            )
-
-            def phases(start, block=block, n_k=n_k):
-                part = position_jx[start : start + _ROW_BLOCK]
-                real_jk = np.empty((len(part), n_k))
-                imag_jk = np.empty((len(part), n_k))
-                core.plane_waves(part, reciprocal, block, top, real_jk, imag_jk)
-                real_ak = np.zeros((n_species, n_k))
-                imag_ak = np.zeros((n_species, n_k))
-                part_species = species_i[start : start + _ROW_BLOCK]
-                core.structure_factor(real_jk, imag_jk, part_species, real_ak, imag_ak)
-                return real_jk, imag_jk, real_ak, imag_ak
-
-            def product(piece, total, even_kc=even_kc, odd_kc=odd_kc, n_k=n_k):
-                start, (real_jk, imag_jk, _, _) = piece
-                shape = (n_species, len(real_jk), n_k)
-                even_ajk, odd_ajk = np.empty(shape), np.empty(shape)
-                core.field_phases(real_jk, imag_jk, *total, even_ajk, odd_ajk)
-                rows = slice(start, start + len(real_jk))
-                even_ajc[:, rows] += even_ajk @ even_kc
-                odd_ajc[:, rows] += odd_ajk @ odd_kc
-
-            pieces = thread_map(phases, starts, n_threads)
-            total = [sum(piece[part] for piece in pieces) for part in (2, 3)]
-            work = list(zip(starts, pieces, strict=True))
-            thread_map(lambda p, t=total: product(p, t), work, n_threads)
-
-        def expand(start):
-            rows = slice(start, start + _ROW_BLOCK)
-            core.add_modes(
-                even_ajc[:, rows],
-                odd_ajc[:, rows],
-                modes.n_modes,
-                modes.expansion,
-                self.max_angular,
-                out_jamn[rows],
-            )
-
-        thread_map(expand, starts, n_threads)
-
     def splitting(self, n_atoms, n_species, volume):
         """Splitting width in Å that a periodic frame is computed with.
 
@@ -532,11 +459,10 @@ def frame_map(function, n_frames, n_threads=None, progress=False):
     """
     threads = thread_count(n_threads)
     title = "expansion" if progress else None
-    if n_frames >= threads:
-        thread_map(lambda f: function(f, 1), range(n_frames), threads, title, "frame")
-    else:
-        for frame in range(n_frames):
-            function(frame, threads)
+    inner = 1 if n_frames >= threads else threads
+    outer = threads if inner == 1 else 1
+    with single_threaded_blas():
+        thread_map(lambda f: function(f, inner), range(n_frames), outer, title, "frame")
 
 
 @lru_cache(maxsize=256)
@@ -571,16 +497,85 @@ def _all_pairs(position_jx, centre):
     return first, second, position_jx[second] - position_jx[first]
 
 
-def _wave_blocks(columns):
-    """Runs of whole columns of about a block of wave vectors each."""
-    ends = np.cumsum(columns[:, 3])
-    start = first_k = 0
-    while start < len(columns):
-        stop = int(np.searchsorted(ends, first_k + _WAVE_BLOCK)) + 1
-        stop = min(stop, len(columns))
-        n_k = int(ends[stop - 1]) - first_k
-        yield columns[start:stop], first_k, n_k
-        start, first_k = stop, int(ends[stop - 1])
+class _WaveSum:
+    """Long-range half of one frame: matrix products over blocks of wave vectors.
+
+    Rows are centres and species, columns harmonics and radial modes. Centres are cut
+    into blocks too, which run in parallel: nothing of size N × N_k is ever held.
+    """
+
+    def __init__(self, system, species_i, n_species, field, modes, l_max):
+        self.positions, self.species_i = system.positions, species_i
+        self.n_species, self.modes, self.l_max = n_species, modes, l_max
+        self.reciprocal = 2 * math.pi * np.linalg.inv(system.cell).T
+        # |k·a| <= |k| |a| bounds the index of a wave vector.
+        edge = np.linalg.norm(system.cell, axis=1) * modes.limit / (2 * math.pi)
+        self.top = np.ceil(edge).astype(np.int64)
+        self.columns = core.half_space(self.reciprocal, modes.limit, *self.top[:2])
+        self.factor, self.field = 8 * math.pi / system.volume, field
+        count = modes.n_modes * (2 * np.arange(l_max + 1) + 1)
+        self.n_even, self.n_odd = int(count[::2].sum()), int(count[1::2].sum())
+
+    def add_to(self, out_jamn, n_threads):
+        """Add the coefficients (n_atoms, n_species, (l_max + 1)**2, n_max)."""
+        n = len(self.positions)
+        even_ajc = np.zeros((self.n_species, n, self.n_even))
+        odd_ajc = np.zeros((self.n_species, n, self.n_odd))
+        rows = [slice(j, j + _ROW_BLOCK) for j in range(0, n, _ROW_BLOCK)]
+
+        def product(task):
+            part, phases, structure, even_kc, odd_kc = task
+            shape = (self.n_species, *phases[0].shape)
+            even_ajk, odd_ajk = np.empty(shape), np.empty(shape)
+            core.field_phases(*phases, *structure, even_ajk, odd_ajk)
+            even_ajc[:, part] += even_ajk @ even_kc
+            odd_ajc[:, part] += odd_ajk @ odd_kc
+
+        def expand(part):
+            modes = (self.modes.n_modes, self.modes.expansion, self.l_max)
+            core.add_modes(even_ajc[:, part], odd_ajc[:, part], *modes, out_jamn[part])
+
+        for block in self._blocks():
+            table = self._table(block)
+            phases = thread_map(lambda r, b=block: self._phases(r, b), rows, n_threads)
+            structure = [sum(p[1][part] for p in phases) for part in (0, 1)]
+            waves = [p[0] for p in phases]
+            tasks = [
+                (r, w, structure, *table) for r, w in zip(rows, waves, strict=True)
+            ]
+            thread_map(product, tasks, n_threads)
+        thread_map(expand, rows, n_threads)
+
+    def _blocks(self):
+        """Runs of whole columns, of about a block of wave vectors each."""
+        ends = np.cumsum(self.columns[:, 3])
+        start = done = 0
+        while start < len(ends):
+            stop = int(np.searchsorted(ends, done + _WAVE_BLOCK)) + 1
+            stop = min(stop, len(ends))
+            yield self.columns[start:stop]
+            start, done = stop, int(ends[stop - 1])
+
+    def _table(self, block):
+        """Columns of the product for even and for odd l."""
+        k_kx = core.wave_vectors(self.reciprocal, block)
+        weight_k = self.factor * self.field.fourier(np.linalg.norm(k_kx, axis=1))
+        even_kc = np.empty((len(k_kx), self.n_even))
+        odd_kc = np.empty((len(k_kx), self.n_odd))
+        modes = self.modes
+        arguments = (modes.coefficients, modes.step, modes.n_modes, self.l_max)
+        core.wave_columns(k_kx, weight_k, *arguments, even_kc, odd_kc)
+        return even_kc, odd_kc
+
+    def _phases(self, part, block):
+        """Phases of some centres, and their sum over each species."""
+        n_k = int(block[:, 3].sum())
+        positions = self.positions[part]
+        phases = [np.empty((len(positions), n_k)) for _ in range(2)]
+        core.plane_waves(positions, self.reciprocal, block, self.top, *phases)
+        sums = [np.zeros((self.n_species, n_k)) for _ in range(2)]
+        core.structure_factor(*phases, self.species_i[part], *sums)
+        return phases, sums
 
 
 @lru_cache(maxsize=4096)

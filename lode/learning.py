@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lode.parallel import thread_count, thread_map
+from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.regression import (
     REGULARIZATIONS,
     checked_targets,
@@ -162,7 +162,8 @@ def learning_curve(
     # The largest first: no thread is left with a long fit at the end.
     tasks = [(r, s) for s in sorted(set(sizes), reverse=True) for r in range(n_repeats)]
     title = "learning curve" if progress else None
-    results = thread_map(error, tasks, thread_count(n_threads), title, "fit")
+    with single_threaded_blas():
+        results = thread_map(error, tasks, thread_count(n_threads), title, "fit")
     found = dict(zip(tasks, results, strict=True))
     table = np.array([[found[r, s] for s in sizes] for r in range(n_repeats)])
     rmse, percent, chosen = np.moveaxis(table, 2, 0)

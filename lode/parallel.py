@@ -2,7 +2,8 @@
 
 The compiled loops release the interpreter's lock and are serial inside, so every
 piece is computed the same way whatever the number of threads: results are equal
-bit by bit.
+bit by bit. BLAS is limited once, where the work enters, since that takes as long as
+a small piece.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ def _controller():
 
 
 def single_threaded_blas():
-    """Context in which BLAS uses one thread."""
+    """Context in which BLAS uses one thread; wrap it around :func:`thread_map`."""
     return _controller().limit(limits=1, user_api="blas")
 
 
@@ -58,14 +59,8 @@ def thread_map(function, items, n_threads=1, progress=None, unit="it"):
     list
     """
     items = list(items)
-    with single_threaded_blas():
-        if n_threads == 1 or len(items) < 2:
-            results = map(function, items)
-            return list(_with_bar(results, len(items), progress, unit))
-        with ThreadPoolExecutor(n_threads) as pool:
-            results = pool.map(function, items)
-            return list(_with_bar(results, len(items), progress, unit))
-
-
-def _with_bar(results, total, progress, unit):
-    return tqdm(results, total=total, desc=progress, unit=unit, disable=not progress)
+    bar = {"total": len(items), "desc": progress, "unit": unit, "disable": not progress}
+    if n_threads == 1 or len(items) < 2:
+        return list(tqdm(map(function, items), **bar))
+    with ThreadPoolExecutor(n_threads) as pool:
+        return list(tqdm(pool.map(function, items), **bar))

@@ -283,7 +283,7 @@ def bessel_transform(basis, max_angular, k):
     r, w = panels(_resolved(extent, phase))
     weighted_lnr = basis.functions(r, max_angular) * (w * r**2)
     transform = np.empty((max_angular + 1, basis.max_radial, len(k)))
-    chunk = max(1, 4_000_000 // ((max_angular + 1) * len(r)))
+    chunk = max(1, 500_000 // ((max_angular + 1) * len(r)))
     for start in range(0, len(k), chunk):
         part = slice(start, start + chunk)
         x = np.multiply.outer(r, k[part])
@@ -309,7 +309,7 @@ def _fourier_pair_function(longest, basis, max_angular, transforms, singular):
     k, w = panels(edges)
     g = sum(sign * fourier(k) for fourier, _, sign in transforms)
     weighted_lnk = (2 / np.pi * w * k**2 * g) * bessel_transform(basis, max_angular, k)
-    chunk = max(1, 4_000_000 // ((max_angular + 1) * len(k)))
+    chunk = max(1, 500_000 // ((max_angular + 1) * len(k)))
 
     def values(r):
         result = np.empty((max_angular + 1, basis.max_radial, len(r)))

@@ -249,6 +249,42 @@ def test_no_server_is_an_error_at_once(tmp_path):
     assert time.monotonic() - started < 10.0
 
 
+def test_network_that_swallows_everything_is_left_after_the_timeout(
+    published, tmp_path, monkeypatch
+):
+    # A name that is never resolved, as behind a firewall: sockets' own time-outs do
+    # not cover it.
+    gone = threading.Event()
+
+    def unanswered(*_, **__):
+        gone.wait(20.0)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unanswered)
+    started, lines = time.monotonic(), []
+    try:
+        with pytest.raises(
+            AcquisitionError, match=r"no connection to .* within 0\.2 s"
+        ):
+            acquire("dimers", tmp_path, source="published", timeout=0.2)
+        record = acquire("dimers", tmp_path, timeout=0.2, log=lines.append)
+    finally:
+        gone.set()
+    assert time.monotonic() - started < 5.0
+    assert record["source"] == GENERATED
+    assert sum("no connection" in line for line in lines) == 2
+
+
+def test_unknown_host_is_an_error(published, tmp_path, monkeypatch):
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    message = "the host's name cannot be resolved: Name or service not known"
+    with pytest.raises(AcquisitionError, match=message):
+        acquire("dimers", tmp_path, source="bfdb")
+
+
 def test_endless_answer_is_cut_off(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_LARGEST", 1000)
     with pytest.raises(AcquisitionError, match="sends more than 1000 bytes"):

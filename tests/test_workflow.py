@@ -1,6 +1,7 @@
 """The workflow: its plan, its results, what it reruns, and each script's function."""
 
 import copy
+import dataclasses
 import os
 import re
 import shutil
@@ -16,6 +17,9 @@ pytest.importorskip("snakemake")
 import ase.io  # noqa: E402
 import yaml  # noqa: E402
 
+import dimer_curves as dimer_curves_script  # noqa: E402
+import dimer_geometries as dimer_geometries_script  # noqa: E402
+import dimer_source as dimer_source_script  # noqa: E402
 import energies as energies_script  # noqa: E402
 import features as features_script  # noqa: E402
 import fig1 as fig1_script  # noqa: E402
@@ -135,6 +139,56 @@ def test_unknown_configuration_key_is_one_clear_error(project):
     assert "got unknown ['n_framse']" in output
     assert "Traceback" not in output
     assert not (project / "results").exists()
+
+
+@workflow
+@pytest.mark.slow
+def test_target_dimers_ends_with_checked_curves(tmp_path):
+    pytest.importorskip("mopactools")
+    folder = project_copy(tmp_path)
+    snakemake(folder, "dimers", *TEST_RUN, "--cores", "2")
+    results = folder / "results" / "test" / "dimers"
+    assert sorted(path.name for path in results.iterdir()) == [
+        "checks.csv",
+        "curves.extxyz",
+        "drops.csv",
+        "geometries.extxyz",
+        "provenance.json",
+    ]
+    found = {row["check"]: row["value"] for row in table(results / "checks.csv")}
+    assert found["data"].startswith("generated: ")
+    assert found["energies"].startswith("PM6-D3H4, MOPAC ")
+    assert (found["n_dimers"], found["n_frames"]) == ("12", "72")
+    assert table(results / "drops.csv") == []
+    frames = ase.io.read(results / "curves.extxyz", ":")
+    places = [(frame.info["name"], frame.info["distance"]) for frame in frames]
+    assert places == sorted(places)
+    assert [frame.info["kind"] for frame in frames[:6]] == ["training"] * 4 + [
+        "far"
+    ] * 2
+    # A second run on one core gives the same bytes, and nothing reruns by itself.
+    first = {path.name: path.read_bytes() for path in results.iterdir()}
+    assert "Nothing to be done" in snakemake(folder, "dimers", *TEST_RUN)
+    snakemake(folder, "dimers", *TEST_RUN, "--cores", "1", "--forceall")
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == first
+    # What a chunk is made with decides what reruns.
+    path = folder / "lode" / "datasets" / "engines.py"
+    path.write_text(path.read_text() + "\nEDITED = 1\n")
+    output = snakemake(folder, "dimers", *TEST_RUN, "--dry-run")
+    found = set(re.findall(r"^(?:local)?rule (\w+):", output, flags=re.MULTILINE))
+    assert found == {"dimer_geometries", "dimer_curves", "dimers"}
+
+
+@workflow
+def test_forced_source_that_cannot_be_had_fails_clearly(project):
+    extra = project / "forced.yaml"
+    extra.write_text("dimers: {source: published}\npathvars: {results: forced}\n")
+    output = snakemake(
+        project, "dimers", "--cores", "1", *TEST_RUN, "forced.yaml", succeeds=False
+    )
+    message = "source published: trajs_with_energies.xyz is in no mirror, and the netw"
+    assert message in output
+    assert not (project / "forced" / "dimers" / "provenance.json").exists()
 
 
 @workflow
@@ -326,6 +380,15 @@ def test_the_features_rule_follows_every_module_that_a_kernel_may_name():
     assert not {"lode.learning", "lode.plotting", "lode.ewald"} & names
 
 
+def test_the_rules_of_the_dimers_follow_what_they_compute_with():
+    curves = set(code_files("dimer_curves"))
+    wanted = {"acquire", "curves", "dimers", "engines"}
+    assert {f"lode.datasets.{name}" for name in wanted} <= curves
+    assert "lode.datasets.standin" not in curves
+    assert "lode.datasets.curves" not in code_files("dimer_geometries")
+    assert "lode.datasets.engines" not in code_files("dimer_source")
+
+
 @pytest.fixture(scope="module")
 def config():
     return yaml.safe_load((ROOT / "workflows" / "config.yaml").read_text())
@@ -360,6 +423,104 @@ def test_configuration_errors_say_where_and_what(config, place, value, message):
     with pytest.raises(ValueError, match=message) as caught:
         check_configuration(changed)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"sources": "bfdb"}, r"dimers: keys must be .*got unknown \['sources'\]"),
+        ({"source": "internet"}, "dimers.source: 'internet' is not one of"),
+        ({"engine": "GFN2-xTB"}, "dimers.engine: 'GFN2-xTB' is not one of"),
+        ({"mirror": 3}, "dimers.mirror: 3 is not of type"),
+        ({"curve": {"n_points": 13}}, "dimers.curve: '.*' is a required property"),
+    ],
+)
+def test_configuration_errors_of_the_dimers_say_where(config, changed, message):
+    with pytest.raises(ValueError, match=message):
+        check_configuration({**config, "dimers": {**config["dimers"], **changed}})
+
+
+SSI_TEXT = """
+dbse = 'SSI'
+BIND['%s-%s' % (dbse, '001LYS-002ASP-1')] = -100.0
+GEOS['%s-%s-dimer' % (dbse, '001LYS-002ASP-1')] = qcdb.Molecule(\"\"\"
+1 1
+N 0 0 0
+H 0.6 0.6 0.6
+H -0.6 -0.6 0.6
+H -0.6 0.6 -0.6
+H 0.6 -0.6 -0.6
+--
+-1 1
+C 0 0 4.0
+O 1.1 0 4.6
+O -1.1 0 4.6
+H 0 0 2.9
+units angstrom
+\"\"\")
+"""
+
+
+def test_dimers_go_from_a_mirror_to_checked_curves(tmp_path, monkeypatch):
+    pytest.importorskip("mopactools")
+    from lode.datasets import acquire
+
+    (tmp_path / "SSI.py").write_text(SSI_TEXT)
+    file = acquire.SOURCES["dimers"]["bfdb"]
+    pinned = dataclasses.replace(file, git_blob=acquire.git_blob(tmp_path / "SSI.py"))
+    monkeypatch.setitem(acquire.SOURCES, "dimers", {"bfdb": pinned})
+    results = tmp_path / "results"
+    names = ("provenance.json", "dimers.extxyz", "curves.extxyz", "drops.csv", "c.csv")
+    paths = [results / name for name in names]
+    settings = {"n_points": 3, "reach": 8.0, "span": 1.0, "far": [10.0]}
+    dimer_source_script.dimer_source(paths[0], source="bfdb", mirror=tmp_path)
+    dimer_geometries_script.dimer_geometries(
+        *paths[:2], elements=["H", "C", "N", "O"], generated={}, engine="PM6-D3H4"
+    )
+    dimer_curves_script.dimer_curves(
+        *paths, engine="PM6-D3H4", curve=settings, charge_tolerance=0.02
+    )
+    frames = ase.io.read(paths[2], ":")
+    assert [frame.info["kind"] for frame in frames] == ["training"] * 3 + ["far"]
+    keys = {"name", "subset", "kind", "distance", "charge", "charge_a", "charge_b"}
+    assert keys | {"n_atoms_a", "e_int_ev"} <= set(frames[1].info)
+    assert paths[3].read_text() == "name,kind,distance,reason\n"
+    found = {row["check"]: row["value"] for row in table(paths[4])}
+    assert found["data"].startswith("bfdb: side-chain dimers")
+    # Geometry and reference, -4.3 eV, are made up: only the order is right.
+    assert 0.0 < float(found["mae_reference_ev"]) < 3.0
+    assert not (results / "chunks").exists()
+
+
+def test_published_curves_keep_their_own_energies(tmp_path, monkeypatch):
+    from test_dimers import published_frames
+
+    from lode.datasets import acquire
+
+    ase.io.write(tmp_path / "trajs.xyz", published_frames(), format="extxyz")
+    file = acquire.SOURCES["dimers"]["published"]
+    blob = acquire.git_blob(tmp_path / "trajs.xyz")
+    pinned = dataclasses.replace(file, git_blob=blob, aliases=("trajs.xyz",))
+    monkeypatch.setitem(acquire.SOURCES, "dimers", {"published": pinned})
+    results = tmp_path / "results"
+    names = ("provenance.json", "dimers.extxyz", "curves.extxyz", "drops.csv", "c.csv")
+    paths = [results / name for name in names]
+    dimer_source_script.dimer_source(paths[0], source="auto", mirror=tmp_path)
+    dimer_geometries_script.dimer_geometries(
+        *paths[:2], elements=["H", "C", "N", "O"], generated={}, engine="PM6-D3H4"
+    )
+    dimer_curves_script.dimer_curves(
+        *paths, engine="PM6-D3H4", curve={}, charge_tolerance=0.02
+    )
+    frames = ase.io.read(paths[2], ":")
+    assert len(frames) == 26
+    expected = [-14.399645 / frame.info["distance"] for frame in frames]
+    energies = [frame.info["e_int_ev"] for frame in frames]
+    np.testing.assert_allclose(energies, expected, rtol=1e-6)
+    found = {row["check"]: row["value"] for row in table(paths[4])}
+    assert found["energies"] == "published"
+    assert found["n_frames"] == "26"
+    assert found["mae_reference_ev"] == ""
 
 
 GAS = {"n_frames": 12, "n_pairs": 4, "side": [6.0, 8.0], "min_distance": 2.5, "seed": 3}
@@ -543,12 +704,10 @@ def test_summary_writes_table_and_page(tmp_path):
         provenance={"fig1": "60 generated frames"},
     )
     assert path.read_text() == (
-        "figure,claim,paper,ours,met\n"
-        "fig1,A|B,not stated,0.5 %,yes\n"
-        "fig1,B,about 20 %,60 %,no\n"
+        "figure,claim,paper,ours,met\nfig1,A|B,-,0.5 %,yes\nfig1,B,about 20 %,60 %,no\n"
     )
     assert "60 generated frames" in page.read_text()
-    assert "| fig1 | A\\|B | not stated | 0.5 % | yes |" in page.read_text()
+    assert "| fig1 | A\\|B | - | 0.5 % | yes |" in page.read_text()
 
 
 def test_readme_replaces_what_stands_between_the_markers(tmp_path):
@@ -559,7 +718,7 @@ def test_readme_replaces_what_stands_between_the_markers(tmp_path):
         summary_script.COLUMNS,
         [
             ("fig1", "SOAP 9", "about 20 %", "20.2 %", "yes"),
-            ("fig1", "LODE(2)", "not stated", "3 %", "no"),
+            ("fig1", "LODE(2)", "-", "3 %", "no"),
         ],
     )
     benchmarks = [tmp_path / "a.tsv", tmp_path / "b.tsv"]
@@ -574,7 +733,7 @@ def test_readme_replaces_what_stands_between_the_markers(tmp_path):
             "| --- | --- | --- | --- | --- |",
             "| [fig1](figures/fig1.pdf) | `snakemake fig1` | 2 min | about 20 % "
             "| SOAP 9: 20.2 % |",
-            "|  |  |  | not stated | LODE(2): 3 % (not met) |",
+            "|  |  |  | - | LODE(2): 3 % (not met) |",
             readme_script.END,
             "After",
         ]

@@ -12,8 +12,10 @@ import json
 import os
 import shutil
 import socket
+import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -438,6 +440,7 @@ def _fetch(url, part, start, timeout, ends):
     An error of the disk goes through as it is, one of the network becomes a
     :class:`_BrokenConnection`.
     """
+    _check_reachable(url, timeout)
     request = urllib.request.Request(url, headers={"User-Agent": "lode"})
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -484,6 +487,35 @@ def _fetch(url, part, start, timeout, ends):
     if wanted is not None and size < wanted:
         raise _BrokenConnection(f"the connection ended before {wanted} bytes")
     return size
+
+
+def _check_reachable(url, timeout):
+    """Refuse a server that does not take a connection in time.
+
+    The time-out of a socket holds for each address of a host, and not at all for the
+    resolution of its name: without a network that adds up to minutes. Here a thread
+    does both and is left behind when the time is up.
+    """
+    parts = urllib.parse.urlsplit(url)
+    host, scheme = parts.hostname, parts.scheme
+    if scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+        return
+    port = parts.port or (443 if scheme == "https" else 80)
+    failures = []
+
+    def connect():
+        try:
+            socket.create_connection((host, port), timeout).close()
+        except OSError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if thread.is_alive():
+        raise _BrokenConnection(f"no connection to {host} within {timeout:g} s")
+    if failures:
+        raise _BrokenConnection(_reason(failures[0], timeout))
 
 
 def _reason(error, timeout):

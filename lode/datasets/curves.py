@@ -263,6 +263,8 @@ def reference_curves(
         If the engine's program is not installed.
     RuntimeError
         If a worker process ends by itself; finished chunks are kept.
+    OSError
+        If a chunk cannot be written, for example on a full disk; likewise.
     """
     settings = {"distances": distances, "charge_tolerance": charge_tolerance}
     dimers = sorted(dimers, key=lambda atoms: atoms.info["name"])
@@ -325,8 +327,15 @@ def _computed(dimers, engine, settings, path):
                 "drops": [[d.distance, d.reason] for d in curve.drops],
             }
         )
-    with replacement(path) as temporary:
-        temporary.write_text(json.dumps(curves), encoding="utf-8")
+    try:
+        with replacement(path) as temporary:
+            temporary.write_text(json.dumps(curves), encoding="utf-8")
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{path} cannot be written: {error.strerror}; finished chunks are kept, "
+            "start again to go on",
+        ) from None
     return curves
 
 

@@ -160,6 +160,10 @@ class Mopac:
 class PySCF:
     """Density-functional energies by PySCF: minutes for a dimer, for clusters.
 
+    Far apart, the highest level of a bare anion lies above the lowest empty one of a
+    cation with such functionals: charge leaks, or the SCF does not converge. Those
+    frames of opposite charges are left out by the checks of the curves.
+
     Parameters
     ----------
     functional, basis : str

@@ -131,7 +131,7 @@ def _in_contact(a, b, contact, nearest, generator):
     for _ in range(_TRIALS):
         first, second = (
             (m.positions - m.positions.mean(axis=0))
-            @ Rotation.random(rng=generator).as_matrix().T
+            @ Rotation.from_quat(generator.normal(size=4)).as_matrix().T
             for m in (a, b)
         )
         direction = generator.normal(size=3)

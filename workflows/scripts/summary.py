@@ -47,7 +47,7 @@ def summary(
         spread = spreads.get((curves[claim["curve"]]["label"], claim.get("set")))
         if spread is not None and "relative_to" not in claim:
             ours += f" ± {spread:.2g}"
-        paper = claim.get("paper") or "not stated"
+        paper = claim.get("paper") or "-"
         met = "yes" if met else "no"
         rows.append((claim["figure"], claim["claim"], paper, ours, met))
     write_table(path, COLUMNS, rows)

