@@ -1,5 +1,6 @@
 """The figures, one function each; they read tables and compute nothing else."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -20,6 +21,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 # Colours of the models of figure 2, from the simplest on; the reference is black.
 _MODEL_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2")
+# Characters in a line of the title.
+_TITLE_WIDTH = 100
 _SETS = {"test": "Training distances", "far": "Extrapolation"}
 
 # One style for all figures; the font type keeps the text of a PDF searchable.
@@ -230,7 +233,7 @@ def figure_2(curve_rows, error_rows, class_rows, labels, *, provenance):
     }
     dimers = list(dict.fromkeys((row["dimer"], row["class"]) for row in curve_rows))
     # Members of a class stand above each other.
-    classes = list(dict.fromkeys(of_class for _, of_class in dimers))
+    classes = list(dict.fromkeys(row["class"] for row in class_rows))
     dimers.sort(key=lambda pair: classes.index(pair[1]))
     # One, two or three columns of two.
     n_columns = min(3, -(-len(dimers) // 2))
@@ -259,7 +262,8 @@ def figure_2(curve_rows, error_rows, class_rows, labels, *, provenance):
                 ax.set_ylabel("test RMSE / % of std")
         figure.legend(handles, names, loc="outside lower center", ncols=4)
         title = "Binding curves of charged dimers, none of them trained on"
-        figure.suptitle(f"{title}\n{provenance}", fontsize=9)
+        source = "\n".join(textwrap.wrap(provenance, _TITLE_WIDTH))
+        figure.suptitle(f"{title}\n{source}", fontsize=9)
     return figure
 
 
