@@ -15,6 +15,7 @@ configfile: "workflows/config.yaml"
 include: "workflows/rules/common.smk"
 include: "workflows/rules/gas.smk"
 include: "workflows/rules/dimers.smk"
+include: "workflows/rules/dimers_models.smk"
 include: "workflows/rules/figures.smk"
 
 
@@ -24,6 +25,7 @@ localrules:
     dimer_source,
     dimers,
     fig1,
+    fig2,
     summary,
     readme,
 

@@ -16,6 +16,10 @@ Three exact forms of the same number, cheapest first:
   same with p_i q_iᵀ for the product of two linear kernels.
 - any: the environment kernel in blocks, summed over the atoms of each structure.
 
+A :class:`StructureKernel` is a power of such a kernel itself, K(A, B)^ζ, and not
+additive. Every kernel extends to signed sums of structures: see
+:mod:`lode.combinations`.
+
 Indices of arrays: A, B structures, s centre species, i, j environments, p, q
 features.
 """
@@ -30,6 +34,7 @@ from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from lode.archive import load_archive, save_archive
+from lode.combinations import Combination
 from lode.invariants import Features
 from lode.parallel import single_threaded_blas
 from lode.specification import specification
@@ -86,22 +91,85 @@ class Representation:
         Number of environments of each species in each frame.
     neighbor_species : tuple of int
         Atomic numbers of the fields that the features describe.
+    weights : csr_array (n_frames, n_structures), optional
+        Frames that are combinations of the structures; by default each structure is
+        a frame.
     """
 
     parts: dict
     species: tuple
     counts: np.ndarray
     neighbor_species: tuple
+    weights: csr_array | None = None
 
     @property
-    def n_frames(self):
-        """Number of structures."""
+    def n_structures(self):
+        """Number of structures described."""
         return self.counts.shape[1]
 
     @property
+    def n_frames(self):
+        """Number of structures or, with weights, of their combinations."""
+        return self.n_structures if self.weights is None else self.weights.shape[0]
+
+    @property
     def n_atoms(self):
-        """Number of environments of each structure, (n_frames,)."""
+        """Number of environments of each structure, (n_structures,)."""
         return self.counts.sum(axis=0)
+
+    def combined(self, weights):
+        """The same structures with weighted sums of them as frames.
+
+        Parameters
+        ----------
+        weights : array_like or sparse array (n_frames, n_structures)
+            Row t holds the weights w of a frame Σ_t w_t S_t.
+
+        Returns
+        -------
+        Representation
+
+        Raises
+        ------
+        ValueError
+            If the shape does not fit, a weight is not finite or the frames are
+            combinations already.
+        """
+        if self.weights is not None:
+            raise ValueError("frames must be single structures, got combinations")
+        weights = csr_array(weights, dtype=np.float64)
+        if weights.ndim != 2 or weights.shape[1] != self.n_structures:
+            raise ValueError(
+                f"weights must have shape (n, {self.n_structures}), got {weights.shape}"
+            )
+        if not np.isfinite(weights.data).all():
+            raise ValueError("weights must be finite, got NaN or infinity")
+        return replace(self, weights=weights)
+
+    def structures(self, chosen):
+        """Representation of some of the structures, each a frame.
+
+        Parameters
+        ----------
+        chosen : sequence of int
+            Different structures.
+
+        Returns
+        -------
+        Representation
+        """
+        chosen = np.asarray(chosen, dtype=np.int64)
+        counts = self.counts[:, chosen]
+        rows = []
+        for group in range(len(self.species)):
+            edges = self._bounds(group)
+            rows += [np.arange(edges[i], edges[i + 1]) for i in chosen]
+        rows = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+        parts = {
+            key: part[chosen] if part.ndim == 3 else part[rows]
+            for key, part in self.parts.items()
+        }
+        return Representation(parts, self.species, counts, self.neighbor_species)
 
     def save(self, path):
         """Write to one npz file, whole or not at all.
@@ -128,6 +196,13 @@ class Representation:
     def to_arrays(self):
         """The representation as a dictionary of plain arrays."""
         arrays = {f"part_{i}": part for i, part in enumerate(self.parts.values())}
+        if self.weights is not None:
+            w = self.weights
+            arrays |= {
+                "weights": w.data,
+                "weights_column": w.indices.astype(np.int64),
+                "weights_start": w.indptr.astype(np.int64),
+            }
         return {
             "keys": np.array(list(self.parts), dtype=np.str_),
             "species": np.array(self.species, dtype=np.int64),
@@ -147,11 +222,19 @@ class Representation:
         """
         try:
             keys = [str(key) for key in arrays["keys"]]
+            weights = None
+            if "weights" in arrays:
+                start = arrays["weights_start"]
+                weights = csr_array(
+                    (arrays["weights"], arrays["weights_column"], start),
+                    shape=(len(start) - 1, arrays["counts"].shape[1]),
+                )
             return cls(
                 {key: arrays[f"part_{i}"] for i, key in enumerate(keys)},
                 tuple(arrays["species"].tolist()),
                 arrays["counts"],
                 tuple(arrays["neighbor_species"].tolist()),
+                weights,
             )
         except KeyError as error:
             raise ValueError(f"a representation must hold the array {error}") from None
@@ -219,7 +302,10 @@ class Kernel:
         if species is None:
             # Both sets must be described by the same fields.
             found = [
-                s.species for x in (frames_a, frames_b) if _raw(x) for s in systems(x)
+                s.species
+                for x in (frames_a, frames_b)
+                if _raw(x)
+                for s in systems(distinct_structures(x)[0])
             ]
             known = [
                 np.array(_neighbor_species(x))
@@ -256,9 +342,9 @@ class Kernel:
 
         Parameters
         ----------
-        frames : sequence of ase.Atoms, Features or sequence of Features
-            The structures, or their features: one set for each of
-            :attr:`descriptors`. A representation is returned as it came.
+        frames : sequence of ase.Atoms, of Combination or of Features, or Features
+            The structures, weighted sums of them, or their features: one set for each
+            of :attr:`descriptors`. A representation is returned as it came.
         species : sequence of int, optional
             Neighbour species; by default all that occur.
         n_threads : int, optional
@@ -286,6 +372,7 @@ class Kernel:
             return frames
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {dtype}")
+        frames, weights = distinct_structures(frames)
         requests = self._requests()
         descriptors = self.descriptors
         if _raw(frames):
@@ -317,7 +404,9 @@ class Kernel:
             parts.update(_stored(wanted, source, layout, dtype))
         # In the order of the requests, whatever the order of the descriptors.
         parts = {key: parts[key] for key in requests}
-        return Representation(parts, layout.species, layout.counts, tuple(neighbors))
+        return Representation(
+            parts, layout.species, layout.counts, tuple(neighbors), weights
+        )
 
     def gram(self, a, b=None):
         """Kernel matrix between represented structures.
@@ -352,6 +441,11 @@ class Kernel:
                         f"got {a.parts[key].shape[-1]} and {b.parts[key].shape[-1]}"
                     )
         values = self._gram(a, b)
+        if a.weights is not None:
+            values = a.weights @ values
+        right = (a if b is None else b).weights
+        if right is not None:
+            values = values @ right.T
         return values if b is not None else (values + values.T) / 2
 
     def diagonal(self, representation):
@@ -367,7 +461,22 @@ class Kernel:
         ndarray (n_frames,)
         """
         self._check(representation)
-        return self._diagonal(representation)
+        if representation.weights is None:
+            return self._diagonal(representation)
+        values = np.empty(representation.n_frames)
+        starts = representation.weights.indptr
+        for frame, (start, stop) in enumerate(pairwise(starts.tolist())):
+            terms = representation.weights.indices[start:stop]
+            w_t = representation.weights.data[start:stop]
+            values[frame] = (
+                w_t @ self._gram(representation.structures(terms), None) @ w_t
+            )
+        return values
+
+    @property
+    def is_additive(self):
+        """Whether the kernel is a sum over pairs of environments."""
+        return True
 
     @property
     def is_linear(self):
@@ -406,7 +515,9 @@ class Kernel:
             raise ValueError(
                 f"species must be among {sorted(species)}, got unknown {unknown}"
             )
-        return self._linear_features(representation, tuple(species))
+        features = self._linear_features(representation, tuple(species))
+        weights = representation.weights
+        return features if weights is None else weights @ features
 
     def _check(self, representation):
         if not isinstance(representation, Representation):
@@ -467,12 +578,7 @@ class PolynomialKernel(Kernel):
                 "descriptor must have a method compute, got "
                 f"{type(self.descriptor).__name__}"
             )
-        try:
-            valid = int(self.degree) == self.degree and self.degree >= 1
-        except (TypeError, ValueError):
-            valid = False
-        if not valid:
-            raise ValueError(f"degree must be a positive integer, got {self.degree!r}")
+        _check_degree(self.degree)
 
     @property
     def is_linear(self):
@@ -574,6 +680,11 @@ class ScaledKernel(Kernel):
         """Whether the kernel is a scalar product of sums over structures."""
         return self.kernel.is_linear
 
+    @property
+    def is_additive(self):
+        """Whether the kernel is a sum over pairs of environments."""
+        return self.kernel.is_additive
+
     def _requests(self, environments=False):
         return self.kernel._requests(environments)
 
@@ -626,6 +737,11 @@ class SumKernel(Kernel):
         """Whether the kernel is a scalar product of sums over structures."""
         return all(kernel.is_linear for kernel in self.kernels)
 
+    @property
+    def is_additive(self):
+        """Whether the kernel is a sum over pairs of environments."""
+        return all(kernel.is_additive for kernel in self.kernels)
+
     def _requests(self, environments=False):
         requests = {}
         for kernel in self.kernels:
@@ -670,7 +786,7 @@ class ProductKernel(Kernel):
     Raises
     ------
     TypeError
-        If a factor is no kernel.
+        If a factor is no kernel or not additive.
     ValueError
         If there are no factors, or only some are averaged.
     """
@@ -679,6 +795,11 @@ class ProductKernel(Kernel):
 
     def __post_init__(self):
         object.__setattr__(self, "kernels", _check_kernels(self.kernels, "kernels"))
+        if not all(kernel.is_additive for kernel in self.kernels):
+            raise TypeError(
+                "the factors of a product must be additive, got a kernel with a "
+                "StructureKernel in it"
+            )
         if len(self._averages()) > 1:
             raise ValueError(
                 "the factors of a product must have the same setting average, got "
@@ -720,9 +841,109 @@ class ProductKernel(Kernel):
         return weight, factors
 
 
+@dataclass(frozen=True)
+class StructureKernel(Kernel):
+    """Power of a kernel between whole structures, K(A, B)^ζ.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        K. With :class:`PolynomialKernel` of degree 1 and ``average=True``, or a sum of
+        such, the result is a polynomial kernel of the mean features of a structure:
+        pairs of atoms of A, not single atoms, are compared with pairs of B.
+    degree : int
+        ζ.
+
+    Raises
+    ------
+    TypeError
+        If ``kernel`` is no kernel.
+    ValueError
+        If the degree is not a positive integer.
+    """
+
+    kernel: Kernel
+    degree: int = 2
+
+    def __post_init__(self):
+        _check_kernels([self.kernel], "kernel")
+        _check_degree(self.degree)
+
+    @property
+    def is_additive(self):
+        """Whether the kernel is a sum over pairs of environments."""
+        return False
+
+    def _requests(self, environments=False):
+        return self.kernel._requests()
+
+    def _averages(self):
+        return self.kernel._averages()
+
+    def _gram(self, a, b):
+        return _power(self.kernel._gram(a, b), int(self.degree))
+
+    def _diagonal(self, representation):
+        return _power(self.kernel._diagonal(representation), int(self.degree))
+
+    def _monomial(self):
+        return None, []
+
+
+def distinct_structures(frames):
+    """Structures that combinations are made of, each once, and the weights.
+
+    Parameters
+    ----------
+    frames : sequence of Combination or anything else
+        Anything else is returned as it came.
+
+    Returns
+    -------
+    structures : list of ase.Atoms
+    weights : csr_array (n_frames, n_structures) or None
+        ``None`` if the frames are no combinations.
+
+    Raises
+    ------
+    TypeError
+        If only some of the frames are combinations.
+    """
+    if not isinstance(frames, Sequence):
+        return frames, None
+    combined = [isinstance(frame, Combination) for frame in frames]
+    if not any(combined):
+        return frames, None
+    if not all(combined):
+        raise TypeError(
+            "frames must be combinations all or none, got "
+            f"{type(frames[combined.index(False)]).__name__} among them"
+        )
+    structures, place = [], {}
+    entries = []
+    for row, frame in enumerate(frames):
+        for atoms, weight in zip(frame.structures, frame.weights, strict=True):
+            if id(atoms) not in place:
+                place[id(atoms)] = len(structures)
+                structures.append(atoms)
+            entries.append((weight, row, place[id(atoms)]))
+    weight, row, column = zip(*entries, strict=True)
+    shape = (len(frames), len(structures))
+    return structures, csr_array((weight, (row, column)), shape=shape)
+
+
 def center_species(representation):
     """Species that occur as centres or neighbours, ascending."""
     return tuple(sorted({*representation.species, *representation.neighbor_species}))
+
+
+def _check_degree(degree):
+    try:
+        valid = int(degree) == degree and degree >= 1
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError(f"degree must be a positive integer, got {degree!r}")
 
 
 def _check_kernels(kernels, name):
@@ -938,7 +1159,9 @@ def _moments_are_cheaper(factors, a, b):
         n_groups, n_entries = len(per_species), sum(per_species)
     else:
         n_groups, n_entries = 1, n_environments.prod()
-    moments = n_pairs * (n_environments.sum() + n_groups * a.n_frames * b.n_frames)
+    moments = n_pairs * (
+        n_environments.sum() + n_groups * a.n_structures * b.n_structures
+    )
     return moments < n_entries * n_products
 
 
@@ -961,17 +1184,17 @@ def _moment_gram(factors, a, b, memory=None):
     p_a, q_a = (_factor(a, f) for f in factors)
     p_b, q_b = (_factor(other, f) for f in factors)
     symmetric = p_a is q_a
-    n_rows = a.n_frames + (0 if b is None else b.n_frames)
+    n_rows = a.n_structures + (0 if b is None else b.n_structures)
     memory = _MOMENT_BYTES if memory is None else memory
     width = max(1, int(np.sqrt(memory / (8 * n_rows))))
     blocks_p, blocks_q = (_even_blocks(x.shape[1], width) for x in (p_a, q_a))
     delta = any(f.species_delta for f in factors)
-    values = np.zeros((a.n_frames, other.n_frames))
+    values = np.zeros((a.n_structures, other.n_structures))
     # Written again for each block: fresh memory costs as much as the product.
     size = max((b.stop - b.start for b in blocks_p), default=0)
     size *= max((b.stop - b.start for b in blocks_q), default=0)
-    buffer_a = np.empty(a.n_frames * size)
-    buffer_b = None if b is None else np.empty(b.n_frames * size)
+    buffer_a = np.empty(a.n_structures * size)
+    buffer_b = None if b is None else np.empty(b.n_structures * size)
     for groups_a, groups_b in _groups(a, other, delta):
         for i, block_p in enumerate(blocks_p):
             # p_i p_iᵀ is symmetric: blocks below the diagonal count in those above.
@@ -996,7 +1219,7 @@ def _even_blocks(n, width):
 
 def _moments(representation, groups, p_ip, q_iq, buffer):
     """Σ_{i∈A} p_i q_iᵀ of each structure, flattened: (n_frames, n_p n_q)."""
-    n_frames, n_p, n_q = representation.n_frames, p_ip.shape[1], q_iq.shape[1]
+    n_frames, n_p, n_q = representation.n_structures, p_ip.shape[1], q_iq.shape[1]
     m_Apq = buffer[: n_frames * n_p * n_q].reshape(n_frames, n_p, n_q)
     # Products this small lose more than they gain from a second thread.
     with single_threaded_blas():
@@ -1021,7 +1244,7 @@ def _direct_gram(kernel, a, b, block=None):
     """Environment kernel in blocks, summed over the atoms of each structure."""
     block = _BLOCK if block is None else block
     other = a if b is None else b
-    values = np.zeros((a.n_frames, other.n_frames))
+    values = np.zeros((a.n_structures, other.n_structures))
     blocks_b = _environment_blocks(other, block)
     for i, (z_a, rows, segments_a) in enumerate(_environment_blocks(a, block)):
         for j, (z_b, columns, segments_b) in enumerate(blocks_b):
@@ -1067,9 +1290,9 @@ def _environment_diagonal(kernel, representation, average):
 
 
 def _diagonal_sums(kernel, representation):
-    values = np.zeros(representation.n_frames)
+    values = np.zeros(representation.n_structures)
     bounds = [representation._bounds(s) for s in range(len(representation.species))]
-    for frame in range(representation.n_frames):
+    for frame in range(representation.n_structures):
         ranges = []
         for s, edges in enumerate(bounds):
             start, stop = int(edges[frame]), int(edges[frame + 1])

@@ -187,3 +187,99 @@ def _checked_sizes(n_train, n_test, n_repeats, n_frames):
             f"{max(sizes)} + {n_test}"
         )
     return sizes
+
+
+def ordered_split(groups, fraction):
+    """The first groups in the order of their labels, to train from.
+
+    Parameters
+    ----------
+    groups : sequence of n labels
+        Structures with the same label stay together.
+    fraction : float
+        Share of the groups to train from, between 0 and 1.
+
+    Returns
+    -------
+    ndarray (n,) of bool
+        Whether a structure is in the training part.
+
+    Raises
+    ------
+    ValueError
+        If the fraction leaves no group on one side.
+
+    Examples
+    --------
+    >>> print(ordered_split(["b", "a", "c", "a"], 0.67))
+    [ True  True False  True]
+    """
+    _, label = np.unique(np.asarray(groups), return_inverse=True)
+    return label < _group_count(label, fraction)
+
+
+def group_splits(groups, fraction, n_repeats, seed):
+    """Random choices of whole groups to train from.
+
+    Parameters
+    ----------
+    groups, fraction
+        As for :func:`ordered_split`.
+    n_repeats : int
+        Number of choices.
+    seed : int
+        Each repeat draws from its own child of this seed.
+
+    Returns
+    -------
+    list of ndarray (n,) of bool
+        Whether a structure is in the training part.
+
+    Raises
+    ------
+    ValueError
+        As :func:`ordered_split`.
+    """
+    _, label = np.unique(np.asarray(groups), return_inverse=True)
+    n_train = _group_count(label, fraction)
+    masks = []
+    for child in np.random.SeedSequence(seed).spawn(n_repeats):
+        place = np.random.default_rng(child).permutation(label.max() + 1)
+        masks.append(place[label] < n_train)
+    return masks
+
+
+def _group_count(label, fraction):
+    """Number of groups to train from."""
+    n_groups = int(label.max()) + 1 if len(label) else 0
+    n_train = int(fraction * n_groups)
+    if not 0 < n_train < n_groups:
+        raise ValueError(
+            f"fraction must leave groups on both sides of {n_groups}, got {fraction}"
+        )
+    return n_train
+
+
+def relative_error(predicted, targets):
+    """Root mean squared error, and in percent of the targets' standard deviation.
+
+    Parameters
+    ----------
+    predicted, targets : ndarray (n,)
+
+    Returns
+    -------
+    rmse, rmse_percent : float
+        The second is NaN if the targets are all equal.
+
+    Raises
+    ------
+    ValueError
+        If there are no targets.
+    """
+    predicted, targets = np.asarray(predicted), np.asarray(targets)
+    if len(targets) == 0:
+        raise ValueError("targets must be at least one, got none")
+    rmse = float(np.sqrt(np.mean((predicted - targets) ** 2)))
+    spread = float(targets.std())
+    return rmse, 100.0 * rmse / spread if spread > 0 else float("nan")

@@ -1,5 +1,6 @@
 """The figures, one function each; they read tables and compute nothing else."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,6 +18,12 @@ _COLORS = (
     "#CC79A7",
 )
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+# Colours of the models of figure 2, from the simplest on; the reference is black.
+_MODEL_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2")
+# Characters in a line of the title.
+_TITLE_WIDTH = 100
+_SETS = {"test": "Training distances", "far": "Extrapolation"}
 
 # One style for all figures; the font type keeps the text of a PDF searchable.
 _STYLE = {
@@ -188,3 +195,128 @@ def _finish_panel(ax, sizes):
     entries.sort(key=lambda entry: not isinstance(entry[0], ErrorbarContainer))
     handles, labels = zip(*entries, strict=True)
     ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+
+
+def figure_2(curve_rows, error_rows, class_rows, labels, *, provenance):
+    """Binding curves of test dimers, and the errors of each model by class.
+
+    Parameters
+    ----------
+    curve_rows : sequence of dict
+        Points to draw: ``dimer``, ``class``, ``curve``, ``kind``, ``distance`` in Å
+        and ``energy`` in eV; the curve ``reference`` is what was learnt.
+    error_rows : sequence of dict
+        Errors: ``curve``, ``set`` and ``rmse_percent``.
+    class_rows : sequence of dict
+        The same by ``class``.
+    labels : sequence of str
+        The models, in the order of the legend.
+    provenance : str
+        Where the data come from.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If a model is not in the tables.
+    """
+    for label in labels:
+        for rows in (curve_rows, error_rows):
+            known = sorted({row["curve"] for row in rows})
+            if label not in known:
+                raise ValueError(f"a curve must be one of {known}, got {label!r}")
+    colors = {
+        label: _MODEL_COLORS[i % len(_MODEL_COLORS)] for i, label in enumerate(labels)
+    }
+    dimers = list(dict.fromkeys((row["dimer"], row["class"]) for row in curve_rows))
+    # Members of a class stand above each other.
+    classes = list(dict.fromkeys(row["class"] for row in class_rows))
+    dimers.sort(key=lambda pair: classes.index(pair[1]))
+    # One, two or three columns of two.
+    n_columns = min(3, -(-len(dimers) // 2))
+    dimers = dimers[: 2 * n_columns]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 7.4), layout="constrained")
+        grid = figure.add_gridspec(3, 6, height_ratios=(1.0, 1.0, 1.1))
+        width = 6 // n_columns
+        for i in range(2 * n_columns):
+            column, row = divmod(i, 2)
+            if i == len(dimers):
+                break
+            place = grid[row, column * width : (column + 1) * width]
+            ax = figure.add_subplot(place)
+            _draw_dimer(ax, *dimers[i], curve_rows, colors)
+            if row == 1 or i == len(dimers) - 1:
+                ax.set_xlabel("distance of the centroids / Å")
+            if column == 0:
+                ax.set_ylabel("interaction energy / eV")
+        handles, names = figure.axes[0].get_legend_handles_labels()
+        for i, (name, title) in enumerate(_SETS.items()):
+            ax = figure.add_subplot(grid[2, 3 * i : 3 * i + 3])
+            _draw_errors(ax, name, error_rows, class_rows, colors)
+            ax.set_title(title)
+            if i == 0:
+                ax.set_ylabel("test RMSE / % of std")
+        figure.legend(handles, names, loc="outside lower center", ncols=4)
+        title = "Binding curves of charged dimers, none of them trained on"
+        source = "\n".join(textwrap.wrap(provenance, _TITLE_WIDTH))
+        figure.suptitle(f"{title}\n{source}", fontsize=9)
+    return figure
+
+
+def _draw_dimer(ax, dimer, of_class, rows, colors):
+    """Reference points and the curve of each model, dashed where it extrapolates."""
+    rows = [row for row in rows if row["dimer"] == dimer]
+    kinds = {}
+    for row in rows:
+        if row["curve"] == "reference":
+            kinds.setdefault(row["kind"], []).append(float(row["distance"]))
+    trained = kinds.get("training", [])
+    if trained:
+        ax.axvspan(
+            min(trained), max(trained), color="0.9", zorder=0, label="trained on"
+        )
+    points = _curve(rows, "reference")
+    ax.plot(*points, "o", color="black", mfc="none", zorder=3, label="reference")
+    for label, color in colors.items():
+        distance, energy = _curve(rows, label)
+        last = sum(d <= max(trained, default=0.0) for d in distance)
+        ax.plot(distance[:last], energy[:last], color=color, label=label)
+        # The dashes begin at the last trained point.
+        begin = max(last - 1, 0)
+        ax.plot(distance[begin:], energy[begin:], "--", color=color)
+    ax.set_title(f"{dimer}\n{of_class}", fontsize=7)
+
+
+def _curve(rows, label):
+    """Distances and energies of one curve, in order."""
+    points = sorted(
+        (float(row["distance"]), float(row["energy"]))
+        for row in rows
+        if row["curve"] == label
+    )
+    return [d for d, _ in points], [e for _, e in points]
+
+
+def _draw_errors(ax, name, error_rows, class_rows, colors):
+    """Error of each model on all dimers of a set and on those of each class."""
+    classes = list(dict.fromkeys(row["class"] for row in class_rows))
+    groups = [("all", error_rows)]
+    groups += [(c, [row for row in class_rows if row["class"] == c]) for c in classes]
+    for i, (label, color) in enumerate(colors.items()):
+        x = [g + 0.8 * ((i + 0.5) / len(colors) - 0.5) for g in range(len(groups))]
+        y = []
+        for _, rows in groups:
+            found = [r for r in rows if r["curve"] == label and r["set"] == name]
+            # No dimers of this class, or all of one energy: no bar.
+            cell = found[0]["rmse_percent"] if found else ""
+            y.append(float(cell) if cell else float("nan"))
+        marker = _MARKERS[i % len(_MARKERS)]
+        ax.plot(x, y, marker, color=color, label=label)
+    ax.set_yscale("log")
+    names = [group.replace(" ", "\n") for group, _ in groups]
+    ax.set_xticks(range(len(groups)), names)
+    ax.grid(visible=False, axis="x")

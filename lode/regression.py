@@ -9,24 +9,37 @@ the prediction is ȳ + k̃ᵀ U diag(1/(μ+λ)) Uᵀ (y − ȳ): exactly the sol
 system [[K+λ, 1], [1ᵀ, 0]] (α, b) = (y, 0). Reference: C. E. Rasmussen and C. K. I.
 Williams, *Gaussian Processes for Machine Learning* (MIT Press, 2006), §2.2 and §2.7.
 
+Without the intercept nothing is centred: H = 1, b = 0. Interaction energies, which
+vanish when nothing interacts, want it so.
+
 λ is the ``regularization`` times the mean diagonal tr K̃ / n. One decomposition of a
 training set serves all λ.
 
 A linear kernel K = Φ Φᵀ is never formed: the singular values s of the centred features
 are known to ε s_max, while μ = s² is known only to ε s_max² from K̃. Directions with
-s/s_max between 1e-16 and 1e-8 exist for the former alone.
+s/s_max between 1e-16 and 1e-8 exist for the former alone. The sparse model is a linear
+one as well, see :class:`SparseGaussianProcess`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
 import lode
 from lode.archive import load_archive, save_archive
-from lode.kernels import Kernel, Representation, center_species
+from lode.combinations import Combination
+from lode.invariants import Features
+from lode.kernels import (
+    Kernel,
+    Representation,
+    center_species,
+    distinct_structures,
+)
+from lode.parallel import thread_count, thread_map
 from lode.specification import build, specification
-from lode.systems import finite_array
+from lode.systems import finite_array, species_index, systems
 
 # Grid of the regularisation, relative to the mean diagonal of the centred kernel;
 # descending, so that of equal errors the strongest regularisation is taken.
@@ -39,10 +52,14 @@ _EPSILON = np.finfo(np.float64).eps
 _KIND = "GaussianProcess"
 _VERSION = 1
 
+_SELECTIONS = ("cholesky", "fps")
+# Atoms whose features exist at a time in each thread while frames meet sparse points.
+_CHUNK_ATOMS = 4096
+
 
 @dataclass(frozen=True)
 class Solution:
-    """Fitted ridge regression with a free intercept.
+    """Fitted ridge regression, with or without a free intercept.
 
     Made by :func:`fit_kernel` and :func:`fit_features`.
 
@@ -89,7 +106,7 @@ class Solution:
 
                 std² = v [k̃(x,x) − k̃ᵀ (K̃+λ)⁻¹ k̃ + λ/n],
 
-            whose last term is the uncertainty of the intercept.
+            whose last term is the uncertainty of the intercept, if there is one.
 
         Returns
         -------
@@ -108,8 +125,9 @@ class Solution:
         if not return_std:
             return values
         posterior = self.modes.posterior(rows, centred, diagonal, self.ridge)
-        n_train = self.modes.n_train
-        variance = self.variance * (posterior + self.ridge / n_train)
+        if self.modes.intercept:
+            posterior = posterior + self.ridge / self.modes.n_train
+        variance = self.variance * posterior
         return values, np.sqrt(np.maximum(variance, 0.0))
 
 
@@ -120,25 +138,28 @@ class KernelModes:
     Attributes
     ----------
     row_mean : ndarray (n,)
-        Mean of each row of K.
+        Mean of each row of K; zero without an intercept.
     vectors : ndarray (n, r)
         U, without the directions in which K̃ vanishes.
     values : ndarray (r,)
         μ.
     scale : float
         tr K̃ / n.
+    intercept : bool
+        Whether the kernel is centred.
     """
 
     row_mean: np.ndarray
     vectors: np.ndarray
     values: np.ndarray
     scale: float
+    intercept: bool = True
 
     @classmethod
-    def of(cls, kernel):
+    def of(cls, kernel, intercept=True):
         """Decomposition of a kernel matrix (n, n)."""
         n = len(kernel)
-        row_mean = kernel.mean(axis=1)
+        row_mean = kernel.mean(axis=1) if intercept else np.zeros(n)
         centred = kernel - row_mean[:, None] - row_mean + row_mean.mean()
         values, vectors = np.linalg.eigh(centred)
         # K̃ is positive semi-definite and has no direction 1: what is negative, and
@@ -146,9 +167,8 @@ class KernelModes:
         # divide by such a value would amplify noise, so these directions carry nothing.
         noise = max(-2.0 * values[0], n * _EPSILON * np.abs(kernel).max())
         kept = values > noise
-        return cls(
-            row_mean, vectors[:, kept], values[kept], _scale(np.trace(centred), n)
-        )
+        scale = _scale(np.trace(centred), n)
+        return cls(row_mean, vectors[:, kept], values[kept], scale, intercept)
 
     @property
     def n_train(self):
@@ -159,6 +179,8 @@ class KernelModes:
 
     def centred(self, rows):
         """Rows k(x, ·) of the kernel, centred as K̃ is."""
+        if not self.intercept:
+            return rows
         overall = self.row_mean.mean()
         return rows - rows.mean(axis=1)[:, None] - self.row_mean + overall
 
@@ -179,7 +201,8 @@ class KernelModes:
         if diagonal is None:
             raise ValueError("the standard deviation needs the diagonal of the kernel")
         diagonal = finite_array(diagonal, (len(rows),), "diagonal")
-        diagonal = diagonal - 2.0 * rows.mean(axis=1) + self.row_mean.mean()
+        if self.intercept:
+            diagonal = diagonal - 2.0 * rows.mean(axis=1) + self.row_mean.mean()
         components = centred @ self.vectors
         return diagonal - np.sum(components**2 / (self.values + ridge), axis=1)
 
@@ -191,7 +214,7 @@ class FeatureModes:
     Attributes
     ----------
     mean : ndarray (n_features,)
-        Mean of the training features.
+        Mean of the training features; zero without an intercept.
     left : ndarray (n, r)
         U of Φ̃ = U diag(s) Vᵀ; empty in a model that was loaded.
     right : ndarray (n_features, r)
@@ -202,6 +225,8 @@ class FeatureModes:
         tr K̃ / n.
     n_train : int
         Number of training structures.
+    intercept : bool
+        Whether the features are centred.
     """
 
     mean: np.ndarray
@@ -210,12 +235,13 @@ class FeatureModes:
     values: np.ndarray
     scale: float
     n_train: int
+    intercept: bool = True
 
     @classmethod
-    def of(cls, features):
+    def of(cls, features, intercept=True):
         """Decomposition of features (n, n_features)."""
         n, n_features = features.shape
-        mean = features.mean(axis=0)
+        mean = features.mean(axis=0) if intercept else np.zeros(n_features)
         centred = features - mean
         # Reduction to a square triangle first: the singular value decomposition of
         # the long matrix itself costs several times more.
@@ -237,7 +263,24 @@ class FeatureModes:
             s[kept] ** 2,
             _scale(np.sum(s**2), n),
             n,
+            intercept,
         )
+
+    @classmethod
+    def of_normal_equations(cls, features, intercept=True):
+        """Decomposition by the eigenvectors of Φ̃ᵀ Φ̃."""
+        n, n_features = features.shape
+        mean = features.mean(axis=0) if intercept else np.zeros(n_features)
+        centred = features - mean if intercept else features
+        values, vectors = np.linalg.eigh(centred.T @ centred)
+        noise = n_features * _EPSILON * max(float(values[-1]), 0.0)
+        # Rounding of the subtraction of the mean.
+        noise += (_EPSILON * np.linalg.norm(features)) ** 2
+        kept = values > max(noise, -2.0 * values[0])
+        right, values = np.ascontiguousarray(vectors[:, kept]), values[kept]
+        left = centred @ (right / np.sqrt(values))
+        scale = _scale(float(np.einsum("ap,ap->", centred, centred)), n)
+        return cls(mean, left, right, values, scale, n, intercept)
 
     @property
     def n_columns(self):
@@ -291,6 +334,7 @@ def fit_kernel(
     seed=0,
     groups=None,
     regularizations=REGULARIZATIONS,
+    intercept=True,
 ):
     """Ridge regression with a free intercept on a precomputed kernel.
 
@@ -311,6 +355,8 @@ def fit_kernel(
         Structures with the same label stay in the same fold.
     regularizations : sequence of float
         Grid of the cross-validation.
+    intercept : bool
+        Whether a constant is fitted beside the kernel, without penalty.
 
     Returns
     -------
@@ -338,6 +384,7 @@ def fit_kernel(
         seed,
         groups,
         regularizations,
+        intercept,
     )
 
 
@@ -350,6 +397,8 @@ def fit_features(
     seed=0,
     groups=None,
     regularizations=REGULARIZATIONS,
+    intercept=True,
+    normal_equations=False,
 ):
     """Ridge regression with a free intercept on features: K = Φ Φᵀ, never formed.
 
@@ -357,8 +406,12 @@ def fit_features(
     ----------
     features : ndarray (n, n_features)
         Φ.
-    targets, regularization, n_folds, seed, groups, regularizations
+    targets, regularization, n_folds, seed, groups, regularizations, intercept
         As in :func:`fit_kernel`.
+    normal_equations : bool
+        Decompose Φᵀ Φ instead of Φ: ten times faster with many more structures than
+        features, and blind to directions with s/s_max below 1e-8. Those of a sparse
+        model are no smaller than 1e-5.
 
     Returns
     -------
@@ -380,7 +433,7 @@ def fit_features(
     """
     features = finite_array(features, (None, None), "features")
     return _fit(
-        FeatureModes.of,
+        FeatureModes.of_normal_equations if normal_equations else FeatureModes.of,
         lambda rows, columns: features[rows],
         features,
         targets,
@@ -389,6 +442,7 @@ def fit_features(
         seed,
         groups,
         regularizations,
+        intercept,
     )
 
 
@@ -402,6 +456,7 @@ def _fit(
     seed,
     groups,
     regularizations,
+    intercept,
 ):
     n = len(data)
     targets = checked_targets(targets, n)
@@ -414,15 +469,15 @@ def _fit(
             raise ValueError(f"regularizations must be positive, got {grid.tolist()}")
         grid = np.sort(grid)[::-1]
         fold = folds(n, n_folds, seed, groups)
-        errors = _validation_errors(modes_of, part, targets, grid, fold)
+        errors = _validation_errors(modes_of, part, targets, grid, fold, intercept)
         equal = errors <= (1.0 + _EQUAL_ERRORS) * errors.min()
         regularization = float(grid[np.argmax(equal)])
     elif not (np.isfinite(regularization) and regularization > 0):
         raise ValueError(
             f"regularization must be positive and finite, got {regularization}"
         )
-    modes = modes_of(data)
-    mean = float(targets.mean())
+    modes = modes_of(data, intercept)
+    mean = float(targets.mean()) if intercept else 0.0
     deviations = targets - mean
     projection = modes.projection(deviations)
     ridge = float(regularization) * modes.scale
@@ -436,13 +491,13 @@ def _fit(
         modes.weights(projection, ridge),
         float(regularization),
         ridge,
-        (inside + outside / ridge) / (n - 1),
+        (inside + outside / ridge) / (n - 1 if intercept else n),
         grid,
         errors,
     )
 
 
-def _validation_errors(modes_of, part, targets, grid, fold):
+def _validation_errors(modes_of, part, targets, grid, fold, intercept):
     """Root mean squared error of each λ on the structures left out, (n_grid,).
 
     Kernel and targets are centred anew on the structures that remain in each fold.
@@ -452,8 +507,8 @@ def _validation_errors(modes_of, part, targets, grid, fold):
     squares = np.zeros(len(grid))
     for k in range(fold.max() + 1):
         (inside,), (outside,) = np.nonzero(fold != k), np.nonzero(fold == k)
-        modes = modes_of(part(inside, inside))
-        mean = targets[inside].mean()
+        modes = modes_of(part(inside, inside), intercept)
+        mean = targets[inside].mean() if intercept else 0.0
         projection = modes.projection(targets[inside] - mean)
         weights = modes.weights(projection, grid * modes.scale)
         predicted = mean + modes.centred(part(outside, inside)) @ weights
@@ -532,7 +587,7 @@ def folds(n, n_folds=5, seed=0, groups=None):
 
 @dataclass(eq=False)
 class GaussianProcess:
-    """Gaussian process on structures, with a free intercept.
+    """Gaussian process on structures, with a free intercept by default.
 
     Parameters
     ----------
@@ -545,6 +600,9 @@ class GaussianProcess:
         Folds of the cross-validation; no more than there are frames.
     seed : int
         Of the shuffle that makes the folds.
+    intercept : bool
+        Whether a constant is fitted. Differences that vanish when nothing interacts
+        have none.
 
     Attributes
     ----------
@@ -563,16 +621,14 @@ class GaussianProcess:
     regularization: float | None = None
     n_folds: int = 5
     seed: int = 0
+    intercept: bool = True
     solution: Solution | None = field(default=None, init=False, repr=False)
     species: tuple | None = field(default=None, init=False, repr=False)
     _centers: tuple | None = field(default=None, init=False, repr=False)
     _training: Representation | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
-        if not isinstance(self.kernel, Kernel):
-            raise TypeError(
-                f"kernel must be a kernel of lode, got {type(self.kernel).__name__}"
-            )
+        _check_kernel(self.kernel)
 
     def fit(
         self,
@@ -588,7 +644,7 @@ class GaussianProcess:
 
         Parameters
         ----------
-        frames : sequence of ase.Atoms, Features or Representation
+        frames : sequence of ase.Atoms or of Combination, Features or Representation
             Training structures.
         targets : ndarray (n_frames,)
             What to learn.
@@ -612,9 +668,7 @@ class GaussianProcess:
             If the numbers of targets and frames differ, a target is not finite or there
             are too few frames.
         """
-        if isinstance(frames, Sequence) and frames and hasattr(frames[0], "positions"):
-            # Before the descriptors, which may take long.
-            checked_targets(targets, len(frames))
+        _check_early(frames, targets)
         training = self.kernel.represent(
             frames, species=species, n_threads=n_threads, progress=progress
         )
@@ -623,6 +677,7 @@ class GaussianProcess:
             "n_folds": self.n_folds,
             "seed": self.seed,
             "groups": groups,
+            "intercept": self.intercept,
         }
         targets = checked_targets(targets, training.n_frames)
         centers = center_species(training)
@@ -641,7 +696,7 @@ class GaussianProcess:
 
         Parameters
         ----------
-        frames : sequence of ase.Atoms, Features or Representation
+        frames : sequence of ase.Atoms or of Combination, Features or Representation
             New structures.
         return_std : bool
             Also return the standard deviation, see :meth:`Solution.predict`.
@@ -694,41 +749,511 @@ class GaussianProcess:
             If the model is not fitted.
         """
         self._check_fitted()
-        s, m = self.solution, self.solution.modes
-        arrays = {
-            "weights": s.weights,
-            "regularizations": s.regularizations,
-            "errors": s.errors,
-            "values": m.values,
-        }
-        if self.kernel.is_linear:
-            arrays |= {"mean": m.mean, "right": m.right}
-        else:
-            arrays |= {"row_mean": m.row_mean, "vectors": m.vectors}
+        arrays = {}
+        if not self.kernel.is_linear:
             training = self._training.to_arrays()
-            arrays |= {f"training_{name}": a for name, a in training.items()}
-        header = {
-            "version": _VERSION,
-            "lode": lode.__version__,
-            "model": specification(self),
-            "species": self.species,
-            "centers": self._centers,
-            "mean": s.mean,
-            "regularization": s.regularization,
-            "ridge": s.ridge,
-            "variance": s.variance,
-            "scale": m.scale,
-            "n_train": m.n_train,
-        }
-        save_archive(path, _KIND, header, arrays)
+            arrays = {f"training_{name}": array for name, array in training.items()}
+        _save_model(self, path, {"centers": self._centers}, arrays)
 
     def _check_fitted(self):
         if self.solution is None:
             raise RuntimeError("the model must be fitted first: call fit")
 
 
+def _check_kernel(kernel):
+    if not isinstance(kernel, Kernel):
+        raise TypeError(f"kernel must be a kernel of lode, got {type(kernel).__name__}")
+
+
+def _check_early(frames, targets):
+    """Count the targets before the descriptors, which may take long."""
+    first = frames[0] if isinstance(frames, Sequence) and frames else None
+    if hasattr(first, "positions") or isinstance(first, Combination):
+        checked_targets(targets, len(frames))
+
+
+@dataclass(eq=False)
+class SparseGaussianProcess:
+    r"""Gaussian process on a few representative points: subset of regressors.
+
+    With the kernel K_MM of M sparse points and K_nM between frames and points, the
+    covariance is approximated by Φ Φᵀ,
+
+        Φ = K_nM U w^(−1/2),  K_MM = U diag(w) Uᵀ,
+
+    without the directions below ``condition`` times the largest w. The model is ridge
+    regression on Φ, and the inverse of K_MM never meets a right-hand side.
+
+    The points of an additive kernel are environments, chosen for each species of
+    centres on its own; their numbers go with the square root of how often the species
+    occurs. Those of a kernel with a :class:`~lode.StructureKernel` in it are
+    structures. Targets have no part in the choice.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Covariance of two structures, up to a factor.
+    n_sparse : int
+        M; fewer if there are not so many different environments or structures.
+    selection : {"cholesky", "fps"}
+        "cholesky": pivoted Cholesky decomposition of the kernel, which takes the point
+        that the others describe worst; "fps": farthest points in the space of
+        features, by scikit-matter (environments only).
+    n_candidates : int
+        The points are chosen among so many environments or structures, drawn at
+        random.
+    condition : float
+        Smallest eigenvalue of K_MM kept, relative to the largest.
+    regularization, n_folds, seed, intercept
+        As for :class:`GaussianProcess`; the seed also draws the candidates.
+
+    Attributes
+    ----------
+    solution : Solution
+        After :meth:`fit`: coefficients, regularisation and cross-validation errors.
+    species : tuple of int
+        After :meth:`select`: neighbour species of the model.
+    sparse : Representation
+        After :meth:`select`: the sparse points, each a frame.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    References
+    ----------
+    J. Quiñonero-Candela and C. E. Rasmussen, J. Mach. Learn. Res. 6, 1939 (2005).
+    """
+
+    kernel: Kernel
+    n_sparse: int = 2000
+    selection: str = "cholesky"
+    n_candidates: int = 16000
+    condition: float = 1e-10
+    regularization: float | None = None
+    n_folds: int = 5
+    seed: int = 0
+    intercept: bool = True
+    solution: Solution | None = field(default=None, init=False, repr=False)
+    species: tuple | None = field(default=None, init=False, repr=False)
+    sparse: Representation | None = field(default=None, init=False, repr=False)
+    _transform: np.ndarray | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self):
+        _check_kernel(self.kernel)
+        for name in ("n_sparse", "n_candidates"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or int(value) != value or value < 1:
+                raise ValueError(f"{name} must be a positive whole number, got {value}")
+        if self.selection not in _SELECTIONS:
+            raise ValueError(
+                f"selection must be one of {_SELECTIONS}, got {self.selection!r}"
+            )
+        if self.selection == "fps" and not self.kernel.is_additive:
+            raise ValueError(
+                "selection must be 'cholesky' for a kernel with a StructureKernel in "
+                "it, got 'fps'"
+            )
+        if not 0.0 < self.condition < 1.0:
+            raise ValueError(f"condition must be from 0 to 1, got {self.condition}")
+
+    def select(self, frames, *, species=None, n_threads=None, progress=False):
+        """Choose the sparse points among those of the frames.
+
+        Parameters
+        ----------
+        frames : sequence of ase.Atoms or of Combination
+            Structures to choose from; a representation serves as well if the points
+            are structures.
+        species : sequence of int, optional
+            Neighbour species of the model; by default all that occur.
+        n_threads : int, optional
+            Threads of the descriptors.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        SparseGaussianProcess
+            The model itself.
+
+        Raises
+        ------
+        TypeError
+            If environments are to be chosen from a representation, which holds sums.
+        """
+        draw = np.random.default_rng(self.seed)
+        options = {"n_threads": n_threads, "progress": progress}
+        if self.kernel.is_additive:
+            sparse = self._environments(frames, draw, species, options)
+        else:
+            sparse = self._structures(frames, draw, species, options)
+        values, vectors = np.linalg.eigh(self.kernel.gram(sparse))
+        kept = values > self.condition * values[-1]
+        self._transform = vectors[:, kept] / np.sqrt(values[kept])
+        self.sparse, self.species = sparse, sparse.neighbor_species
+        self.solution = None
+        return self
+
+    def _structures(self, frames, draw, species, options):
+        if not isinstance(frames, Representation):
+            structures, _ = distinct_structures(frames)
+            chosen = _drawn(draw, len(structures), self.n_candidates)
+            if species is None:
+                species, _ = species_index(systems(structures))
+            frames = [structures[i] for i in chosen]
+        pool = self.kernel.represent(frames, species=species, **options)
+        if pool.n_structures > self.n_candidates:
+            chosen = _drawn(draw, pool.n_structures, self.n_candidates)
+            pool = pool.structures(chosen)
+        pool = replace(pool, weights=None)
+        return pool.structures(
+            pivoted_cholesky(self.kernel.gram(pool), self.n_sparse, self.condition)
+        )
+
+    def _environments(self, frames, draw, species, options):
+        if isinstance(frames, Representation | Features):
+            raise TypeError(
+                "sparse environments are chosen from structures, got "
+                f"{type(frames).__name__}"
+            )
+        structures, _ = distinct_structures(frames)
+        checked = systems(structures)
+        if species is None:
+            species, _ = species_index(checked)
+        # Whole structures are described, and some of their atoms are candidates.
+        sizes = np.array([len(s) for s in checked])
+        order = draw.permutation(len(checked))
+        n = 1 + int(np.searchsorted(np.cumsum(sizes[order]), 2 * self.n_candidates))
+        drawn = [checked[i] for i in np.sort(order[:n])]
+        centers = np.concatenate([s.species for s in drawn])
+        rows = _drawn(draw, len(centers), self.n_candidates)
+        pool = []
+        for descriptor in self.kernel.descriptors:
+            features = descriptor.compute(drawn, species=species, **options)
+            pool.append(_environments_alone(features, rows))
+        sparse = []
+        for z, n_points in _shares(centers[rows], self.n_sparse).items():
+            of_species = np.flatnonzero(centers[rows] == z)
+            alone = [_environments_alone(f, of_species) for f in pool]
+            if self.selection == "fps":
+                points = _farthest_points(alone, n_points)
+            else:
+                gram = self.kernel.gram(self.kernel.represent(alone))
+                points = pivoted_cholesky(gram, n_points, self.condition)
+            sparse.append(of_species[points])
+        chosen = np.sort(np.concatenate(sparse))
+        return self.kernel.represent([_environments_alone(f, chosen) for f in pool])
+
+    def features(self, frames, *, n_threads=None, progress=False):
+        """Features Φ of frames, from which the model is linear.
+
+        Parameters
+        ----------
+        frames : sequence of ase.Atoms or of Combination, or Representation
+            Structures or weighted sums of them. They are described in chunks, each
+            distinct structure once.
+        n_threads : int, optional
+            Chunks done at a time. The result does not depend on it.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        ndarray (n_frames, n_columns)
+
+        Raises
+        ------
+        RuntimeError
+            If no sparse points are chosen.
+        ValueError
+            If a frame has a species that the model does not know.
+        """
+        if self.sparse is None:
+            raise RuntimeError("sparse points must be chosen first: call select or fit")
+        if isinstance(frames, Representation):
+            return self.kernel.gram(frames, self.sparse) @ self._transform
+        structures, weights = distinct_structures(frames)
+        checked = systems(structures)
+        species_index(checked, self.species)
+
+        def rows(chunk):
+            part = self.kernel.represent(
+                checked[chunk], species=self.species, n_threads=1
+            )
+            return self.kernel.gram(part, self.sparse) @ self._transform
+
+        chunks = _chunks([len(s) for s in checked])
+        title = "sparse kernel" if progress else None
+        found = thread_map(rows, chunks, thread_count(n_threads), title, "chunk")
+        values = np.concatenate(found)
+        return values if weights is None else weights @ values
+
+    def fit(
+        self,
+        frames,
+        targets,
+        *,
+        groups=None,
+        species=None,
+        n_threads=None,
+        progress=False,
+    ):
+        """Choose the sparse points and learn the targets of the frames.
+
+        Parameters
+        ----------
+        frames : sequence of ase.Atoms or of Combination
+            Training structures, or weighted sums of them.
+        targets, groups, species, n_threads, progress
+            As for :meth:`GaussianProcess.fit`.
+
+        Returns
+        -------
+        SparseGaussianProcess
+            The model itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`select` and :meth:`GaussianProcess.fit`.
+        """
+        _check_early(frames, targets)
+        self.select(frames, species=species, n_threads=n_threads, progress=progress)
+        features = self.features(frames, n_threads=n_threads, progress=progress)
+        self.solution = fit_features(
+            features,
+            targets,
+            regularization=self.regularization,
+            n_folds=self.n_folds,
+            seed=self.seed,
+            groups=groups,
+            intercept=self.intercept,
+            normal_equations=True,
+        )
+        return self
+
+    def predict(self, frames, *, return_std=False, n_threads=None, progress=False):
+        """Predicted targets.
+
+        Parameters
+        ----------
+        frames, n_threads, progress
+            As for :meth:`features`.
+        return_std : bool
+            Also return the standard deviation that the sparse points allow; what they
+            do not describe at all is not in it.
+
+        Returns
+        -------
+        values : ndarray (n_frames,)
+        std : ndarray (n_frames,)
+            Only with ``return_std``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not fitted.
+        ValueError
+            If a frame has a species that the model does not know.
+        """
+        self._check_fitted()
+        features = self.features(frames, n_threads=n_threads, progress=progress)
+        return self.solution.predict(features, return_std=return_std)
+
+    def save(self, path):
+        """Write the fitted model to one npz file, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not fitted.
+        """
+        self._check_fitted()
+        sparse = self.sparse.to_arrays()
+        arrays = {f"sparse_{name}": array for name, array in sparse.items()}
+        arrays["transform"] = self._transform
+        _save_model(self, path, {}, arrays)
+
+    def _check_fitted(self):
+        if self.solution is None:
+            raise RuntimeError("the model must be fitted first: call fit")
+
+
+def pivoted_cholesky(kernel, n_points, tolerance=1e-10):
+    """Points that describe a kernel matrix best, one after the other.
+
+    Each is the point with the largest part of its kernel that those before leave
+    unexplained: the pivots of a Cholesky decomposition.
+
+    Parameters
+    ----------
+    kernel : ndarray (n, n)
+        Symmetric and positive semi-definite.
+    n_points : int
+        Largest number of points.
+    tolerance : float
+        Stop where no more than this, relative to the largest diagonal, is left.
+
+    Returns
+    -------
+    ndarray of int
+        In the order of their choice.
+
+    References
+    ----------
+    H. Harbrecht, M. Peters and R. Schneider, Appl. Numer. Math. 62, 428 (2012).
+    """
+    left = kernel.diagonal().copy()
+    smallest = tolerance * left.max()
+    n_points = min(int(n_points), len(left))
+    factor_ki = np.zeros((n_points, len(left)))
+    points = []
+    for k in range(n_points):
+        point = int(np.argmax(left))
+        if not left[point] > smallest:
+            break
+        row = kernel[point] - factor_ki[:k, point] @ factor_ki[:k]
+        factor_ki[k] = row / np.sqrt(left[point])
+        left -= factor_ki[k] ** 2
+        left[point] = 0.0
+        points.append(point)
+    return np.array(points, dtype=np.int64)
+
+
+def _farthest_points(features, n_points):
+    """Farthest points of features that count alike, each of unit mean square."""
+    try:
+        from skmatter.sample_selection import FPS
+    except ImportError:
+        raise ModuleNotFoundError(
+            "selection 'fps' needs scikit-matter: pip install skmatter"
+        ) from None
+    columns = []
+    for f in features:
+        size = np.sqrt(np.mean(np.sum(f.values**2, axis=1)))
+        columns.append(f.values / (size if size > 0 else 1.0))
+    columns = np.unique(np.hstack(columns), axis=0, return_index=True)
+    distinct, first = columns
+    if len(distinct) <= n_points:
+        return np.sort(first)
+    return first[FPS(n_to_select=int(n_points)).fit(distinct).selected_idx_]
+
+
+def _environments_alone(features, rows):
+    """Some environments, each as a structure of its own."""
+    return replace(
+        features,
+        values=features.values[rows],
+        species=features.species[rows],
+        frame_index=np.arange(len(rows)),
+        n_frames=len(rows),
+    )
+
+
+def _shares(centers, n_sparse):
+    """Number of sparse environments of each species, as the root of its frequency."""
+    species, counts = np.unique(centers, return_counts=True)
+    share = np.sqrt(counts) / np.sqrt(counts).sum()
+    wanted = np.maximum(1, np.round(n_sparse * share).astype(np.int64))
+    return dict(zip(species.tolist(), np.minimum(wanted, counts).tolist(), strict=True))
+
+
+def _drawn(draw, n, n_wanted):
+    """Different whole numbers below n, in ascending order."""
+    return np.sort(draw.permutation(n)[: int(n_wanted)])
+
+
+def _chunks(sizes):
+    """Slices of consecutive structures of about a chunk of atoms each."""
+    edges, atoms = [0], 0
+    for i, size in enumerate(sizes):
+        if atoms and atoms + size > _CHUNK_ATOMS:
+            edges.append(i)
+            atoms = 0
+        atoms += size
+    edges.append(len(sizes))
+    return [slice(i, j) for i, j in pairwise(edges)]
+
+
+def _save_model(model, path, header, arrays):
+    """Write a fitted model: what all have, and what is this one's own."""
+    s, m = model.solution, model.solution.modes
+    if isinstance(m, FeatureModes):
+        modes = {"mean": m.mean, "right": m.right}
+    else:
+        modes = {"row_mean": m.row_mean, "vectors": m.vectors}
+    modes |= {
+        "weights": s.weights,
+        "regularizations": s.regularizations,
+        "errors": s.errors,
+        "values": m.values,
+    }
+    common = {
+        "version": _VERSION,
+        "lode": lode.__version__,
+        "model": specification(model),
+        "species": model.species,
+        "mean": s.mean,
+        "regularization": s.regularization,
+        "ridge": s.ridge,
+        "variance": s.variance,
+        "scale": m.scale,
+        "n_train": m.n_train,
+    }
+    save_archive(path, _KIND, common | header, modes | arrays)
+
+
+def _loaded_solution(header, arrays, intercept):
+    """The solution in a file that :func:`_save_model` wrote."""
+    if "right" in arrays:
+        n_train = header["n_train"]
+        modes = FeatureModes(
+            arrays["mean"],
+            np.empty((n_train, 0)),
+            arrays["right"],
+            arrays["values"],
+            header["scale"],
+            n_train,
+            intercept,
+        )
+    else:
+        modes = KernelModes(
+            arrays["row_mean"],
+            arrays["vectors"],
+            arrays["values"],
+            header["scale"],
+            intercept,
+        )
+    return Solution(
+        modes,
+        header["mean"],
+        arrays["weights"],
+        header["regularization"],
+        header["ridge"],
+        header["variance"],
+        arrays["regularizations"],
+        arrays["errors"],
+    )
+
+
+def _with_prefix(arrays, prefix):
+    """Arrays whose names begin so, without it."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
 def load(path):
-    """Model written by :meth:`GaussianProcess.save`.
+    """Model written by its method ``save``.
 
     Parameters
     ----------
@@ -737,7 +1262,7 @@ def load(path):
 
     Returns
     -------
-    GaussianProcess
+    GaussianProcess or SparseGaussianProcess
 
     Raises
     ------
@@ -754,35 +1279,17 @@ def load(path):
         )
     try:
         model = build(header["model"])
-        if model.kernel.is_linear:
-            modes = FeatureModes(
-                arrays["mean"],
-                np.empty((header["n_train"], 0)),
-                arrays["right"],
-                arrays["values"],
-                header["scale"],
-                header["n_train"],
-            )
-        else:
-            modes = KernelModes(
-                arrays["row_mean"], arrays["vectors"], arrays["values"], header["scale"]
-            )
-            prefix = "training_"
-            model._training = Representation.from_arrays(
-                {k.removeprefix(prefix): v for k, v in arrays.items() if prefix in k}
-            )
-        model.solution = Solution(
-            modes,
-            header["mean"],
-            arrays["weights"],
-            header["regularization"],
-            header["ridge"],
-            header["variance"],
-            arrays["regularizations"],
-            arrays["errors"],
-        )
+        model.solution = _loaded_solution(header, arrays, model.intercept)
         model.species = tuple(header["species"])
-        model._centers = tuple(header["centers"])
+        if isinstance(model, SparseGaussianProcess):
+            sparse = _with_prefix(arrays, "sparse_")
+            model.sparse = Representation.from_arrays(sparse)
+            model._transform = arrays["transform"]
+        else:
+            model._centers = tuple(header["centers"])
+            if not model.kernel.is_linear:
+                training = _with_prefix(arrays, "training_")
+                model._training = Representation.from_arrays(training)
     except KeyError as error:
         raise ValueError(
             f"{path} must be a complete {_KIND} file written by lode, it lacks {error}"

@@ -37,6 +37,8 @@ TEST_RUN = ["--configfile", "workflows/config.test.yaml"]
 
 GAS_RULES = {"gas", "energies", "features", "learning_curve"}
 AFTER_CURVES = {"fig1", "summary", "readme", "all"}
+DIMER_MODELS = {"dimer_features", "dimer_model", "fig2"}
+DIMER_RULES = {"dimer_source", "dimer_geometries", "dimer_curves"} | DIMER_MODELS
 
 # The whole workflow runs in a few tests that share one finished copy: together on
 # one worker.
@@ -104,23 +106,30 @@ def test_lint_finds_nothing(project):
 def test_bare_dry_run_plans_every_rule(project):
     output = snakemake(project, "--dry-run")
     found = set(re.findall(r"^(?:local)?rule (\w+):", output, flags=re.MULTILINE))
-    assert found == GAS_RULES | AFTER_CURVES
+    assert found == GAS_RULES | DIMER_RULES | AFTER_CURVES
     assert "figures/fig1.pdf" in output
+    assert "figures/fig2.pdf" in output
 
 
 @workflow
-@pytest.mark.parametrize("target", ["all", "figures", "fig1"])
+@pytest.mark.parametrize("target", ["all", "figures", "fig1", "fig2"])
 def test_tracked_figures_do_not_keep_a_new_clone_from_computing(project, target):
     figures = project / "figures"
     figures.mkdir()
-    for name in ("fig1.csv", "fig1.pdf", "fig1.png", "summary.csv", "summary.md"):
+    names = [f"fig1.{suffix}" for suffix in ("csv", "pdf", "png")]
+    names += [f"fig2.{suffix}" for suffix in ("csv", "pdf", "png")]
+    names += ["fig2_classes.csv", "fig2_curves.csv", "fig2_experiments.csv"]
+    for name in (*names, "summary.csv", "summary.md"):
         (figures / name).touch()
     try:
         output = snakemake(project, target, "--dry-run")
     finally:
         shutil.rmtree(figures)
     found = set(re.findall(r"^(?:local)?rule (\w+):", output, flags=re.MULTILINE))
-    assert found >= GAS_RULES | {"fig1"}
+    if target != "fig2":
+        assert found >= GAS_RULES | {"fig1"}
+    if target != "fig1":
+        assert found >= DIMER_RULES
 
 
 @workflow
@@ -214,6 +223,17 @@ def test_full_run_writes_figure_tables_and_pages(finished):
     assert (results / "figures" / "fig1.pdf").read_bytes().startswith(b"%PDF")
     assert (results / "figures" / "fig1.png").read_bytes().startswith(b"\x89PNG")
     assert "`snakemake fig1`" in (results / "README.md").read_text()
+    rows = table(results / "figures" / "fig2.csv")
+    assert list(rows[0]) == ["curve", "set", "rmse_percent", "rmse_meV", "n_frames"]
+    models = yaml.safe_load((folder / "workflows/config.yaml").read_text())
+    assert [(row["curve"], row["set"]) for row in rows] == [
+        (model["label"], name)
+        for model in models["dimer_models"].values()
+        for name in ("test", "far")
+    ]
+    assert (results / "figures" / "fig2.pdf").read_bytes().startswith(b"%PDF")
+    assert "Data of fig2: generated: " in (results / "figures/summary.md").read_text()
+    assert "`snakemake fig2`" in (results / "README.md").read_text()
     # A test run touches nothing of the full one, and leaves nothing half-written.
     assert {path.parts[0] for path in made} == {"results", ".snakemake"}
     hidden = [path for path in results.rglob(".*") if path.is_file()]
@@ -228,6 +248,7 @@ def test_second_run_on_one_core_gives_identical_files(finished, tmp_path):
     snakemake(tmp_path, *TEST_RUN, "--cores", "1")
     names = [p.relative_to(first) for p in first.rglob("*.csv")]
     names += [Path("gas.extxyz"), Path("figures/fig1.pdf"), Path("figures/fig1.png")]
+    names += [Path("figures/fig2.pdf"), Path("figures/fig2.png")]
     assert len(names) > 10
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
@@ -254,13 +275,17 @@ def edit_docstring(path):
         ("lode/core/expansion.py", append("\n# A remark.\n"), set()),
         ("workflows/scripts/features.py", edit_docstring, set()),
         ("lode/plotting.py", edit_docstring, set()),
-        ("lode/plotting.py", append("\nEDITED = 1\n"), AFTER_CURVES),
+        ("lode/plotting.py", append("\nEDITED = 1\n"), {"fig2"} | AFTER_CURVES),
         ("workflows/scripts/summary.py", append("\nE = 1\n"), {"summary", "readme"}),
-        ("lode/learning.py", append("\nE = 1\n"), {"learning_curve"} | AFTER_CURVES),
+        (
+            "lode/learning.py",
+            append("\nE = 1\n"),
+            {"learning_curve"} | DIMER_MODELS | AFTER_CURVES,
+        ),
         (
             "lode/core/expansion.py",
             append("\nEDITED = 1\n"),
-            {"features", "learning_curve"} | AFTER_CURVES,
+            {"features", "learning_curve"} | DIMER_MODELS | AFTER_CURVES,
         ),
         (
             "lode/core/ewald.py",
@@ -292,8 +317,9 @@ def test_changed_settings_of_a_curve_rerun_that_curve_alone(finished):
     path = finished[0] / "workflows" / "config.yaml"
     kept = path.read_text()
     try:
-        assert kept.count("smearing: 0.5") == 1
-        path.write_text(kept.replace("smearing: 0.5", "smearing: 0.6"))
+        field = "exponent: 1, smearing: 0.5"
+        assert kept.count(field) == 1
+        path.write_text(kept.replace(field, "exponent: 1, smearing: 0.6"))
         output = snakemake(finished[0], *TEST_RUN, "--dry-run")
     finally:
         path.write_text(kept)
@@ -413,6 +439,18 @@ def test_the_configuration_of_the_paper_is_valid(config):
         (["curves", "lode2", "group"], "theirs", "'theirs' is not one of"),
         (["curves", "lode2", "label"], "SOAP 3", r"must differ, got \['SOAP 3'\]"),
         (["curves", "lode2", "counterpart"], "lode3", "curves.lode2: .*got 'lode3'"),
+        (["dimer_model", "n_folds"], 1, "dimer_model.n_folds: 1 is less than"),
+        (["dimer_models", "Big"], {}, r"dimer_models: keys must be .*\['Big'\]"),
+        (
+            ["dimer_models", "soap", "label"],
+            "SOAP+LODE(1)",
+            "dimer_models: labels must differ",
+        ),
+        (
+            ["summary", "claims", -1, "curve"],
+            "lode2",
+            "a curve must be one of .*got 'lode2'",
+        ),
         (["summary", "claims", 0, "curve"], "soap", "claims.0: .*got 'soap'"),
         (["summary", "claims", 0, "n_train"], 7, "claims.0: the size .*got 7"),
     ],

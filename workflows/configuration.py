@@ -70,14 +70,27 @@ def _check_sizes(config):
 def _check_references(config):
     """Labels are unique; claims name curves and sizes that exist."""
     curves, sizes = config["curves"], config["learning_curve"]["n_train"]
-    labels = [curve["label"] for curve in curves.values()]
-    doubled = sorted({label for label in labels if labels.count(label) > 1})
-    if doubled:
-        raise ValueError(f"configuration: curves: labels must differ, got {doubled}")
+    for block in ("curves", "dimer_models"):
+        labels = [curve["label"] for curve in config[block].values()]
+        doubled = sorted({label for label in labels if labels.count(label) > 1})
+        if doubled:
+            raise ValueError(
+                f"configuration: {block}: labels must differ, got {doubled}"
+            )
+    shared = sorted(set(curves) & set(config["dimer_models"]))
+    if shared:
+        raise ValueError(
+            "configuration: dimer_models: names must not be those of curves, got "
+            f"{shared}"
+        )
     named = [(f"curves.{name}", c.get("counterpart")) for name, c in curves.items()]
     for i, claim in enumerate(config["summary"]["claims"]):
         place = f"summary.claims.{i}"
-        named += [(place, claim["curve"]), (place, claim.get("relative_to"))]
+        names = claim["curve"], claim.get("relative_to")
+        if claim["figure"] == "fig2":
+            _check_models(place, names, config["dimer_models"])
+            continue
+        named += [(place, name) for name in names]
         size = claim.get("n_train", claim.get("from"))
         if size not in sizes:
             raise ValueError(
@@ -87,5 +100,14 @@ def _check_references(config):
         if name is not None and name not in curves:
             raise ValueError(
                 f"configuration: {place}: a curve must be one of {list(curves)}, "
+                f"got {name!r}"
+            )
+
+
+def _check_models(place, names, models):
+    for name in names:
+        if name is not None and name not in models:
+            raise ValueError(
+                f"configuration: {place}: a curve must be one of {list(models)}, "
                 f"got {name!r}"
             )

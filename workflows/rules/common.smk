@@ -13,3 +13,4 @@ except ValueError as error:
 
 wildcard_constraints:
     curve="[a-z0-9_.]+",
+    model="[a-z0-9_.]+",

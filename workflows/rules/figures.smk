@@ -30,10 +30,49 @@ rule fig1:
         "../scripts/fig1.py"
 
 
+rule fig2:
+    """Binding curves of the dimers: the tables and their picture."""
+    input:
+        provenance=rules.dimer_source.output.provenance,
+        predictions=collect(
+            rules.dimer_model.output.predictions,
+            model=config["dimer_models"],
+        ),
+        experiments=collect(
+            rules.dimer_model.output.experiments,
+            model=config["dimer_models"],
+        ),
+    output:
+        table="<figures>/fig2.csv",
+        classes="<figures>/fig2_classes.csv",
+        curves="<figures>/fig2_curves.csv",
+        experiments="<figures>/fig2_experiments.csv",
+        pdf="<figures>/fig2.pdf",
+        png="<figures>/fig2.png",
+    log:
+        "<logs>/fig2.log",
+    benchmark:
+        "<benchmarks>/fig2.tsv"
+    conda:
+        "../envs/lode.yaml"
+    threads: 1
+    params:
+        models=config["dimer_models"],
+        digits=config["fig2"]["digits"],
+        engine=config["dimers"]["engine"],
+        version=lode.__version__,
+        code=code_hash("fig2"),
+    script:
+        "../scripts/fig2.py"
+
+
 rule summary:
     """Each claim of the configuration: what the paper says, what we find."""
     input:
         fig1=rules.fig1.output.table,
+        fig2=rules.fig2.output.table,
+        fig2_experiments=rules.fig2.output.experiments,
+        provenance=rules.dimer_source.output.provenance,
     output:
         table="<figures>/summary.csv",
         page="<figures>/summary.md",
@@ -46,8 +85,9 @@ rule summary:
     threads: 1
     params:
         claims=config["summary"]["claims"],
-        curves=config["curves"],
+        curves=config["curves"] | config["dimer_models"],
         gas=config["gas"],
+        engine=config["dimers"]["engine"],
         version=lode.__version__,
         code=code_hash("summary"),
     script:
@@ -67,6 +107,17 @@ rule readme:
                 curve=config["curves"],
             ),
             "<benchmarks>/fig1.tsv",
+        ],
+        fig2=[
+            "<benchmarks>/dimers/source.tsv",
+            "<benchmarks>/dimers/geometries.tsv",
+            "<benchmarks>/dimers/curves.tsv",
+            collect(
+                "<benchmarks>/dimers/{rule}/{model}.tsv",
+                rule=["features", "model"],
+                model=config["dimer_models"],
+            ),
+            "<benchmarks>/fig2.tsv",
         ],
     output:
         page=update("<readme>"),
@@ -90,4 +141,6 @@ rule figures:
     input:
         rules.fig1.output,
         rules.fig1.benchmark,
+        rules.fig2.output,
+        rules.fig2.benchmark,
         rules.summary.output,

@@ -134,4 +134,8 @@ def duration(time):
 
 if "snakemake" in globals():
     job = started_job(globals())
-    readme(job.output.page, job.input.summary, {"fig1": job.input.fig1})
+    readme(
+        job.output.page,
+        job.input.summary,
+        {"fig1": job.input.fig1, "fig2": job.input.fig2},
+    )

@@ -1,19 +1,28 @@
 """Claims about the figures: what the paper says, what we find, whether it holds."""
 
+from statistics import fmean, stdev
+
 from fig1 import gas_provenance
+from fig2 import dimers_provenance
 from job import started_job
 from lode.files import replacement, table, write_table
 
 COLUMNS = ["figure", "claim", "paper", "ours", "met"]
 
 
-def summary(tables, path, page_path, *, claims, curves, provenance):
+RANDOM_SPLITS = "random splits"
+
+
+def summary(
+    tables, path, page_path, *, claims, curves, provenance, experiments_path=None
+):
     """Write the verdict on each claim, as a table and as a page.
 
     Parameters
     ----------
     tables : dict of str to path_like
-        For each figure its table ``curve,n_train,rmse_percent,...``.
+        For each figure its table, ``curve,n_train,rmse_percent,...`` or
+        ``curve,set,rmse_percent,...``.
     path : path_like
         Table to write: ``figure,claim,paper,ours,met``.
     page_path : path_like
@@ -24,11 +33,20 @@ def summary(tables, path, page_path, *, claims, curves, provenance):
         For each curve its ``label``.
     provenance : dict of str to str
         For each figure one line on its data.
+    experiments_path : path_like, optional
+        Table of figure 2 ``curve,experiment,left_out,...,set,rmse_percent,...``.
     """
     values = {figure: curve_values(table(path)) for figure, path in tables.items()}
+    spreads = {}
+    if experiments_path is not None:
+        means, spreads = split_values(table(experiments_path))
+        values["fig2"] |= means
     rows = []
     for claim in claims:
         ours, met = verdict(claim, values[claim["figure"]], curves)
+        spread = spreads.get((curves[claim["curve"]]["label"], claim.get("set")))
+        if spread is not None and "relative_to" not in claim:
+            ours += f" ± {spread:.2g}"
         paper = claim.get("paper") or "-"
         met = "yes" if met else "no"
         rows.append((claim["figure"], claim["claim"], paper, ours, met))
@@ -43,7 +61,7 @@ def summary(tables, path, page_path, *, claims, curves, provenance):
 
 
 def curve_values(rows):
-    """Error in percent by curve name and training size.
+    """Error in percent by curve name and training size, or set.
 
     Parameters
     ----------
@@ -52,9 +70,40 @@ def curve_values(rows):
 
     Returns
     -------
-    dict of (str, int) to float
+    dict of (str, int or str) to float
+        Without the sets that have no error in percent.
     """
-    return {(r["curve"], int(r["n_train"])): float(r["rmse_percent"]) for r in rows}
+    return {
+        (r["curve"], int(r["n_train"]) if "n_train" in r else r["set"]): float(
+            r["rmse_percent"]
+        )
+        for r in rows
+        if r["rmse_percent"]
+    }
+
+
+def split_values(rows):
+    """Mean and spread over the random splits of the error at training distances.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Table of the experiments.
+
+    Returns
+    -------
+    means, spreads : dict of (str, str) to float
+        By curve name and ``random splits``.
+    """
+    errors = {}
+    for r in rows:
+        chosen = r["experiment"] == "random split" and r["set"] == "test"
+        if chosen and r["rmse_percent"]:
+            key = (r["curve"], RANDOM_SPLITS)
+            errors.setdefault(key, []).append(float(r["rmse_percent"]))
+    means = {key: fmean(found) for key, found in errors.items()}
+    spreads = {key: stdev(found) for key, found in errors.items() if len(found) > 1}
+    return means, spreads
 
 
 def verdict(claim, values, curves):
@@ -63,10 +112,10 @@ def verdict(claim, values, curves):
     Parameters
     ----------
     claim : dict
-        ``curve``; ``n_train`` for one size of the training set or ``from`` for all
-        sizes from there on; ``above`` and ``below``, strict bounds of the error in
-        percent, or of its ratio to that of the curve ``relative_to``.
-    values : dict of (str, int) to float
+        ``curve``; ``n_train`` for one size of the training set, ``from`` for all
+        sizes from there on, or ``set``; ``above`` and ``below``, strict bounds of the
+        error in percent, or of its ratio to that of the curve ``relative_to``.
+    values : dict of (str, int or str) to float
         As from :func:`curve_values`.
     curves : dict of str to dict
         For each curve its ``label``.
@@ -81,16 +130,18 @@ def verdict(claim, values, curves):
     Raises
     ------
     ValueError
-        If the table has no such curve or size.
+        If the table has no such curve, size or set.
     """
     label = curves[claim["curve"]]["label"]
     if "from" in claim:
         sizes = [n for name, n in values if name == label and n >= claim["from"]]
     else:
-        sizes = [claim["n_train"]]
+        sizes = [claim["n_train"] if "n_train" in claim else claim["set"]]
     if not sizes or (label, sizes[0]) not in values:
         wanted = claim.get("n_train", claim.get("from"))
-        raise ValueError(f"no value of {label!r} at {wanted} training structures")
+        place = f"at {wanted} training structures"
+        place = f"on the set {claim['set']!r}" if "set" in claim else place
+        raise ValueError(f"no value of {label!r} {place}")
     found = [values[label, n] for n in sizes]
     unit = " %"
     if "relative_to" in claim:
@@ -124,10 +175,16 @@ if "snakemake" in globals():
     job = started_job(globals())
     params = job.params
     summary(
-        {"fig1": job.input.fig1},
+        {"fig1": job.input.fig1, "fig2": job.input.fig2},
         job.output.table,
         job.output.page,
         claims=params.claims,
         curves=params.curves,
-        provenance={"fig1": gas_provenance(params.gas, params.version)},
+        provenance={
+            "fig1": gas_provenance(params.gas, params.version),
+            "fig2": dimers_provenance(
+                job.input.provenance, params.engine, params.version
+            ),
+        },
+        experiments_path=job.input.fig2_experiments,
     )

@@ -1,0 +1,361 @@
+"""The scripts behind figure 2, from curves to tables, and the figure itself."""
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+
+pytest.importorskip("matplotlib")
+
+import dimer_features as features_script  # noqa: E402
+import dimer_model as model_script  # noqa: E402
+import fig2 as fig2_script  # noqa: E402
+import summary as summary_script  # noqa: E402
+from lode.datasets.acquire import write_provenance  # noqa: E402
+from lode.files import table, write_table  # noqa: E402
+from lode.learning import (  # noqa: E402
+    group_splits,
+    ordered_split,
+    relative_error,
+)
+from lode.plotting import figure_2, save  # noqa: E402
+
+DISTANCES = {"training": (3.0, 4.0, 5.0, 6.0), "far": (10.0, 20.0)}
+SETTINGS = {
+    "train_fraction": 0.6,
+    "n_splits": 2,
+    "n_folds": 3,
+    "seed": 0,
+    "digits": 3,
+}
+
+
+def curves():
+    """Ten dimers of two diatomic molecules, and ideal ions' energies."""
+    frames = []
+    for i in range(10):
+        charge_a, charge_b = [(1, -1), (1, 0), (1, 1)][i % 3]
+        first, second = ("NH", "OH") if i % 2 else ("NC", "OH")
+        for kind, distances in DISTANCES.items():
+            for d in distances:
+                positions = [[0, 0, 0], [1.0 + 0.02 * i, 0, 0], [0, 0, d], [0.9, 0, d]]
+                atoms = Atoms(first + second, positions)
+                atoms.info = {
+                    "name": f"dimer-{i}",
+                    "kind": kind,
+                    "distance": d,
+                    "charge_a": charge_a,
+                    "charge_b": charge_b,
+                    "n_atoms_a": 2,
+                    "e_int_ev": 14.4 * charge_a * charge_b / d + 0.1 / d**2,
+                }
+                frames.append(atoms)
+    return frames
+
+
+def expansion(field):
+    return {
+        "SphericalExpansion": {
+            "field": field,
+            "basis": {"RadialBasis": {"kind": "gto", "max_radial": 2, "cutoff": 3.0}},
+            "max_angular": 1,
+        }
+    }
+
+
+RHO = expansion({"GaussianDensity": {"smearing": 0.5}})
+V = expansion({"PowerLawPotential": {"exponent": 1, "smearing": 1.0}})
+MODELS = {
+    "soap": {
+        "label": "SOAP",
+        "features": {
+            "difference": False,
+            "model": {
+                "SparseGaussianProcess": {
+                    "n_sparse": 20,
+                    "kernel": {
+                        "StructureKernel": {
+                            "kernel": {
+                                "PolynomialKernel": {
+                                    "descriptor": {"PowerSpectrum": {"expansion": RHO}},
+                                    "average": True,
+                                }
+                            }
+                        }
+                    },
+                }
+            },
+        },
+    },
+    "ours": {
+        "label": "ours",
+        "features": {
+            "difference": True,
+            "model": {
+                "SparseGaussianProcess": {
+                    "n_sparse": 20,
+                    "kernel": {
+                        "PolynomialKernel": {
+                            "descriptor": {
+                                "PowerSpectrum": {"expansion": RHO, "other": V}
+                            }
+                        }
+                    },
+                }
+            },
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Features, predictions and experiments of both models."""
+    folder = tmp_path_factory.mktemp("dimers")
+    ase.io.write(folder / "curves.extxyz", curves())
+    for name, model in MODELS.items():
+        features_script.dimer_features(
+            folder / "curves.extxyz",
+            folder / f"{name}.npz",
+            **model["features"],
+            train_fraction=0.6,
+            n_threads=1,
+        )
+        model_script.dimer_model(
+            folder / "curves.extxyz",
+            folder / f"{name}.npz",
+            folder / f"{name}.csv",
+            folder / f"{name}_experiments.csv",
+            intercept=name == "soap",
+            hold_out=name == "ours",
+            **SETTINGS,
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def figures(folder):
+    paths = [folder / f"fig2{part}.csv" for part in ("", "_classes", "_curves")]
+    fig2_script.fig2_tables(
+        {name: folder / f"{name}.csv" for name in MODELS},
+        paths,
+        models=MODELS,
+        digits=3,
+    )
+    return paths
+
+
+def test_features_are_those_of_the_model(folder):
+    values = features_script.saved_features(folder / "ours.npz")
+    assert len(values) == len(curves())
+    # Interactions vanish with the distance, features of a whole dimer do not.
+    far = [i for i, atoms in enumerate(curves()) if atoms.info["distance"] == 20.0]
+    near = [i for i, atoms in enumerate(curves()) if atoms.info["distance"] == 3.0]
+    assert np.abs(values[far]).max() < 0.3 * np.abs(values[near]).max()
+
+
+def test_predictions_of_every_frame_and_its_part(folder):
+    rows = table(folder / "ours.csv")
+    assert list(rows[0]) == model_script.PREDICTIONS
+    assert len(rows) == 60
+    trained = {row["name"] for row in rows if row["part"] == "train"}
+    assert trained == {f"dimer-{i}" for i in range(6)}
+    assert {row["class"] for row in rows} == set(model_script.CLASSES)
+
+
+def test_experiments_leave_out_molecules_and_like_charges(folder):
+    rows = table(folder / "ours_experiments.csv")
+    found = {(row["experiment"], row["left_out"]) for row in rows}
+    assert found == {
+        ("random split", "1"),
+        ("random split", "2"),
+        ("molecule", "CN +1"),
+        ("molecule", "HN +1"),
+        ("molecule", "HO +1"),
+        ("molecule", "HO -1"),
+        ("class", "like charges"),
+    }
+    assert {row["set"] for row in rows} == {"test", "far"}
+    like = [row for row in rows if row["left_out"] == "like charges"]
+    assert {(row["n_dimers"], row["n_frames"]) for row in like} == {
+        ("3", "12"),
+        ("3", "6"),
+    }
+    plain = table(folder / "soap_experiments.csv")
+    assert {row["experiment"] for row in plain} == {"random split"}
+
+
+def test_what_is_in_no_dimer_or_in_all_is_no_experiment():
+    same = [atoms for atoms in curves() if atoms.info["name"] == "dimer-0"] * 2
+    assert model_script.held_out(same) == []
+
+
+def test_errors_are_those_of_the_test_dimers(folder, figures):
+    rows = [r for r in table(folder / "soap.csv") if r["part"] == "test"]
+    far = [r for r in rows if r["kind"] == "far"]
+    energy, predicted = (
+        np.array([float(r[key]) for r in far]) for key in ("energy", "predicted")
+    )
+    rmse = np.sqrt(np.mean((energy - predicted) ** 2))
+    found = table(figures[0])
+    assert list(found[0]) == ["curve", "set", "rmse_percent", "rmse_meV", "n_frames"]
+    assert [(r["curve"], r["set"]) for r in found] == [
+        ("SOAP", "test"),
+        ("SOAP", "far"),
+        ("ours", "test"),
+        ("ours", "far"),
+    ]
+    # Three digits are printed.
+    assert float(found[1]["rmse_meV"]) == pytest.approx(1e3 * rmse, rel=5e-3)
+    percent = 100 * rmse / energy.std()
+    assert float(found[1]["rmse_percent"]) == pytest.approx(percent, rel=5e-3)
+    assert found[1]["n_frames"] == "8"
+    by_class = table(figures[1])
+    assert len(by_class) == 12
+    assert sum(int(r["n_frames"]) for r in by_class) == 2 * (16 + 8)
+
+
+def test_drawn_dimers_are_test_dimers_of_each_class(folder, figures):
+    rows = table(figures[2])
+    # Dimers 6 to 9 are tested: two with both charged, one of each other class.
+    assert {r["dimer"] for r in rows} == {f"dimer-{i}" for i in (6, 7, 8, 9)}
+    assert {r["curve"] for r in rows} == {"reference", "SOAP", "ours"}
+    assert len(rows) == 4 * 6 * 3
+    many = [{"name": f"{i:02d}", "class": "one charged"} for i in range(20)]
+    assert fig2_script.drawn_dimers(many) == ["05", "15"]
+
+
+def picture(figures, labels=("SOAP", "ours"), provenance="stand-in"):
+    errors, classes, points = (table(path) for path in figures)
+    return figure_2(points, errors, classes, list(labels), provenance=provenance)
+
+
+def test_figure_2_draws_each_dimer_and_both_sets(figures):
+    drawn = picture(figures)
+    assert "stand-in" in drawn.get_suptitle()
+    titles = [ax.get_title() for ax in drawn.axes]
+    assert {title.split("\n")[0] for title in titles if "dimer" in title} == {
+        f"dimer-{i}" for i in (6, 7, 8, 9)
+    }
+    assert titles[-2:] == ["Training distances", "Extrapolation"]
+
+
+def test_figure_2_dashes_what_is_extrapolated(figures):
+    ax = picture(figures).axes[0]
+    reference, first, beyond, *_ = ax.lines
+    assert list(reference.get_xdata()) == [3, 4, 5, 6, 10, 20]
+    assert list(first.get_xdata()) == [3, 4, 5, 6]
+    assert first.get_linestyle() == "-"
+    assert list(beyond.get_xdata()) == [6, 10, 20]
+    assert beyond.get_linestyle() == "--"
+
+
+def test_figure_2_names_a_curve_that_is_missing(figures):
+    with pytest.raises(ValueError, match="a curve must be one of .* got 'LODE'"):
+        picture(figures, ["SOAP", "LODE"])
+
+
+def test_figure_2_is_written_with_its_provenance(folder, figures):
+    paths = [folder / "fig2.pdf", folder / "fig2.png"]
+    fig2_script.fig2_picture(*figures, paths, models=MODELS, provenance="own")
+    assert paths[0].read_bytes().startswith(b"%PDF")
+    assert paths[1].read_bytes().startswith(b"\x89PNG")
+    before = paths[0].read_bytes()
+    save(picture(figures, provenance="own"), paths[0])
+    assert paths[0].read_bytes() == before
+
+
+def test_experiments_of_all_models_are_in_one_table(folder):
+    path = folder / "fig2_experiments.csv"
+    given = {name: folder / f"{name}_experiments.csv" for name in MODELS}
+    fig2_script.fig2_experiments(given, path, models=MODELS)
+    rows = table(path)
+    assert list(rows[0]) == ["curve", *model_script.EXPERIMENTS]
+    assert {row["curve"] for row in rows} == {"SOAP", "ours"}
+    means, spreads = summary_script.split_values(rows)
+    key = ("ours", "random splits")
+    errors = [
+        float(row["rmse_percent"])
+        for row in rows
+        if row["curve"] == "ours"
+        and row["experiment"] == "random split"
+        and row["set"] == "test"
+    ]
+    assert means[key] == pytest.approx(np.mean(errors))
+    assert spreads[key] == pytest.approx(np.std(errors, ddof=1))
+
+
+def test_claims_about_sets_say_what_is_found(folder, figures):
+    path = folder / "fig2_experiments.csv"
+    given = {name: folder / f"{name}_experiments.csv" for name in MODELS}
+    fig2_script.fig2_experiments(given, path, models=MODELS)
+    claims = [
+        {"figure": "fig2", "claim": "a", "curve": "soap", "set": "test", "above": 0.0},
+        {
+            "figure": "fig2",
+            "claim": "b",
+            "curve": "ours",
+            "set": "random splits",
+            "below": 1e-9,
+        },
+    ]
+    summary_script.summary(
+        {"fig2": figures[0]},
+        folder / "summary.csv",
+        folder / "summary.md",
+        claims=claims,
+        curves=MODELS,
+        provenance={"fig2": "ten dimers"},
+        experiments_path=path,
+    )
+    rows = table(folder / "summary.csv")
+    assert [row["met"] for row in rows] == ["yes", "no"]
+    assert "±" in rows[1]["ours"]
+    assert "Data of fig2: ten dimers." in (folder / "summary.md").read_text()
+    values = summary_script.curve_values(table(figures[0]))
+    claim = {"curve": "soap", "set": "random splits"}
+    with pytest.raises(ValueError, match="no value of 'SOAP' on the set 'random spl"):
+        summary_script.verdict(claim, values, MODELS)
+
+
+def test_a_class_without_dimers_has_no_error(tmp_path):
+    assert model_script.error_cells(np.array([]), np.array([]), 3) == ("", "", 0)
+    rmse = model_script.error_cells(np.array([1.0]), np.array([1.5]), 3)
+    assert rmse == ("", "500", 1)
+    columns = ["curve", "set", "rmse_percent"]
+    write_table(tmp_path / "t.csv", columns, [("SOAP", "far", "")])
+    assert summary_script.curve_values(table(tmp_path / "t.csv")) == {}
+
+
+def test_provenance_names_the_engine(tmp_path):
+    record = {"data_set": "dimers", "source": "generated", "title": "own monomers"}
+    write_provenance(tmp_path, record)
+    line = fig2_script.dimers_provenance(
+        tmp_path / "provenance.json", "PM6-D3H4", "1.0"
+    )
+    assert line == "generated: own monomers, PM6-D3H4 energies, lode 1.0"
+
+
+def test_splits_keep_groups_whole():
+    groups = np.repeat([f"{i:02d}" for i in range(10)], 3)
+    train = ordered_split(groups, 0.75)
+    assert set(groups[train]) == {f"{i:02d}" for i in range(7)}
+    masks = group_splits(groups, 0.75, 4, seed=1)
+    assert len({tuple(mask) for mask in masks}) == 4
+    for mask in masks:
+        assert len(set(groups[mask])) == 7
+        assert not set(groups[mask]) & set(groups[~mask])
+    # More repeats leave the first as they are.
+    np.testing.assert_array_equal(group_splits(groups, 0.75, 6, seed=1)[:4], masks)
+    for fraction in (0.0, 0.05, 1.0):
+        with pytest.raises(ValueError, match=f"both sides of 10, got {fraction}"):
+            ordered_split(groups, fraction)
+
+
+def test_relative_error_is_in_percent_of_the_spread():
+    assert relative_error([1.0, 3.0], [0.0, 2.0]) == (1.0, 100.0)
+    rmse, percent = relative_error([1.0], [3.0])
+    assert rmse == 2.0
+    assert np.isnan(percent)
+    with pytest.raises(ValueError, match="at least one, got none"):
+        relative_error([], [])

@@ -1,0 +1,53 @@
+"""Models of the binding curves: features, predictions, other splits."""
+
+
+rule dimer_features:
+    """Sparse points of one model, and its features of every frame."""
+    input:
+        curves="<results>/dimers/curves.extxyz",
+    output:
+        features="<results>/dimers/features/{model}.npz",
+    log:
+        "<logs>/dimers/features/{model}.log",
+    benchmark:
+        "<benchmarks>/dimers/features/{model}.tsv"
+    conda:
+        "../envs/lode.yaml"
+    threads: 8
+    resources:
+        mem_mb=5000,
+        runtime=60,
+    params:
+        settings=lookup(dpath="dimer_models/{model}/features", within=config),
+        train_fraction=config["dimer_model"]["train_fraction"],
+        code=code_hash("dimer_features"),
+    script:
+        "../scripts/dimer_features.py"
+
+
+# One thread for each: the models run beside each other instead.
+rule dimer_model:
+    """Predictions of one model, and its errors where other dimers are left out."""
+    input:
+        curves="<results>/dimers/curves.extxyz",
+        features=rules.dimer_features.output.features,
+    output:
+        predictions="<results>/dimers/predictions/{model}.csv",
+        experiments="<results>/dimers/experiments/{model}.csv",
+    log:
+        "<logs>/dimers/model/{model}.log",
+    benchmark:
+        "<benchmarks>/dimers/model/{model}.tsv"
+    conda:
+        "../envs/lode.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    params:
+        intercept=lookup(dpath="dimer_models/{model}/intercept", within=config),
+        hold_out=lookup(dpath="dimer_models/{model}/hold_out", within=config),
+        settings=config["dimer_model"],
+        code=code_hash("dimer_model"),
+    script:
+        "../scripts/dimer_model.py"

@@ -1,0 +1,202 @@
+"""Predictions of one model of the dimers, and its errors on other splits."""
+
+import ase.io
+import numpy as np
+
+from dimer_features import saved_features
+from job import started_job
+from lode.files import stable, write_table
+from lode.learning import group_splits, ordered_split, relative_error
+from lode.parallel import single_threaded_blas
+from lode.regression import fit_features
+
+CLASSES = ("both charged", "one charged", "like charges")
+PREDICTIONS = [
+    "name",
+    "class",
+    "kind",
+    "distance",
+    "part",
+    "energy",
+    "predicted",
+]
+EXPERIMENTS = [
+    "experiment",
+    "left_out",
+    "n_dimers",
+    "set",
+    "rmse_percent",
+    "rmse_meV",
+    "n_frames",
+]
+
+
+def dimer_model(
+    curves_path,
+    features_path,
+    predictions_path,
+    experiments_path,
+    *,
+    intercept,
+    hold_out,
+    train_fraction,
+    n_splits,
+    n_folds,
+    seed,
+    digits,
+):
+    """Write what a model predicts, and its errors where other dimers are left out.
+
+    Parameters
+    ----------
+    curves_path : path_like
+        Frames with ``name``, ``kind``, ``distance``, the charges and ``e_int_ev``.
+    features_path : path_like
+        The model's features of them.
+    predictions_path : path_like
+        Table to write: every frame with its energy and the prediction in eV of the
+        model that learnt from the first dimers; ``part`` is ``train`` or ``test``.
+    experiments_path : path_like
+        Table to write: errors of models that learnt from other dimers, with the
+        regularisation of the first.
+    intercept : bool
+        Whether the model has a constant.
+    hold_out : bool
+        Whether to leave out each charged molecule, and the pairs of like charges.
+    train_fraction : float
+        Share of the dimers to learn from.
+    n_splits : int
+        Number of random splits.
+    n_folds : int
+        Folds of the cross-validation, by dimer.
+    seed : int
+        Of the folds and the random splits.
+    digits : int
+        Significant digits of the errors.
+    """
+    frames = ase.io.read(curves_path, ":")
+    features = saved_features(features_path)
+    name, kind = (
+        np.array([str(a.info[key]) for a in frames]) for key in ("name", "kind")
+    )
+    energy = np.array([float(a.info["e_int_ev"]) for a in frames])
+
+    def solution(train, regularization=None):
+        rows = train & (kind == "training")
+        found = fit_features(
+            features[rows],
+            energy[rows],
+            regularization=regularization,
+            groups=name[rows],
+            n_folds=n_folds,
+            seed=seed,
+            intercept=intercept,
+            normal_equations=True,
+        )
+        if len(found.errors):
+            error = 100.0 * found.errors.min() / energy[rows].std()
+            print(f"cross-validation {error:.2f} %, λ = {found.regularization:.1e}")
+        return found
+
+    # One thread: the same digits on any number of cores.
+    with single_threaded_blas():
+        train = ordered_split(name, train_fraction)
+        chosen = solution(train)
+        predicted = chosen.predict(features)
+        rows = []
+        for i, atoms in enumerate(frames):
+            part = "train" if train[i] else "test"
+            energies = (f"{energy[i]:.6f}", f"{predicted[i]:.6f}")
+            distance = f"{float(atoms.info['distance']):.6f}"
+            rows.append(
+                (name[i], charge_class(atoms), kind[i], distance, part, *energies)
+            )
+        write_table(predictions_path, PREDICTIONS, rows)
+        experiments = [
+            ("random split", str(i + 1), mask)
+            for i, mask in enumerate(group_splits(name, train_fraction, n_splits, seed))
+        ]
+        if hold_out:
+            experiments += held_out(frames)
+        rows = []
+        for experiment, left_out, train in experiments:
+            print(f"{experiment}: {left_out}")
+            # One decomposition instead of six; this number knows little of a dimer.
+            predicted = solution(train, chosen.regularization).predict(features)
+            n_dimers = len(np.unique(name[~train]))
+            for label, found in (("test", "training"), ("far", "far")):
+                tested = ~train & (kind == found)
+                errors = error_cells(predicted[tested], energy[tested], digits)
+                rows.append((experiment, left_out, n_dimers, label, *errors))
+        write_table(experiments_path, EXPERIMENTS, rows)
+
+
+def held_out(frames):
+    """Experiments that leave out a charged molecule, or the pairs of like charges.
+
+    Parameters
+    ----------
+    frames : sequence of ase.Atoms
+        With ``n_atoms_a``, ``charge_a`` and ``charge_b``.
+
+    Returns
+    -------
+    list of (str, str, ndarray of bool)
+        Kind of experiment, what is left out, and whether a frame is learnt from.
+        What occurs nowhere or everywhere is no experiment.
+    """
+    molecules = [charged_molecules(atoms) for atoms in frames]
+    classes = np.array([charge_class(atoms) for atoms in frames])
+    masks = [
+        ("molecule", label, np.array([label not in found for found in molecules]))
+        for label in sorted(set().union(*molecules))
+    ]
+    masks.append(("class", CLASSES[2], classes != CLASSES[2]))
+    # At least two dimers on each side, whatever they are.
+    return [m for m in masks if 2 < m[2].sum() < len(frames)]
+
+
+def charged_molecules(atoms):
+    """Formulas and charges of the charged molecules of a dimer, as ``C2H3O2 -1``."""
+    n, info = int(atoms.info["n_atoms_a"]), atoms.info
+    parts = ((atoms[:n], info["charge_a"]), (atoms[n:], info["charge_b"]))
+    return {
+        f"{part.get_chemical_formula()} {int(charge):+d}"
+        for part, charge in parts
+        if int(charge)
+    }
+
+
+def charge_class(atoms):
+    """Which of the molecules of a dimer are charged, and whether alike."""
+    product = int(atoms.info["charge_a"]) * int(atoms.info["charge_b"])
+    return CLASSES[0] if product < 0 else CLASSES[2] if product > 0 else CLASSES[1]
+
+
+def error_cells(predicted, energy, digits):
+    """RMSE in percent of the standard deviation, in meV, and number of frames.
+
+    Returns
+    -------
+    rmse_percent, rmse_meV : str
+        Empty if there are no frames, or all have the same energy.
+    n_frames : int
+    """
+    if len(energy) == 0:
+        return "", "", 0
+    rmse, percent = relative_error(predicted, energy)
+    percent = f"{stable(percent, digits):g}" if np.isfinite(percent) else ""
+    return percent, f"{stable(1e3 * rmse, digits):g}", len(energy)
+
+
+if "snakemake" in globals():
+    job = started_job(globals())
+    dimer_model(
+        job.input.curves,
+        job.input.features,
+        job.output.predictions,
+        job.output.experiments,
+        intercept=job.params.intercept,
+        hold_out=job.params.hold_out,
+        **job.params.settings,
+    )

@@ -1,0 +1,183 @@
+"""Figure 2: binding curves of charged dimers."""
+
+import numpy as np
+
+from dimer_model import CLASSES, EXPERIMENTS, error_cells
+from job import started_job
+from lode.datasets.acquire import provenance_line, read_provenance
+from lode.files import replacement, table, write_table
+from lode.plotting import figure_2, save
+
+SETS = {"test": "training", "far": "far"}
+# Test dimers of each class that are drawn.
+PER_CLASS = 2
+
+
+def fig2_tables(predictions_paths, paths, *, models, digits):
+    """Write the errors on the test dimers, by class too, and the dimers to draw.
+
+    Parameters
+    ----------
+    predictions_paths : dict of str to path_like
+        For each model its table of predictions.
+    paths : sequence of three path_like
+        Tables to write: ``curve,set,rmse_percent,rmse_meV,n_frames``; the same by
+        ``class``; and ``dimer,class,curve,kind,distance,energy`` of some test dimers,
+        the reference as the curve ``reference``. RMSE% is relative to the standard
+        deviation of the energies of the same set and class.
+    models : dict of str to dict
+        For each model its ``label``.
+    digits : int
+        Significant digits of the errors.
+    """
+    errors, by_class, curves = [], [], []
+    for model, predictions_path in predictions_paths.items():
+        label = models[model]["label"]
+        rows = [r for r in table(predictions_path) if r["part"] == "test"]
+        for name, kind in SETS.items():
+            found = [r for r in rows if r["kind"] == kind]
+            percent, rmse, n = _errors(found, digits)
+            errors.append((label, name, percent, rmse, n))
+            for of in CLASSES:
+                percent, rmse, n = _errors(
+                    [r for r in found if r["class"] == of], digits
+                )
+                by_class.append((label, of, name, percent, rmse, n))
+        drawn = drawn_dimers(rows)
+        if not curves:
+            curves += [
+                _point(r, "reference", "energy") for r in rows if r["name"] in drawn
+            ]
+        curves += [_point(r, label, "predicted") for r in rows if r["name"] in drawn]
+    columns = ["rmse_percent", "rmse_meV", "n_frames"]
+    write_table(paths[0], ["curve", "set", *columns], errors)
+    write_table(paths[1], ["curve", "class", "set", *columns], by_class)
+    columns = ["dimer", "class", "curve", "kind", "distance", "energy"]
+    write_table(paths[2], columns, curves)
+
+
+def _errors(rows, digits):
+    predicted, energy = (
+        np.array([float(r[key]) for r in rows]) for key in ("predicted", "energy")
+    )
+    return error_cells(predicted, energy, digits)
+
+
+def _point(row, curve, column):
+    head = (row["name"], row["class"], curve, row["kind"])
+    return (*head, f"{float(row['distance']):.4f}", f"{float(row[column]):.4f}")
+
+
+def drawn_dimers(rows, per_class=PER_CLASS):
+    """Names of the test dimers to draw: evenly spaced by name in each class.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        With ``name`` and ``class``.
+    per_class : int
+        How many of each class; fewer if there are not so many.
+
+    Returns
+    -------
+    list of str
+    """
+    drawn = []
+    for of in CLASSES:
+        names = sorted({r["name"] for r in rows if r["class"] == of})
+        n = min(per_class, len(names))
+        drawn += [names[(2 * i + 1) * len(names) // (2 * n)] for i in range(n)]
+    return drawn
+
+
+def fig2_experiments(experiments_paths, path, *, models):
+    """Write the errors where other dimers are left out, all models in one table.
+
+    Parameters
+    ----------
+    experiments_paths : dict of str to path_like
+        For each model its table.
+    path : path_like
+        Table to write: the same with ``curve`` in front.
+    models : dict of str to dict
+        For each model its ``label``.
+    """
+    rows = [
+        (models[model]["label"], *(row[column] for column in EXPERIMENTS))
+        for model, experiments_path in experiments_paths.items()
+        for row in table(experiments_path)
+    ]
+    write_table(path, ["curve", *EXPERIMENTS], rows)
+
+
+def fig2_picture(errors_path, classes_path, curves_path, paths, *, models, provenance):
+    """Draw the tables.
+
+    Parameters
+    ----------
+    errors_path, classes_path, curves_path : path_like
+        What :func:`fig2_tables` wrote.
+    paths : sequence of path_like
+        Files to write; the suffix sets the format.
+    models : dict of str to dict
+        For each model its ``label``.
+    provenance : str
+        Where the data come from; stands in the title.
+    """
+    figure = figure_2(
+        table(curves_path),
+        table(errors_path),
+        table(classes_path),
+        [model["label"] for model in models.values()],
+        provenance=provenance,
+    )
+    for path in paths:
+        with replacement(path) as temporary:
+            save(figure, temporary)
+
+
+def dimers_provenance(provenance_path, engine, version):
+    """One line that says what the data are.
+
+    Parameters
+    ----------
+    provenance_path : path_like
+        What the acquisition wrote.
+    engine : str
+        Name of the engine of the reference energies.
+    version : str
+        Version of the package.
+
+    Returns
+    -------
+    str
+    """
+    record, _ = read_provenance(provenance_path)
+    energies = "" if record["source"] == "published" else f", {engine} energies"
+    return f"{provenance_line(record)}{energies}, lode {version}"
+
+
+if "snakemake" in globals():
+    job = started_job(globals())
+    params = job.params
+    fig2_tables(
+        dict(zip(params.models, job.input.predictions, strict=True)),
+        [job.output.table, job.output.classes, job.output.curves],
+        models=params.models,
+        digits=params.digits,
+    )
+    fig2_experiments(
+        dict(zip(params.models, job.input.experiments, strict=True)),
+        job.output.experiments,
+        models=params.models,
+    )
+    fig2_picture(
+        job.output.table,
+        job.output.classes,
+        job.output.curves,
+        [job.output.pdf, job.output.png],
+        models=params.models,
+        provenance=dimers_provenance(
+            job.input.provenance, params.engine, params.version
+        ),
+    )
