@@ -131,6 +131,9 @@ def _plot(folder, rows, points):
             growth.loglog(
                 n_atoms, seconds, style, color=color, label=f"{name}, {label}"
             )
+    sizes = sorted({r["n_atoms"] for r in rows if r["case"].startswith("lode-")})
+    growth.set_xticks(sizes, [str(n) for n in sizes])
+    growth.minorticks_off()
     growth.set(xlabel="atoms", ylabel="time / s", title="LODE, featomic's own accuracy")
     for case, code in dict.fromkeys((p[0], p[1]) for p in points):
         some = [p for p in points if (p[0], p[1]) == (case, code)]
