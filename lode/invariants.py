@@ -2,6 +2,7 @@ r"""Rotationally invariant features: radial spectrum and power spectrum."""
 
 import dataclasses
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class _Descriptor:
         """
         checked = systems(frames)
         used, index = self._expansions()[0].species_of(checked, species)
-        labels = self.labels(used)
+        labels = _labels(self, used)
         offsets = np.concatenate([[0], np.cumsum([len(s) for s in checked])])
         values = np.empty((offsets[-1], len(labels)))
 
@@ -200,6 +201,14 @@ class PowerSpectrum(_Descriptor):
             core.power_spectrum(*coefficients, l_max, rows)
         else:
             core.cross_spectrum(*coefficients, l_max, rows)
+
+
+@lru_cache(maxsize=64)
+def _labels(descriptor, species):
+    """Labels of the columns, read-only: many calls share them."""
+    labels = descriptor.labels(species)
+    labels.setflags(write=False)
+    return labels
 
 
 def _check_expansion(name, value):

@@ -62,8 +62,14 @@ def thread_map(function, items, n_threads=1, progress=None, unit="it"):
     list
     """
     items = list(items)
-    bar = {"total": len(items), "desc": progress, "unit": unit, "disable": not progress}
+
+    def finished(results):
+        # Even a hidden bar takes as long as a small frame.
+        if progress:
+            results = tqdm(results, total=len(items), desc=progress, unit=unit)
+        return list(results)
+
     if n_threads == 1 or len(items) < 2:
-        return list(tqdm(map(function, items), **bar))
+        return finished(map(function, items))
     with ThreadPoolExecutor(n_threads) as pool:
-        return list(tqdm(pool.map(function, items), **bar))
+        return finished(pool.map(function, items))
