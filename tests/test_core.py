@@ -9,7 +9,8 @@ CORE = sorted(p for p in (PACKAGE / "core").glob("*.py") if p.name != "__init__.
 # list leaves out stand where they belong: parallel, files and archive know nothing
 # of the physics.
 ROOMS = [
-    *("parallel", "files", "systems", "fields", "radial", "expansion", "invariants"),
+    *("parallel", "files", "systems", "combinations", "fields", "radial"),
+    *("expansion", "invariants"),
     *("archive", "specification", "kernels", "regression", "learning", "ewald"),
     *("calculator", "datasets", "plotting"),
 ]
