@@ -218,7 +218,7 @@ def ordered_split(groups, fraction):
     return label < _group_count(label, fraction)
 
 
-def group_splits(groups, fraction, n_repeats, seed):
+def group_splits(groups, fraction, n_repeats, seed, strata=None):
     """Random choices of whole groups to train from.
 
     Parameters
@@ -229,6 +229,9 @@ def group_splits(groups, fraction, n_repeats, seed):
         Number of choices.
     seed : int
         Each repeat draws from its own child of this seed.
+    strata : sequence of n labels, optional
+        Classes of the groups. Each is split by itself, so that rare ones are on both
+        sides if they have groups enough.
 
     Returns
     -------
@@ -238,14 +241,30 @@ def group_splits(groups, fraction, n_repeats, seed):
     Raises
     ------
     ValueError
-        As :func:`ordered_split`.
+        As :func:`ordered_split`, or if a group belongs to two strata.
     """
-    _, label = np.unique(np.asarray(groups), return_inverse=True)
+    _, first, label = np.unique(
+        np.asarray(groups), return_index=True, return_inverse=True
+    )
     n_train = _group_count(label, fraction)
+    if strata is not None:
+        strata = np.asarray(strata)
+        stratum = strata[first]
+        if not np.array_equal(stratum[label], strata):
+            raise ValueError("each group must belong to one stratum, got one in two")
     masks = []
     for child in np.random.SeedSequence(seed).spawn(n_repeats):
         place = np.random.default_rng(child).permutation(label.max() + 1)
-        masks.append(place[label] < n_train)
+        if strata is None:
+            masks.append(place[label] < n_train)
+            continue
+        chosen = np.zeros(len(place), dtype=bool)
+        for of in np.unique(stratum):
+            members = np.flatnonzero(stratum == of)
+            members = members[np.argsort(place[members])]
+            n = int(np.floor(fraction * len(members) + 0.5))
+            chosen[members[:n]] = True
+        masks.append(chosen[label])
     return masks
 
 

@@ -970,25 +970,9 @@ class SparseGaussianProcess:
         ValueError
             If a frame has a species that the model does not know.
         """
-        if self.sparse is None:
-            raise RuntimeError("sparse points must be chosen first: call select or fit")
-        if isinstance(frames, Representation):
-            return self.kernel.gram(frames, self.sparse) @ self._transform
-        structures, weights = distinct_structures(frames)
-        checked = systems(structures)
-        species_index(checked, self.species)
-
-        def rows(chunk):
-            part = self.kernel.represent(
-                checked[chunk], species=self.species, n_threads=1
-            )
-            return self.kernel.gram(part, self.sparse) @ self._transform
-
-        chunks = _chunks([len(s) for s in checked])
-        title = "sparse kernel" if progress else None
-        found = thread_map(rows, chunks, thread_count(n_threads), title, "chunk")
-        values = np.concatenate(found)
-        return values if weights is None else weights @ values
+        return sparse_features([self], frames, n_threads=n_threads, progress=progress)[
+            0
+        ]
 
     def fit(
         self,
@@ -1084,6 +1068,56 @@ class SparseGaussianProcess:
     def _check_fitted(self):
         if self.solution is None:
             raise RuntimeError("the model must be fitted first: call fit")
+
+
+def sparse_features(models, frames, *, n_threads=None, progress=False):
+    """Features of frames for sparse models of one kernel, described once for all.
+
+    Parameters
+    ----------
+    models : sequence of SparseGaussianProcess
+        With sparse points of their own, of the same species.
+    frames, n_threads, progress
+        As for :meth:`SparseGaussianProcess.features`.
+
+    Returns
+    -------
+    list of ndarray (n_frames, n_columns)
+        One for each model.
+
+    Raises
+    ------
+    RuntimeError
+        If no sparse points are chosen.
+    ValueError
+        If the models differ in kernel or species, or a frame has a species that
+        they do not know.
+    """
+    if any(model.sparse is None for model in models):
+        raise RuntimeError("sparse points must be chosen first: call select or fit")
+    kernel, species = models[0].kernel, models[0].species
+    if any(m.kernel != kernel or m.species != species for m in models):
+        raise ValueError("models must have the same kernel and species, got others")
+
+    def columns(part):
+        return [kernel.gram(part, m.sparse) @ m._transform for m in models]
+
+    if isinstance(frames, Representation):
+        return columns(frames)
+    structures, weights = distinct_structures(frames)
+    checked = systems(structures)
+    species_index(checked, species)
+
+    def rows(chunk):
+        return columns(
+            kernel.represent(checked[chunk], species=species, n_threads=1),
+        )
+
+    chunks = _chunks([len(s) for s in checked])
+    title = "sparse kernel" if progress else None
+    found = thread_map(rows, chunks, thread_count(n_threads), title, "chunk")
+    values = [np.concatenate(blocks) for blocks in zip(*found, strict=True)]
+    return values if weights is None else [weights @ v for v in values]
 
 
 def pivoted_cholesky(kernel, n_points, tolerance=1e-10):

@@ -9,7 +9,12 @@ from naive_kernels import ToyDescriptor
 import lode
 from lode.combinations import Combination, interactions
 from lode.kernels import PolynomialKernel, Representation, StructureKernel
-from lode.regression import GaussianProcess, SparseGaussianProcess, load
+from lode.regression import (
+    GaussianProcess,
+    SparseGaussianProcess,
+    load,
+    sparse_features,
+)
 
 TOY = ToyDescriptor()
 OTHER = ToyDescriptor(n_features=2, width=2.0)
@@ -279,6 +284,24 @@ def test_sparse_features_do_not_depend_on_chunks_and_threads(monkeypatch):
         model.features(NEW, n_threads=1), model.features(NEW, n_threads=3)
     )
     np.testing.assert_allclose(model.features(NEW), whole, rtol=1e-12, atol=1e-12)
+
+
+def test_models_with_other_points_are_described_together():
+    models = [
+        SparseGaussianProcess(SQUARE, 8, n_candidates=12, seed=seed).select(
+            PAIRS, species=(1, 8)
+        )
+        for seed in (0, 1)
+    ]
+    together = sparse_features(models, PAIRS)
+    for model, values in zip(models, together, strict=True):
+        np.testing.assert_array_equal(values, model.features(PAIRS))
+    assert not np.array_equal(*[v[:, :4] for v in together])
+    other = SparseGaussianProcess(LINEAR, 8).select(PAIRS, species=(1, 8))
+    with pytest.raises(ValueError, match="same kernel and species"):
+        sparse_features([models[0], other], PAIRS)
+    with pytest.raises(RuntimeError, match="call select or fit"):
+        sparse_features([SparseGaussianProcess(SQUARE)], PAIRS)
 
 
 def test_sparse_model_is_checked(tmp_path):

@@ -11,7 +11,9 @@ import dimer_features as features_script  # noqa: E402
 import dimer_model as model_script  # noqa: E402
 import fig2 as fig2_script  # noqa: E402
 import summary as summary_script  # noqa: E402
+from lode.archive import save_archive  # noqa: E402
 from lode.datasets.acquire import write_provenance  # noqa: E402
+from lode.datasets.dimers import COULOMB  # noqa: E402
 from lode.files import table, write_table  # noqa: E402
 from lode.learning import (  # noqa: E402
     group_splits,
@@ -19,6 +21,7 @@ from lode.learning import (  # noqa: E402
     relative_error,
 )
 from lode.plotting import figure_2, save  # noqa: E402
+from lode.regression import fit_features  # noqa: E402
 
 DISTANCES = {"training": (3.0, 4.0, 5.0, 6.0), "far": (10.0, 20.0)}
 SETTINGS = {
@@ -42,6 +45,7 @@ def curves():
                 atoms = Atoms(first + second, positions)
                 atoms.info = {
                     "name": f"dimer-{i}",
+                    "subset": "0c" if charge_b else "p1",
                     "kind": kind,
                     "distance": d,
                     "charge_a": charge_a,
@@ -49,6 +53,8 @@ def curves():
                     "n_atoms_a": 2,
                     "e_int_ev": 14.4 * charge_a * charge_b / d + 0.1 / d**2,
                 }
+                if charge_b:
+                    atoms.info["charge_distance"] = d
                 frames.append(atoms)
     return frames
 
@@ -118,7 +124,7 @@ def folder(tmp_path_factory):
             folder / "curves.extxyz",
             folder / f"{name}.npz",
             **model["features"],
-            train_fraction=0.6,
+            **{key: SETTINGS[key] for key in ("train_fraction", "n_splits", "seed")},
             n_threads=1,
         )
         model_script.dimer_model(
@@ -146,8 +152,11 @@ def figures(folder):
 
 
 def test_features_are_those_of_the_model(folder):
-    values = features_script.saved_features(folder / "ours.npz")
+    values, *others = features_script.saved_features(folder / "ours.npz")
     assert len(values) == len(curves())
+    # Every split has sparse points of its own.
+    assert len(others) == SETTINGS["n_splits"]
+    assert not any(np.array_equal(values, other) for other in others)
     # Interactions vanish with the distance, features of a whole dimer do not.
     far = [i for i, atoms in enumerate(curves()) if atoms.info["distance"] == 20.0]
     near = [i for i, atoms in enumerate(curves()) if atoms.info["distance"] == 3.0]
@@ -183,6 +192,51 @@ def test_experiments_leave_out_molecules_and_like_charges(folder):
     }
     plain = table(folder / "soap_experiments.csv")
     assert {row["experiment"] for row in plain} == {"random split"}
+
+
+def test_random_splits_are_fitted_to_themselves_alone(folder, tmp_path):
+    # Energies and features outside a split's training part do not move its error.
+    frames = curves()
+    _, mask, _ = features_script.splits(frames, 0.6, 2, 0)
+    kind = np.array([atoms.info["kind"] for atoms in frames])
+    for atoms, used in zip(frames, mask & (kind == "training"), strict=True):
+        if not used:
+            atoms.info["e_int_ev"] = 0.0
+    ase.io.write(tmp_path / "curves.extxyz", frames)
+    _, features, _ = features_script.saved_features(folder / "ours.npz")
+    features = [features] * 3
+    arrays = {f"features_{i}": values for i, values in enumerate(features)}
+    save_archive(tmp_path / "f.npz", features_script.KIND, {}, arrays)
+    paths = [tmp_path / "predictions.csv", tmp_path / "experiments.csv"]
+    model_script.dimer_model(
+        tmp_path / "curves.extxyz",
+        tmp_path / "f.npz",
+        *paths,
+        intercept=False,
+        hold_out=False,
+        **SETTINGS,
+    )
+    found = table(paths[1])[0]
+    rows = (folder / "ours_experiments.csv", "random split", "1")
+    before = next(
+        r for r in table(rows[0]) if (r["experiment"], r["left_out"]) == rows[1:]
+    )
+    # With energies of nothing the error is the size of the same predictions.
+    assert found["rmse_percent"] == ""
+    assert before["n_frames"] == found["n_frames"]
+    train = mask & (kind == "training")
+    energy = np.array([atoms.info["e_int_ev"] for atoms in frames])
+    fitted = fit_features(
+        features[0][train],
+        energy[train],
+        groups=[a.info["name"] for a, used in zip(frames, train, strict=True) if used],
+        n_folds=3,
+        intercept=False,
+        normal_equations=True,
+    )
+    predicted = fitted.predict(features[0][~mask & (kind == "training")])
+    rmse = 1e3 * np.sqrt(np.mean(predicted**2))
+    assert float(found["rmse_meV"]) == pytest.approx(rmse, rel=5e-3)
 
 
 def test_what_is_in_no_dimer_or_in_all_is_no_experiment():
@@ -327,6 +381,56 @@ def test_a_class_without_dimers_has_no_error(tmp_path):
     assert summary_script.curve_values(table(tmp_path / "t.csv")) == {}
 
 
+def predictions(path, slope, scale=1.0, part="test"):
+    """Table of two pairs of ions whose charges are 1 Å farther than the centroids."""
+    rows = []
+    for name, of, sign in (("a", "both charged", -1), ("b", "like charges", 1)):
+        for d in (10.0, 15.0, 20.0, 25.0):
+            energy = sign * COULOMB / (d + 1.0)
+            predicted = sign * scale * COULOMB / 26.0 * (26.0 / (d + 1.0)) ** -slope
+            kind = "far" if d > 10.0 else "training"
+            rows.append((name, of, kind, d, d + 1.0, part, energy, predicted))
+    rows.append(("c", "one charged", "far", 15.0, "", part, 0.1, 0.1))
+    write_table(path, model_script.PREDICTIONS, rows)
+
+
+def test_slope_of_two_ions_is_that_of_their_charges(tmp_path):
+    predictions(tmp_path / "soap.csv", -1.2)
+    predictions(tmp_path / "ours.csv", -1.0, scale=1.1)
+    given = {name: tmp_path / f"{name}.csv" for name in MODELS}
+    path = tmp_path / "fig2_tails.csv"
+    fig2_script.fig2_tails(given, path, models=MODELS, digits=3)
+    rows = {row["curve"]: row for row in table(path)}
+    assert list(rows) == ["reference", "SOAP", "ours"]
+    assert list(rows["ours"]) == fig2_script.TAILS
+    assert {row["n_dimers"] for row in rows.values()} == {"2"}
+    for curve, slope in (("reference", -1.0), ("SOAP", -1.2), ("ours", -1.0)):
+        for key in ("slope_min", "slope_mean", "slope_max"):
+            assert float(rows[curve][key]) == pytest.approx(slope, abs=1e-9)
+    assert float(rows["reference"]["deviation_max_meV"]) < 1e-9
+    expected = 1e3 * 0.1 * COULOMB / 26.0
+    assert float(rows["ours"]["deviation_mean_meV"]) == pytest.approx(
+        expected, rel=5e-3
+    )
+    values = summary_script.slope_values(table(path))
+    claim = {"set": "slopes", "above": -1.05, "below": -0.95}
+    ours = summary_script.verdict(claim | {"curve": "ours"}, values, MODELS)
+    assert ours == ("-1", True)
+    soap = summary_script.verdict(claim | {"curve": "soap"}, values, MODELS)
+    assert soap == ("-1.2", False)
+
+
+def test_no_slope_without_ions_far_apart(tmp_path):
+    predictions(tmp_path / "soap.csv", -1.0, part="train")
+    path = tmp_path / "fig2_tails.csv"
+    fig2_script.fig2_tails(
+        {"soap": tmp_path / "soap.csv"}, path, models=MODELS, digits=3
+    )
+    rows = table(path)
+    assert {(row["n_dimers"], row["slope_min"]) for row in rows} == {("0", "")}
+    assert summary_script.slope_values(rows) == {}
+
+
 def test_provenance_names_the_engine(tmp_path):
     record = {"data_set": "dimers", "source": "generated", "title": "own monomers"}
     write_provenance(tmp_path, record)
@@ -350,6 +454,19 @@ def test_splits_keep_groups_whole():
     for fraction in (0.0, 0.05, 1.0):
         with pytest.raises(ValueError, match=f"both sides of 10, got {fraction}"):
             ordered_split(groups, fraction)
+
+
+def test_stratified_splits_divide_every_class():
+    groups = np.repeat([f"{i:02d}" for i in range(30)], 2)
+    strata = np.repeat(["rare"] * 10 + ["common"] * 20, 2)
+    masks = group_splits(groups, 0.8, 3, seed=0, strata=strata)
+    assert len({tuple(mask) for mask in masks}) == 3
+    for mask in masks:
+        assert not set(groups[mask]) & set(groups[~mask])
+        assert mask[strata == "rare"].sum() == 16
+        assert mask[strata == "common"].sum() == 32
+    with pytest.raises(ValueError, match="each group must belong to one stratum"):
+        group_splits(["a", "a", "b"], 0.5, 1, 0, strata=["x", "y", "x"])
 
 
 def test_relative_error_is_in_percent_of_the_spread():

@@ -453,7 +453,11 @@ def test_curve_of_point_charges_is_coulombs_law():
         n, o = frame.positions[0], frame.positions[5]
         expected = -COULOMB / np.linalg.norm(n - o)
         assert frame.info["e_int_ev"] == pytest.approx(expected, abs=1e-8)
+        apart = frame.info["charge_distance"]
+        assert apart == pytest.approx(np.linalg.norm(n - o), abs=1e-8)
     found = checks(curves)
+    for key in ("tail_slope_min", "tail_slope_mean", "tail_slope_max"):
+        assert found[key] == pytest.approx(-1.0, abs=1e-6)
     assert (found["n_dimers"], found["n_frames"], found["n_dropped"]) == (1, 18, 0)
     assert found["charge_error_apart_e"] == 0.0
     first = curves.frames[0].info["e_int_ev"]

@@ -118,7 +118,9 @@ def test_tracked_figures_do_not_keep_a_new_clone_from_computing(project, target)
     figures.mkdir()
     names = [f"fig1.{suffix}" for suffix in ("csv", "pdf", "png")]
     names += [f"fig2.{suffix}" for suffix in ("csv", "pdf", "png")]
-    names += ["fig2_classes.csv", "fig2_curves.csv", "fig2_experiments.csv"]
+    names += [
+        f"fig2_{part}.csv" for part in ("classes", "curves", "experiments", "tails")
+    ]
     for name in (*names, "summary.csv", "summary.md"):
         (figures / name).touch()
     try:
@@ -231,6 +233,9 @@ def test_full_run_writes_figure_tables_and_pages(finished):
         for model in models["dimer_models"].values()
         for name in ("test", "far")
     ]
+    rows = table(results / "figures" / "fig2_tails.csv")
+    assert rows[0]["curve"] == "reference"
+    assert len(rows) == 1 + len(models["dimer_models"])
     assert (results / "figures" / "fig2.pdf").read_bytes().startswith(b"%PDF")
     assert "Data of fig2: generated: " in (results / "figures/summary.md").read_text()
     assert "`snakemake fig2`" in (results / "README.md").read_text()

@@ -24,6 +24,8 @@ from lode.files import replacement
 FAR = (10.0, 12.5, 15.0, 20.0, 25.0)
 # From here on the charges of both molecules are held to be their own.
 APART = 10.0
+# From here on the energy of two ions is held to be that of their charges.
+TAIL = 15.0
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class Curves:
     Attributes
     ----------
     frames : list of ase.Atoms
-        As :func:`displaced` makes them, with ``e_int_ev`` as well; by name, then by
-        distance.
+        As :func:`displaced` makes them, with ``e_int_ev`` and, for two ions,
+        ``charge_distance`` as well; by name, then by distance.
     drops : list of Drop
         In the same order.
     charge_errors : list of float
@@ -179,6 +181,11 @@ def dimer_curve(atoms, engine, *, distances=None, charge_tolerance=0.02):
     if faults:
         curves.drops += [_drop(frame, "; ".join(faults)) for frame in frames]
         return curves
+    if all(charges):
+        for frame in frames:
+            frame.info["charge_distance"] = charge_distance(
+                frame, alone[0].charges, alone[1].charges
+            )
     results = engine.calculations(frames, [info["charge"]] * len(frames))
     for frame, result in zip(frames, results, strict=True):
         fault = _fault(result)
@@ -201,6 +208,63 @@ def dimer_curve(atoms, engine, *, distances=None, charge_tolerance=0.02):
         curves.frames.append(frame)
         curves.charge_errors.append(error)
     return curves
+
+
+def charge_distance(atoms, charges_a, charges_b):
+    """Distance of two ions' centres of charge, Σ q r / Σ q, in Å.
+
+    An ion has no dipole about its centre of charge: E = q₁q₂/r holds in this r up to
+    1/r³, in that of the centroids only up to 1/r².
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        A dimer, the first ion in front.
+    charges_a, charges_b : ndarray
+        Atomic charges of each ion alone.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> from ase import Atoms
+    >>> pair = Atoms("OHLi", [[0, 0, 0], [1, 0, 0], [5, 0, 0]])
+    >>> charge_distance(pair, [-1.2, 0.2], [1.0])
+    5.2
+    """
+    charges_a, charges_b = np.asarray(charges_a), np.asarray(charges_b)
+    n = len(charges_a)
+    center_a = charges_a @ atoms.positions[:n] / charges_a.sum()
+    center_b = charges_b @ atoms.positions[n:] / charges_b.sum()
+    return round(float(np.linalg.norm(center_a - center_b)), DECIMALS)
+
+
+def tail_slope(distance, energy):
+    """Slope of ln|E| against ln r: −1 for two charges.
+
+    Parameters
+    ----------
+    distance, energy : sequence of float
+        At least two distances, from 15 Å on.
+
+    Returns
+    -------
+    float
+        NaN with fewer than two points, or where an energy vanishes.
+
+    Examples
+    --------
+    >>> round(tail_slope([15.0, 20.0, 25.0], [-4.0, -3.0, -2.4]), 6)
+    -1.0
+    """
+    size = np.abs(np.asarray(energy, dtype=np.float64))
+    if len(size) < 2 or not (size > 0.0).all():
+        return math.nan
+    x, y = np.log(np.asarray(distance, dtype=np.float64)), np.log(size)
+    x = x - x.mean()
+    return float(x @ y / (x @ x))
 
 
 def _fault(result):
@@ -319,10 +383,11 @@ def _computed(dimers, engine, settings, path):
     for atoms in dimers:
         curve = dimer_curve(atoms, engine, **settings)
         rows = zip(curve.frames, curve.charge_errors, strict=True)
+        keys = ("distance", "e_int_ev", "charge_distance")
         curves.append(
             {
                 "points": [
-                    [f.info["distance"], f.info["e_int_ev"], error] for f, error in rows
+                    [*(f.info.get(key) for key in keys), error] for f, error in rows
                 ],
                 "drops": [[d.distance, d.reason] for d in curve.drops],
             }
@@ -370,7 +435,10 @@ def _joined(dimers, rows, distances):
             frame = displaced(atoms, distance, kind)
             place = frame.info["distance"]
             if place in energies:
-                frame.info["e_int_ev"], error = energies[place]
+                energy, apart, error = energies[place]
+                if apart is not None:
+                    frame.info["charge_distance"] = apart
+                frame.info["e_int_ev"] = energy
                 curves.frames.append(frame)
                 curves.charge_errors.append(error)
             else:
@@ -420,8 +488,11 @@ def checks(curves):
         10 Å on; at the largest distance, ``tail_distance``, the mean and largest
         difference from q₁q₂/r for two charged molecules
         (``tail_charged_mean_ev``, ``tail_charged_max_ev``) and for one
-        (``tail_single_mean_ev``, ``tail_single_max_ev``). A quantity without frames
-        is NaN.
+        (``tail_single_mean_ev``, ``tail_single_max_ev``); the least, mean and largest
+        slope of ln|E| from 15 Å on for two charged molecules
+        (``tail_slope_min``, ``tail_slope_mean``, ``tail_slope_max``). For two charged
+        molecules r is the distance of the centres of charge, or of the centroids where
+        it is not known. A quantity without frames is NaN.
     """
     infos = [frame.info for frame in curves.frames]
     last = max((info["distance"] for info in infos), default=math.nan)
@@ -436,11 +507,17 @@ def checks(curves):
         if info["distance"] >= APART
     ]
     tails = {"charged": [], "single": []}
+    ends = {}
     for info in infos:
+        product = info["charge_a"] * info["charge_b"]
+        r = info.get("charge_distance", info["distance"])
         if info["distance"] == last and info["kind"] == "far":
-            product = info["charge_a"] * info["charge_b"]
-            tail = abs(info["e_int_ev"] - COULOMB * product / last)
+            tail = abs(info["e_int_ev"] - COULOMB * product / r)
             tails["charged" if product else "single"].append(tail)
+        if product and info["distance"] >= TAIL:
+            ends.setdefault(info["name"], []).append((r, info["e_int_ev"]))
+    slopes = [tail_slope(*zip(*points, strict=True)) for points in ends.values()]
+    slopes = [slope for slope in slopes if math.isfinite(slope)]
     found = {
         "n_dimers": len({info["name"] for info in infos}),
         "n_frames": len(infos),
@@ -452,6 +529,9 @@ def checks(curves):
     for name, values in tails.items():
         found[f"tail_{name}_mean_ev"] = _mean(values)
         found[f"tail_{name}_max_ev"] = max(values, default=math.nan)
+    found["tail_slope_min"] = min(slopes, default=math.nan)
+    found["tail_slope_mean"] = _mean(slopes)
+    found["tail_slope_max"] = max(slopes, default=math.nan)
     return found
 
 

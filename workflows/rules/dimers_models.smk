@@ -2,7 +2,7 @@
 
 
 rule dimer_features:
-    """Sparse points of one model, and its features of every frame."""
+    """Sparse points of one model in each split, and its features of every frame."""
     input:
         curves="<results>/dimers/curves.extxyz",
     output:
@@ -19,7 +19,10 @@ rule dimer_features:
         runtime=60,
     params:
         settings=lookup(dpath="dimer_models/{model}/features", within=config),
-        train_fraction=config["dimer_model"]["train_fraction"],
+        splits={
+            key: config["dimer_model"][key]
+            for key in ("train_fraction", "n_splits", "seed")
+        },
         code=code_hash("dimer_features"),
     script:
         "../scripts/dimer_features.py"
@@ -42,7 +45,7 @@ rule dimer_model:
         "../envs/lode.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=4000,
         runtime=60,
     params:
         intercept=lookup(dpath="dimer_models/{model}/intercept", within=config),

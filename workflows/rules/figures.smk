@@ -47,6 +47,7 @@ rule fig2:
         classes="<figures>/fig2_classes.csv",
         curves="<figures>/fig2_curves.csv",
         experiments="<figures>/fig2_experiments.csv",
+        tails="<figures>/fig2_tails.csv",
         pdf="<figures>/fig2.pdf",
         png="<figures>/fig2.png",
     log:
@@ -72,6 +73,7 @@ rule summary:
         fig1=rules.fig1.output.table,
         fig2=rules.fig2.output.table,
         fig2_experiments=rules.fig2.output.experiments,
+        fig2_tails=rules.fig2.output.tails,
         provenance=rules.dimer_source.output.provenance,
     output:
         table="<figures>/summary.csv",

@@ -14,22 +14,31 @@ import lode.regression  # noqa: F401
 from job import started_job
 from lode.archive import load_archive, save_archive
 from lode.combinations import interactions
-from lode.learning import ordered_split
-from lode.parallel import single_threaded_blas
+from lode.learning import group_splits, ordered_split
+from lode.parallel import single_threaded_blas, thread_count, thread_map
+from lode.regression import sparse_features
 from lode.specification import build
 
 KIND = "dimer features"
 
 
 def dimer_features(
-    curves_path, path, *, model, difference, train_fraction, n_threads=None
+    curves_path,
+    path,
+    *,
+    model,
+    difference,
+    train_fraction,
+    n_splits,
+    seed,
+    n_threads=None,
 ):
-    """Choose the sparse points of a model and write the features of all frames.
+    """Choose the sparse points of each split and write the features of all frames.
 
     Parameters
     ----------
     curves_path : path_like
-        Frames with ``name``, ``kind`` and ``n_atoms_a``.
+        Frames with ``name``, ``subset``, ``kind`` and ``n_atoms_a``.
     path : path_like
         Archive (npz) to write.
     model : dict
@@ -37,32 +46,65 @@ def dimer_features(
     difference : bool
         Whether the model describes E(AB) − E(A) − E(B), or the dimer as a whole.
     train_fraction : float
-        The sparse points are from the first dimers, at training distances.
+        The sparse points are from this share of the dimers, at training distances.
+    n_splits, seed : int
+        Number and seed of the random splits, beside the one by name.
     n_threads : int, optional
         Threads to use.
     """
     frames = ase.io.read(curves_path, ":")
-    name, kind = (
-        np.array([str(a.info[key]) for a in frames]) for key in ("name", "kind")
-    )
-    train = ordered_split(name, train_fraction) & (kind == "training")
+    kind = np.array([str(a.info["kind"]) for a in frames])
+    masks = splits(frames, train_fraction, n_splits, seed)
     if difference:
         frames = interactions(frames, [int(a.info["n_atoms_a"]) for a in frames])
-    process = build(model)
-    options = {"n_threads": n_threads, "progress": True}
+    species = _species(frames)
+
+    def selected(mask):
+        chosen = [frames[i] for i in np.flatnonzero(mask & (kind == "training"))]
+        return build(model).select(chosen, species=species, n_threads=1)
+
+    n_threads = thread_count(n_threads)
     # One thread of BLAS: sums in one order, the same digits on any number of cores.
     with single_threaded_blas():
-        species = _species(frames)
-        chosen = [frames[i] for i in np.flatnonzero(train)]
-        process.select(chosen, species=species, **options)
-        features = process.features(frames, **options)
-    print(f"{process.sparse.n_frames} sparse points, {features.shape[1]} features")
-    save_archive(path, KIND, {}, {"features": features})
+        processes = thread_map(selected, masks, n_threads, "sparse points", "split")
+        features = sparse_features(
+            processes, frames, n_threads=n_threads, progress=True
+        )
+    for process, values in zip(processes, features, strict=True):
+        print(f"{process.sparse.n_frames} sparse points, {values.shape[1]} features")
+    arrays = {f"features_{i}": values for i, values in enumerate(features)}
+    save_archive(path, KIND, {}, arrays)
+
+
+def splits(frames, train_fraction, n_splits, seed):
+    """Which frames are learnt from: in the split by name, then in random ones.
+
+    Parameters
+    ----------
+    frames : sequence of ase.Atoms
+        With ``name`` and ``subset``.
+    train_fraction : float
+        Share of the dimers.
+    n_splits, seed : int
+        Number and seed of the random splits, each class ``subset`` by itself.
+
+    Returns
+    -------
+    list of ndarray (n_frames,) of bool
+    """
+    name, subset = (
+        np.array([str(a.info[key]) for a in frames]) for key in ("name", "subset")
+    )
+    return [
+        ordered_split(name, train_fraction),
+        *group_splits(name, train_fraction, n_splits, seed, strata=subset),
+    ]
 
 
 def saved_features(path):
-    """Features that :func:`dimer_features` wrote, (n_frames, n_features)."""
-    return load_archive(path, KIND)[1]["features"]
+    """Features that :func:`dimer_features` wrote, (n_frames, n_features) by split."""
+    arrays = load_archive(path, KIND)[1]
+    return [arrays[f"features_{i}"] for i in range(len(arrays))]
 
 
 def _species(frames):
@@ -77,6 +119,6 @@ if "snakemake" in globals():
         job.input.curves,
         job.output.features,
         **job.params.settings,
-        train_fraction=job.params.train_fraction,
+        **job.params.splits,
         n_threads=job.threads,
     )

@@ -3,10 +3,10 @@
 import ase.io
 import numpy as np
 
-from dimer_features import saved_features
+from dimer_features import saved_features, splits
 from job import started_job
 from lode.files import stable, write_table
-from lode.learning import group_splits, ordered_split, relative_error
+from lode.learning import relative_error
 from lode.parallel import single_threaded_blas
 from lode.regression import fit_features
 
@@ -16,6 +16,7 @@ PREDICTIONS = [
     "class",
     "kind",
     "distance",
+    "charge_distance",
     "part",
     "energy",
     "predicted",
@@ -50,15 +51,18 @@ def dimer_model(
     Parameters
     ----------
     curves_path : path_like
-        Frames with ``name``, ``kind``, ``distance``, the charges and ``e_int_ev``.
+        Frames with ``name``, ``subset``, ``kind``, ``distance``, the charges and
+        ``e_int_ev``.
     features_path : path_like
-        The model's features of them.
+        The model's features of them, for each split.
     predictions_path : path_like
         Table to write: every frame with its energy and the prediction in eV of the
         model that learnt from the first dimers; ``part`` is ``train`` or ``test``.
+        ``charge_distance`` is empty where it is not known.
     experiments_path : path_like
-        Table to write: errors of models that learnt from other dimers, with the
-        regularisation of the first.
+        Table to write: errors of models that learnt from other dimers. Those of the
+        random splits have their own sparse points and regularisation; what is left
+        out is left out with those of the first model.
     intercept : bool
         Whether the model has a constant.
     hold_out : bool
@@ -66,7 +70,7 @@ def dimer_model(
     train_fraction : float
         Share of the dimers to learn from.
     n_splits : int
-        Number of random splits.
+        Number of random splits, each class ``subset`` by itself.
     n_folds : int
         Folds of the cross-validation, by dimer.
     seed : int
@@ -75,13 +79,13 @@ def dimer_model(
         Significant digits of the errors.
     """
     frames = ase.io.read(curves_path, ":")
-    features = saved_features(features_path)
+    features, *others = saved_features(features_path)
     name, kind = (
         np.array([str(a.info[key]) for a in frames]) for key in ("name", "kind")
     )
     energy = np.array([float(a.info["e_int_ev"]) for a in frames])
 
-    def solution(train, regularization=None):
+    def solution(features, train, regularization=None):
         rows = train & (kind == "training")
         found = fit_features(
             features[rows],
@@ -100,29 +104,30 @@ def dimer_model(
 
     # One thread: the same digits on any number of cores.
     with single_threaded_blas():
-        train = ordered_split(name, train_fraction)
-        chosen = solution(train)
+        train, *drawn = splits(frames, train_fraction, n_splits, seed)
+        chosen = solution(features, train)
         predicted = chosen.predict(features)
         rows = []
         for i, atoms in enumerate(frames):
             part = "train" if train[i] else "test"
             energies = (f"{energy[i]:.6f}", f"{predicted[i]:.6f}")
-            distance = f"{float(atoms.info['distance']):.6f}"
-            rows.append(
-                (name[i], charge_class(atoms), kind[i], distance, part, *energies)
-            )
+            r = [atoms.info.get(key) for key in ("distance", "charge_distance")]
+            r = ["" if value is None else f"{float(value):.6f}" for value in r]
+            rows.append((name[i], charge_class(atoms), kind[i], *r, part, *energies))
         write_table(predictions_path, PREDICTIONS, rows)
+        # One decomposition instead of six for what is left out: λ, one number, and the
+        # sparse points, which are no energies, know little of it.
         experiments = [
-            ("random split", str(i + 1), mask)
-            for i, mask in enumerate(group_splits(name, train_fraction, n_splits, seed))
+            ("random split", str(i + 1), mask, values, None)
+            for i, (mask, values) in enumerate(zip(drawn, others, strict=True))
         ]
         if hold_out:
-            experiments += held_out(frames)
+            same = (features, chosen.regularization)
+            experiments += [(*experiment, *same) for experiment in held_out(frames)]
         rows = []
-        for experiment, left_out, train in experiments:
+        for experiment, left_out, train, values, regularization in experiments:
             print(f"{experiment}: {left_out}")
-            # One decomposition instead of six; this number knows little of a dimer.
-            predicted = solution(train, chosen.regularization).predict(features)
+            predicted = solution(values, train, regularization).predict(values)
             n_dimers = len(np.unique(name[~train]))
             for label, found in (("test", "training"), ("far", "far")):
                 tested = ~train & (kind == found)

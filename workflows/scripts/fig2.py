@@ -5,12 +5,24 @@ import numpy as np
 from dimer_model import CLASSES, EXPERIMENTS, error_cells
 from job import started_job
 from lode.datasets.acquire import provenance_line, read_provenance
-from lode.files import replacement, table, write_table
+from lode.datasets.curves import TAIL, tail_slope
+from lode.datasets.dimers import COULOMB
+from lode.files import replacement, stable, table, write_table
 from lode.plotting import figure_2, save
 
 SETS = {"test": "training", "far": "far"}
 # Test dimers of each class that are drawn.
 PER_CLASS = 2
+REFERENCE = "reference"
+TAILS = [
+    "curve",
+    "n_dimers",
+    "slope_min",
+    "slope_mean",
+    "slope_max",
+    "deviation_mean_meV",
+    "deviation_max_meV",
+]
 
 
 def fig2_tables(predictions_paths, paths, *, models, digits):
@@ -46,7 +58,7 @@ def fig2_tables(predictions_paths, paths, *, models, digits):
         drawn = drawn_dimers(rows)
         if not curves:
             curves += [
-                _point(r, "reference", "energy") for r in rows if r["name"] in drawn
+                _point(r, REFERENCE, "energy") for r in rows if r["name"] in drawn
             ]
         curves += [_point(r, label, "predicted") for r in rows if r["name"] in drawn]
     columns = ["rmse_percent", "rmse_meV", "n_frames"]
@@ -88,6 +100,56 @@ def drawn_dimers(rows, per_class=PER_CLASS):
         n = min(per_class, len(names))
         drawn += [names[(2 * i + 1) * len(names) // (2 * n)] for i in range(n)]
     return drawn
+
+
+def fig2_tails(predictions_paths, path, *, models, digits):
+    """Write how the energies of two ions fall off, for the test dimers.
+
+    Parameters
+    ----------
+    predictions_paths : dict of str to path_like
+        For each model its table of predictions.
+    path : path_like
+        Table to write: the reference and each model with the number of dimers; least,
+        mean and largest slope of ln|E| against ln r from 15 Å on; mean and largest
+        difference from q₁q₂/r at the last distance. r is the distance of the centres
+        of charge; pairs for which it is not known are left out.
+    models : dict of str to dict
+        For each model its ``label``.
+    digits : int
+        Significant digits of the differences.
+    """
+    tables = {model: table(path) for model, path in predictions_paths.items()}
+    first = next(iter(tables.values()))
+    rows = [_tails(REFERENCE, first, "energy", digits)]
+    for model, found in tables.items():
+        rows.append(_tails(models[model]["label"], found, "predicted", digits))
+    write_table(path, TAILS, rows)
+
+
+def _tails(curve, rows, column, digits):
+    """One row of the table of tails."""
+    tails = {}
+    for r in rows:
+        apart = r["kind"] == "far" and float(r["distance"]) >= TAIL
+        if apart and r["part"] == "test" and r["charge_distance"]:
+            sign = -1.0 if r["class"] == CLASSES[0] else 1.0
+            point = (float(r["charge_distance"]), float(r[column]), sign)
+            tails.setdefault(r["name"], []).append(point)
+    slopes, deviations = [], []
+    for points in tails.values():
+        distance, energy, sign = zip(*sorted(points), strict=True)
+        slopes.append(tail_slope(distance, energy))
+        coulomb = sign[-1] * COULOMB / distance[-1]
+        deviations.append(1e3 * abs(energy[-1] - coulomb))
+    # An energy of exactly nothing has no slope.
+    slopes = [slope for slope in slopes if np.isfinite(slope)]
+    of_slopes = [f"{f(slopes):.3f}" if slopes else "" for f in (min, np.mean, max)]
+    of_deviations = [
+        f"{stable(f(deviations), digits):g}" if deviations else ""
+        for f in (np.mean, max)
+    ]
+    return (curve, len(tails), *of_slopes, *of_deviations)
 
 
 def fig2_experiments(experiments_paths, path, *, models):
@@ -163,6 +225,12 @@ if "snakemake" in globals():
     fig2_tables(
         dict(zip(params.models, job.input.predictions, strict=True)),
         [job.output.table, job.output.classes, job.output.curves],
+        models=params.models,
+        digits=params.digits,
+    )
+    fig2_tails(
+        dict(zip(params.models, job.input.predictions, strict=True)),
+        job.output.tails,
         models=params.models,
         digits=params.digits,
     )

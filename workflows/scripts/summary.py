@@ -11,10 +11,19 @@ COLUMNS = ["figure", "claim", "paper", "ours", "met"]
 
 
 RANDOM_SPLITS = "random splits"
+SLOPES = "slopes"
 
 
 def summary(
-    tables, path, page_path, *, claims, curves, provenance, experiments_path=None
+    tables,
+    path,
+    page_path,
+    *,
+    claims,
+    curves,
+    provenance,
+    experiments_path=None,
+    tails_path=None,
 ):
     """Write the verdict on each claim, as a table and as a page.
 
@@ -35,12 +44,16 @@ def summary(
         For each figure one line on its data.
     experiments_path : path_like, optional
         Table of figure 2 ``curve,experiment,left_out,...,set,rmse_percent,...``.
+    tails_path : path_like, optional
+        Table of figure 2 ``curve,n_dimers,slope_min,slope_mean,slope_max,...``.
     """
     values = {figure: curve_values(table(path)) for figure, path in tables.items()}
     spreads = {}
     if experiments_path is not None:
         means, spreads = split_values(table(experiments_path))
         values["fig2"] |= means
+    if tails_path is not None:
+        values["fig2"] |= slope_values(table(tails_path))
     rows = []
     for claim in claims:
         ours, met = verdict(claim, values[claim["figure"]], curves)
@@ -106,6 +119,26 @@ def split_values(rows):
     return means, spreads
 
 
+def slope_values(rows):
+    """Least and largest slope of ln|E| far away, by curve name and ``slopes``.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Table of the tails.
+
+    Returns
+    -------
+    dict of (str, str) to (float, float)
+        Without the curves that have no slope.
+    """
+    return {
+        (r["curve"], SLOPES): (float(r["slope_min"]), float(r["slope_max"]))
+        for r in rows
+        if r["slope_min"]
+    }
+
+
 def verdict(claim, values, curves):
     """What we find for one claim, and whether it holds.
 
@@ -114,9 +147,10 @@ def verdict(claim, values, curves):
     claim : dict
         ``curve``; ``n_train`` for one size of the training set, ``from`` for all
         sizes from there on, or ``set``; ``above`` and ``below``, strict bounds of the
-        error in percent, or of its ratio to that of the curve ``relative_to``.
+        error in percent, or of its ratio to that of the curve ``relative_to``. The
+        set ``slopes`` has slopes in the place of errors.
     values : dict of (str, int or str) to float
-        As from :func:`curve_values`.
+        As from :func:`curve_values` and :func:`slope_values`.
     curves : dict of str to dict
         For each curve its ``label``.
 
@@ -144,6 +178,8 @@ def verdict(claim, values, curves):
         raise ValueError(f"no value of {label!r} {place}")
     found = [values[label, n] for n in sizes]
     unit = " %"
+    if claim.get("set") == SLOPES:
+        found, unit = list(found[0]), ""
     if "relative_to" in claim:
         other = curves[claim["relative_to"]]["label"]
         found = [
@@ -151,7 +187,9 @@ def verdict(claim, values, curves):
         ]
         unit = " times"
     low, high = min(found), max(found)
-    met = claim.get("above", -1.0) < low and high < claim.get("below", float("inf"))
+    met = claim.get("above", float("-inf")) < low and high < claim.get(
+        "below", float("inf")
+    )
     ours = f"{low:.3g}{unit}" if low == high else f"{low:.3g} to {high:.3g}{unit}"
     return ours, met
 
@@ -187,4 +225,5 @@ if "snakemake" in globals():
             ),
         },
         experiments_path=job.input.fig2_experiments,
+        tails_path=job.input.fig2_tails,
     )
