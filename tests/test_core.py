@@ -11,6 +11,7 @@ CORE = sorted(p for p in (PACKAGE / "core").glob("*.py") if p.name != "__init__.
 ROOMS = [
     *("parallel", "files", "systems", "fields", "radial", "expansion", "invariants"),
     *("archive", "specification", "kernels", "regression", "learning", "ewald"),
+    "dipoles",
     *("calculator", "datasets", "plotting"),
 ]
 # They name classes of the whole package, or its version.
