@@ -12,6 +12,7 @@ ROOMS = [
     *("parallel", "files", "systems", "combinations", "fields", "radial"),
     *("expansion", "invariants"),
     *("archive", "specification", "kernels", "regression", "learning", "ewald"),
+    "dipoles",
     *("calculator", "datasets", "plotting"),
 ]
 # They name classes of the whole package, or its version.
