@@ -43,7 +43,7 @@ rule dimer_model:
         "<benchmarks>/dimers/model/{model}.tsv"
     conda:
         "../envs/lode.yaml"
-    threads: 1
+    threads: 8
     resources:
         mem_mb=4000,
         runtime=60,

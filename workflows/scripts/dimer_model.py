@@ -7,7 +7,7 @@ from dimer_features import saved_features, splits
 from job import started_job
 from lode.files import stable, write_table
 from lode.learning import relative_error
-from lode.parallel import single_threaded_blas
+from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.regression import fit_features
 
 CLASSES = ("both charged", "one charged", "like charges")
@@ -45,6 +45,7 @@ def dimer_model(
     n_folds,
     seed,
     digits,
+    n_threads=None,
 ):
     """Write what a model predicts, and its errors where other dimers are left out.
 
@@ -77,6 +78,8 @@ def dimer_model(
         Of the folds and the random splits.
     digits : int
         Significant digits of the errors.
+    n_threads : int, optional
+        Experiments done at once.
     """
     frames = ase.io.read(curves_path, ":")
     features, *others = saved_features(features_path)
@@ -124,16 +127,21 @@ def dimer_model(
         if hold_out:
             same = (features, chosen.regularization)
             experiments += [(*experiment, *same) for experiment in held_out(frames)]
-        rows = []
-        for experiment, left_out, train, values, regularization in experiments:
-            print(f"{experiment}: {left_out}")
+
+        def errors(task):
+            experiment, left_out, train, values, regularization = task
             predicted = solution(values, train, regularization).predict(values)
             n_dimers = len(np.unique(name[~train]))
+            rows = []
             for label, found in (("test", "training"), ("far", "far")):
                 tested = ~train & (kind == found)
-                errors = error_cells(predicted[tested], energy[tested], digits)
-                rows.append((experiment, left_out, n_dimers, label, *errors))
-        write_table(experiments_path, EXPERIMENTS, rows)
+                cells = error_cells(predicted[tested], energy[tested], digits)
+                rows.append((experiment, left_out, n_dimers, label, *cells))
+            return rows
+
+        n_threads = thread_count(n_threads)
+        rows = thread_map(errors, experiments, n_threads, "experiments", "fit")
+        write_table(experiments_path, EXPERIMENTS, [r for some in rows for r in some])
 
 
 def held_out(frames):
@@ -204,4 +212,5 @@ if "snakemake" in globals():
         intercept=job.params.intercept,
         hold_out=job.params.hold_out,
         **job.params.settings,
+        n_threads=job.threads,
     )
