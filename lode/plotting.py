@@ -46,6 +46,8 @@ _METADATA = {
     ".png": {"Software": None},
 }
 
+# Lines of the baselines, which need no markers.
+_BASELINES = (":", "-.", "--")
 _PANELS = {"paper": "The paper's curves, recomputed", "ours": "Ours"}
 
 
@@ -100,25 +102,61 @@ def figure_1(rows, curves, *, resolution, provenance):
     ValueError
         If a curve is not in the table.
     """
+    title = f"Energy of a gas of point charges\n{provenance}"
+    return _learning_curves(rows, curves, title, resolution)
+
+
+def figure_3(rows, curves, *, provenance):
+    """Learning curves of the dielectric response of water.
+
+    Parameters
+    ----------
+    rows, curves
+        As for :func:`figure_1`; a curve of the group ``baseline`` is drawn in both
+        panels.
+    provenance : str
+        Where the data come from.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If a curve is not in the table.
+    """
+    source = "\n".join(textwrap.wrap(provenance, _TITLE_WIDTH))
+    title = f"Trace of the dielectric tensor of liquid water\n{source}"
+    return _learning_curves(rows, curves, title)
+
+
+def _learning_curves(rows, curves, title, resolution=0.0):
+    """Curves of the paper and ours in two panels, baselines in both."""
     points = {name: _points(rows, curve["label"]) for name, curve in curves.items()}
     styles = _styles(curves)
+    baselines = [name for name in curves if curves[name]["group"] == "baseline"]
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.subplots(1, len(_PANELS))
-        for ax, (group, title) in zip(axes, _PANELS.items(), strict=True):
-            ax.set(xscale="log", yscale="log", title=title)
+        for ax, (group, heading) in zip(axes, _PANELS.items(), strict=True):
+            ax.set(xscale="log", yscale="log", title=heading)
             members = [name for name in curves if curves[name]["group"] == group]
             for name in members:
                 _draw_curve(ax, curves[name], points[name], styles[name], resolution)
             _draw_counterparts(ax, members, curves, points, styles)
             _draw_references(ax, members, curves, styles)
+            for name, dashes in zip(baselines, _BASELINES, strict=False):
+                sizes, means, _ = points[name]
+                label = curves[name]["label"]
+                ax.plot(sizes, means, dashes, color="0.45", lw=0.9, label=label)
             shown = [points[name] for name in members]
             if any(y <= resolution for _, means, _ in shown for y in means):
                 ax.set_ylim(bottom=resolution / 5)
                 label = f"open: at most {resolution:g} %"
                 ax.plot([], [], "o", color="grey", mfc="white", label=label)
             _finish_panel(ax, [n for sizes, _, _ in shown for n in sizes])
-        figure.suptitle(f"Energy of a gas of point charges\n{provenance}", fontsize=9)
+        figure.suptitle(title, fontsize=9)
     return figure
 
 

@@ -11,7 +11,8 @@ CORE = sorted(p for p in (PACKAGE / "core").glob("*.py") if p.name != "__init__.
 ROOMS = [
     *("parallel", "files", "systems", "combinations", "fields", "radial"),
     *("expansion", "invariants"),
-    *("archive", "specification", "kernels", "regression", "learning", "ewald"),
+    *("archive", "specification", "conditioning", "kernels", "regression", "learning"),
+    "ewald",
     "dipoles",
     *("calculator", "datasets", "plotting"),
 ]
