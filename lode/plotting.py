@@ -221,7 +221,7 @@ def _draw_references(ax, members, curves, styles):
 
 
 def _mark_percents(ax):
-    """Plain numbers where the axis has few decades, of which powers alone say little."""
+    """Plain numbers where an axis has few decades: powers alone say little there."""
     low, high = ax.get_ylim()
     if high > 300 * low:
         return
