@@ -15,7 +15,7 @@ from job import started_job
 from lode.archive import load_archive, save_archive
 from lode.combinations import interactions
 from lode.learning import group_splits, ordered_split
-from lode.parallel import single_threaded_blas, thread_count, thread_map
+from lode.parallel import single_threaded_blas
 from lode.regression import sparse_features
 from lode.specification import build
 
@@ -57,21 +57,19 @@ def dimer_features(
     masks = splits(frames, train_fraction, n_splits, seed)
     if difference:
         frames = interactions(frames, [int(a.info["n_atoms_a"]) for a in frames])
-    species = _species(frames)
 
-    def selected(mask):
-        chosen = [frames[i] for i in np.flatnonzero(mask & (kind == "training"))]
-        return build(model).select(chosen, species=species, n_threads=1)
-
-    n_threads = thread_count(n_threads)
     # One thread of BLAS: sums in one order, the same digits on any number of cores.
     with single_threaded_blas():
-        processes = thread_map(selected, masks, n_threads, "sparse points", "split")
         features = sparse_features(
-            processes, frames, n_threads=n_threads, progress=True
+            build(model),
+            frames,
+            [mask & (kind == "training") for mask in masks],
+            species=_species(frames),
+            n_threads=n_threads,
+            progress=True,
         )
-    for process, values in zip(processes, features, strict=True):
-        print(f"{process.sparse.n_frames} sparse points, {values.shape[1]} features")
+    for values in features:
+        print(f"{values.shape[1]} features")
     arrays = {f"features_{i}": values for i, values in enumerate(features)}
     save_archive(path, KIND, {}, arrays)
 
