@@ -13,6 +13,7 @@ import lode.radial  # noqa: F401
 import lode.regression  # noqa: F401
 from job import started_job
 from lode.archive import load_archive, save_archive
+from lode.charges import formal_charges
 from lode.combinations import interactions
 from lode.learning import group_splits, ordered_split
 from lode.parallel import single_threaded_blas
@@ -52,7 +53,7 @@ def dimer_features(
     n_threads : int, optional
         Threads to use.
     """
-    frames = ase.io.read(curves_path, ":")
+    frames = charged(ase.io.read(curves_path, ":"))
     kind = np.array([str(a.info["kind"]) for a in frames])
     masks = splits(frames, train_fraction, n_splits, seed)
     if difference:
@@ -72,6 +73,28 @@ def dimer_features(
         print(f"{values.shape[1]} features")
     arrays = {f"features_{i}": values for i, values in enumerate(features)}
     save_archive(path, KIND, {}, arrays)
+
+
+def charged(frames):
+    """The frames with the formal charges of their atoms.
+
+    Parameters
+    ----------
+    frames : sequence of ase.Atoms
+        With ``name``. Bonds do not change along the rigid curve of one dimer.
+
+    Returns
+    -------
+    list of ase.Atoms
+        The same.
+    """
+    charges = {}
+    for atoms in frames:
+        name = atoms.info["name"]
+        if name not in charges:
+            charges[name] = formal_charges(atoms)
+        atoms.set_initial_charges(charges[name])
+    return frames
 
 
 def splits(frames, train_fraction, n_splits, seed):
