@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from lode.systems import system
 
 # Bonds that an uncharged atom takes part in, a double bond counted twice.
-_VALENCE = {1: 1, 6: 4, 7: 3, 8: 2, 9: 1, 17: 1, 35: 1, 53: 1}
+_VALENCE = {1: 1, 6: 4, 7: 3, 8: 2, 9: 1, 15: 3, 16: 2, 17: 1, 35: 1, 53: 1}
 # Bonded atoms are no farther apart than so many summed covalent radii.
 _BOND = 1.25
 
@@ -27,7 +27,7 @@ def formal_charges(atoms):
     Parameters
     ----------
     atoms : ase.Atoms
-        Of H, C, N, O and halogens, finite or periodic.
+        Of H, C, N, O, P, S and halogens, finite or periodic.
 
     Returns
     -------
@@ -49,7 +49,8 @@ def formal_charges(atoms):
     --------
     >>> from ase import Atoms
     >>> import lode
-    >>> formate = Atoms("CHO2", [(0, 0, 0), (0, 0, 1.1), (1.1, 0, -0.6), (-1.1, 0, -0.6)])
+    >>> positions = [(0, 0, 0), (0, 0, 1.1), (1.1, 0, -0.6), (-1.1, 0, -0.6)]
+    >>> formate = Atoms("CHO2", positions)
     >>> print(lode.formal_charges(formate).round(2))
     [-0.33  0.   -0.33 -0.33]
     """

@@ -728,7 +728,7 @@ class ScaledKernel(Kernel):
 
     def _monomial(self):
         weight, factors = self.kernel._monomial()
-        return self.weight * weight, factors
+        return None if weight is None else self.weight * weight, factors
 
 
 @dataclass(frozen=True)

@@ -1187,8 +1187,12 @@ def _projected(sparse, projections, kernel, frames, n_threads, progress):
     chunks = _chunks([len(s) for s in checked])
     title = "sparse kernel" if progress else None
     found = thread_map(rows, chunks, thread_count(n_threads), title, "chunk")
-    values = [np.concatenate(blocks) for blocks in zip(*found, strict=True)]
-    return values if weights is None else [weights @ v for v in values]
+    features = []
+    # One choice after the other, and only once in memory.
+    for _ in projections:
+        values = np.concatenate([blocks.pop(0) for blocks in found])
+        features.append(values if weights is None else weights @ values)
+    return features
 
 
 def pivoted_cholesky(kernel, n_points, tolerance=1e-10):

@@ -111,14 +111,14 @@ def test_average_by_species_is_for_linear_kernels_of_each_species():
 def test_terms_on_the_same_environments_are_evaluated_together(average):
     a, b = (PolynomialKernel(d, average=average) for d in (TOY, OTHER))
     square = PolynomialKernel(TOY, 2, normalize=True, average=average)
-    total = 3.0 * a * (a + b) + 0.5 * a + a * b + square
+    total = 3.0 * (a * (a + b)) + 0.5 * a + a * b + square
     together, apart = total._terms()
     assert apart == (square,)
     assert len(together) == 3
     # Nothing is stored twice.
     keys = [json.loads(key) for key in total._requests()]
     assert [form for _, _, form in keys] == ["environments"] * 3
-    parts = [3.0 * a * (a + b), 0.5 * a, a * b, square]
+    parts = [3.0 * (a * (a + b)), 0.5 * a, a * b, square]
     expected = sum(kernel(A, B) for kernel in parts)
     np.testing.assert_allclose(total(A, B), expected, rtol=RTOL)
     np.testing.assert_allclose(total(A), sum(k(A) for k in parts), rtol=RTOL)
