@@ -922,11 +922,10 @@ class SparseGaussianProcess:
             frames = [structures[i] for i in drawn]
             pool = self.kernel.represent(frames, species=species, **options)
         gram = self.kernel.gram(pool)
-
-        def pivots(mask):
-            return self._pivots(gram, np.flatnonzero(mask))
-
-        points = thread_map(pivots, inside, thread_count(options["n_threads"]))
+        among = [np.flatnonzero(mask) for mask in inside]
+        n_points = [self.n_sparse] * len(parts)
+        n_threads = thread_count(options["n_threads"])
+        points = self._pivots(gram, among, n_points, n_threads)
         chosen, places = _joined(points)
         return pool.structures(chosen), places
 
@@ -959,34 +958,35 @@ class SparseGaussianProcess:
         for z in np.unique(centers).tolist():
             of_species = np.flatnonzero(centers == z)
             alone = [_environments_alone(f, of_species) for f in pool]
-            if self.selection == "cholesky":
-                gram = self.kernel.gram(self.kernel.represent(alone))
-
-            def representative(task, alone=alone):
-                among, n_points = task
-                if n_points == 0:
-                    return among[:0]
-                if self.selection == "cholesky":
-                    return self._pivots(gram, among, n_points)  # noqa: B023
-                some = [_environments_alone(f, among) for f in alone]
-                return among[_farthest_points(some, n_points)]
-
-            tasks = [
-                (np.flatnonzero(mask[of_species]), share.get(z, 0))
-                for mask, share in zip(inside, shares, strict=True)
-            ]
-            found = thread_map(representative, tasks, n_threads)
-            for own, among in zip(points, found, strict=True):
-                own.append(of_species[among])
+            among = [np.flatnonzero(mask[of_species]) for mask in inside]
+            n_points = [share.get(z, 0) for share in shares]
+            found = self._representative(alone, among, n_points, n_threads)
+            for own, some in zip(points, found, strict=True):
+                own.append(of_species[some])
         chosen, places = _joined([np.concatenate(own) for own in points])
         sparse = [_environments_alone(f, chosen) for f in pool]
         return self.kernel.represent(sparse), places
 
-    def _pivots(self, gram, among, n_points=None):
-        """Pivots of a kernel matrix among some of its rows."""
-        n_points = self.n_sparse if n_points is None else n_points
-        part = gram if len(among) == len(gram) else gram[np.ix_(among, among)]
-        return among[pivoted_cholesky(part, n_points, self.condition)]
+    def _representative(self, alone, among, n_points, n_threads):
+        """Points of each part among its own candidates, which are of one species."""
+        if self.selection == "cholesky":
+            gram = self.kernel.gram(self.kernel.represent(alone))
+            return self._pivots(gram, among, n_points, n_threads)
+        found = []
+        for rows, n in zip(among, n_points, strict=True):
+            some = [_environments_alone(f, rows) for f in alone]
+            found.append(rows[_farthest_points(some, n)] if n else rows[:0])
+        return found
+
+    def _pivots(self, gram, among, n_points, n_threads):
+        """Pivots of a kernel matrix, for each part among some of its rows."""
+
+        def pivots(task):
+            rows, n = task
+            part = gram if len(rows) == len(gram) else gram[np.ix_(rows, rows)]
+            return rows[pivoted_cholesky(part, n, self.condition)] if n else rows[:0]
+
+        return thread_map(pivots, list(zip(among, n_points, strict=True)), n_threads)
 
     def features(self, frames, *, n_threads=None, progress=False):
         """Features Φ of frames, from which the model is linear.
