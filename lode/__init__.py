@@ -27,6 +27,7 @@ _MODULE_OF = {
     "ScaledKernel": "kernels",
     "StructureKernel": "kernels",
     "Representation": "kernels",
+    "formal_charges": "charges",
     "Combination": "combinations",
     "interactions": "combinations",
     "GaussianProcess": "regression",

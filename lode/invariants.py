@@ -68,7 +68,8 @@ class _Descriptor:
             species that is not expanded.
         """
         checked = systems(frames)
-        used, index = self._expansions()[0].species_of(checked, species)
+        # All agree in the species; those of charges need them besides.
+        used, index = [e.species_of(checked, species) for e in self._expansions()][0]
         labels = _labels(self, used)
         offsets = np.concatenate([[0], np.cumsum([len(s) for s in checked])])
         values = np.empty((offsets[-1], len(labels)))
@@ -112,9 +113,10 @@ class RadialSpectrum(_Descriptor):
     def labels(self, species):
         """Structured array of the species and the radial index of each column."""
         n_max = self.expansion.basis.max_radial
-        labels = np.empty(len(species) * n_max, [("species", int), ("n", int)])
-        labels["species"] = np.repeat(species, n_max)
-        labels["n"] = np.tile(np.arange(n_max), len(species))
+        fields = self.expansion.fields(species)
+        labels = np.empty(len(fields) * n_max, [("species", int), ("n", int)])
+        labels["species"] = np.repeat(fields, n_max)
+        labels["n"] = np.tile(np.arange(n_max), len(fields))
         return labels
 
     def _expansions(self):
@@ -221,4 +223,4 @@ def _check_expansion(name, value):
 def _channels(species, expansion):
     """(species, n) of each channel of an expansion."""
     n = np.arange(expansion.basis.max_radial)
-    return np.array([(z, k) for z in species for k in n])
+    return np.array([(z, k) for z in expansion.fields(species) for k in n])

@@ -9,7 +9,7 @@ CORE = sorted(p for p in (PACKAGE / "core").glob("*.py") if p.name != "__init__.
 # list leaves out stand where they belong: parallel, files and archive know nothing
 # of the physics.
 ROOMS = [
-    *("parallel", "files", "systems", "combinations", "fields", "radial"),
+    *("parallel", "files", "systems", "charges", "combinations", "fields", "radial"),
     *("expansion", "invariants"),
     *("archive", "specification", "conditioning", "kernels", "regression", "learning"),
     "ewald",
