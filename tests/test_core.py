@@ -10,7 +10,7 @@ CORE = sorted(p for p in (PACKAGE / "core").glob("*.py") if p.name != "__init__.
 # of the physics.
 ROOMS = [
     *("parallel", "files", "systems", "combinations", "fields", "radial"),
-    *("expansion", "invariants"),
+    *("expansion", "coupling", "invariants", "conditioning"),
     *("archive", "specification", "kernels", "regression", "learning", "ewald"),
     "dipoles",
     *("calculator", "datasets", "plotting"),
