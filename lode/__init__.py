@@ -33,6 +33,7 @@ _MODULE_OF = {
     "fit_kernel": "regression",
     "fit_features": "regression",
     "load": "regression",
+    "EquivariantRegression": "equivariants",
     "learning_curve": "learning",
     "LearningCurve": "learning",
     "ewald": "ewald",

@@ -19,7 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from lode.systems import finite_array, whole_number
+from lode.systems import whole_number
 
 _LARGEST_ANGULAR = 60
 # A tensor's two halves may differ by this, relative to its largest element.
@@ -95,7 +95,9 @@ def _complex(l_1, m_1, l_2, m_2, l):
     """Clebsch–Gordan coefficient of the complex harmonics, with the usual phases."""
     a, b, c = l_1 + l_2 - l, l_1 + l - l_2, l_2 + l - l_1
     total = 0
-    for k in range(max(0, l_1 - m_1 - b, l_2 + m_2 - c), min(a, l_1 - m_1, l_2 + m_2) + 1):
+    for k in range(
+        max(0, l_1 - m_1 - b, l_2 + m_2 - c), min(a, l_1 - m_1, l_2 + m_2) + 1
+    ):
         term = math.comb(a, k) * math.comb(b, l_1 - m_1 - k)
         total += (-1) ** k * term * math.comb(c, l_2 + m_2 - k)
     above, below = (2 * l + 1) * total**2, math.factorial(l_1 + l_2 + l + 1)
@@ -172,8 +174,11 @@ def cartesian_tensor(components):
         If the shape is another one, or a component is not finite.
     """
     components = np.asarray(components, dtype=np.float64)
-    flat = finite_array(components.reshape(-1, *components.shape[-1:]), (None, 6), "components")
-    return np.einsum("nc,xyc->nxy", flat, _BASIS).reshape(*components.shape[:-1], 3, 3)
+    if components.ndim < 1 or components.shape[-1] != 6:
+        raise ValueError(f"components must have shape (..., 6), got {components.shape}")
+    if not np.isfinite(components).all():
+        raise ValueError("components must be finite, got NaN or infinity")
+    return np.einsum("...c,xyc->...xy", components, _BASIS)
 
 
 def _basis():

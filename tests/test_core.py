@@ -11,12 +11,13 @@ CORE = sorted(p for p in (PACKAGE / "core").glob("*.py") if p.name != "__init__.
 ROOMS = [
     *("parallel", "files", "systems", "combinations", "fields", "radial"),
     *("expansion", "coupling", "invariants", "conditioning"),
-    *("archive", "specification", "kernels", "regression", "learning", "ewald"),
+    *("archive", "specification", "kernels", "regression", "learning"),
+    *("equivariants", "ewald"),
     "dipoles",
     *("calculator", "datasets", "plotting"),
 ]
 # They name classes of the whole package, or its version.
-WHOLE_PACKAGE = {"specification", "regression"}
+WHOLE_PACKAGE = {"specification", "regression", "equivariants"}
 # Of fastmath, those that keep the meaning of NaN and infinity.
 SAFE_MATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 

@@ -4,6 +4,7 @@ import numba
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from naive import equivariant_spectrum, gaunt, harmonics, rotation_matrices
 from scipy.spatial.transform import Rotation
 
@@ -84,9 +85,7 @@ def test_coupling_is_an_orthogonal_matrix(l_1, l_2):
 @pytest.mark.parametrize("l", [0, 2, 31, 60])
 def test_coupling_of_thirties_is_orthonormal(l):
     matrix = clebsch_gordan(30, 30, l).reshape(61 * 61, 2 * l + 1)
-    np.testing.assert_allclose(
-        matrix.T @ matrix, np.eye(2 * l + 1), rtol=0, atol=1e-13
-    )
+    np.testing.assert_allclose(matrix.T @ matrix, np.eye(2 * l + 1), rtol=0, atol=1e-13)
 
 
 def test_coupling_to_the_largest_m_is_exact():
@@ -97,7 +96,7 @@ def test_coupling_to_the_largest_m_is_exact():
     assert top[0, 0] == pytest.approx(-math.sqrt(0.5), rel=1e-14)
     small = clebsch_gordan(30, 30, 60)[60, 60, 60]
     binomial = math.comb(120, 60)
-    assert small == pytest.approx(math.sqrt(1 / binomial) , rel=1e-14)
+    assert small == pytest.approx(math.sqrt(1 / binomial), rel=1e-14)
 
 
 @pytest.mark.parametrize("ls", [t for t in TRIANGLES if sum(t) % 2 == 0])
@@ -179,7 +178,8 @@ def test_components_of_a_tensor_are_those_of_the_harmonics():
     parts = spherical_tensor(np.einsum("nx,ny->nxy", vectors, vectors))
     expected = harmonics(vectors, 2)[:, 4:] * math.sqrt(8 * math.pi / 15)
     np.testing.assert_allclose(parts[:, 1:], expected, rtol=0, atol=1e-14)
-    np.testing.assert_allclose(own_harmonics(vectors, 2)[:, 4:] * math.sqrt(8 * math.pi / 15), expected, rtol=0, atol=1e-14)
+    own = own_harmonics(vectors, 2)[:, 4:] * math.sqrt(8 * math.pi / 15)
+    np.testing.assert_allclose(own, expected, rtol=0, atol=1e-14)
 
 
 def test_tensors_that_are_none_are_an_error():
@@ -189,7 +189,7 @@ def test_tensors_that_are_none_are_an_error():
         spherical_tensor(np.triu(np.ones((3, 3))))
     with pytest.raises(ValueError, match="finite"):
         spherical_tensor(np.full((3, 3), np.nan))
-    with pytest.raises(ValueError, match=r"shape \(n, 6\)"):
+    with pytest.raises(ValueError, match=r"shape \(\.\.\., 6\), got \(2, 5\)"):
         cartesian_tensor(np.zeros((2, 5)))
 
 
@@ -287,14 +287,12 @@ def test_features_turn_with_the_structure(descriptor, pbc, improper):
 
 def test_features_of_a_crystal_without_direction_vanish():
     # Every site of rock salt has cubic symmetry: nothing of λ = 2 is left.
-    from ase.build import bulk
-
-    frame = bulk("NaCl", "rocksalt", a=5.6)
+    frame = bulk("NaCl", "rocksalt", a=4.6)
+    strained = frame.copy()
+    strained.set_cell(frame.cell.array * [1.0, 1.0, 1.05], scale_atoms=True)
     for descriptor in (DESCRIPTORS[0], DESCRIPTORS[2]):
-        size = np.abs(lode.PowerSpectrum(V).compute(frame).values).max()
-        assert np.abs(descriptor.compute(frame).values).max() <= 1e-10 * size
-    frame.set_cell(frame.cell.array * [1.0, 1.0, 1.05], scale_atoms=True)
-    assert np.abs(DESCRIPTORS[0].compute(frame).values).max() >= 1e-3
+        cubic = np.abs(descriptor.compute(frame).values).max()
+        assert cubic <= 1e-9 * np.abs(descriptor.compute(strained).values).max()
 
 
 @pytest.mark.parametrize("descriptor", DESCRIPTORS, ids=IDS)
