@@ -641,7 +641,7 @@ class _Ridge:
     @classmethod
     def of(cls, rows, targets):
         """From features (n, q, f) and targets (n, q)."""
-        rows = rows.reshape(-1, rows.shape[2])
+        rows = rows.reshape(targets.size, rows.shape[2])
         square = rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T
         if not square.trace() > 0.0:
             raise ValueError("features must not all vanish, got zeros")
