@@ -378,6 +378,6 @@ def figure_3_tensor(rows, trace_rows, labels, *, provenance):
         entries = axes[1].get_legend_handles_labels()
         figure.legend(*entries, loc="outside lower center", ncols=4)
         source = "\n".join(textwrap.wrap(provenance, _TITLE_WIDTH))
-        title = "Dielectric tensor of liquid water, learnt with equivariant features"
+        title = "Both parts of the dielectric tensor of liquid water"
         figure.suptitle(f"{title}\n{source}", fontsize=9)
     return figure

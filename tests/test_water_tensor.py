@@ -55,6 +55,7 @@ def test_curve_is_that_of_the_tensor_times_the_volume(tmp_path):
         [tmp_path / "features.npz"],
         tmp_path / "errors.csv",
         exponents=[0.2],
+        n_components=5,
         digits=9,
         **CURVE,
     )
@@ -67,7 +68,7 @@ def test_curve_is_that_of_the_tensor_times_the_volume(tmp_path):
     factors = np.array([a.cell.volume for a in frames])
     settings = {key: CURVE[key] for key in ("n_test", "n_repeats", "seed")}
     curve = equivariant_learning_curve(
-        sums, targets, [3, 5], exponent=0.2, factors=factors, **settings
+        sums, targets, [3, 5], exponent=0.2, n_components=5, factors=factors, **settings
     )
     found = [float(row["rmse_percent"]) for row in rows]
     # Numbers in the file of the boxes have eight decimals.

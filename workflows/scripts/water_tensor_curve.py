@@ -15,6 +15,7 @@ def water_tensor_curve(
     path,
     *,
     exponents,
+    n_components,
     n_train,
     n_test,
     n_repeats,
@@ -38,6 +39,8 @@ def water_tensor_curve(
         square in the test set.
     exponents : sequence of float
         Of the whitening of each descriptor.
+    n_components : int or None
+        Directions kept of each descriptor and centre species; all of them if None.
     n_train : sequence of int
         Sizes of the training set.
     n_test, n_repeats, seed : int
@@ -58,6 +61,7 @@ def water_tensor_curve(
         n_repeats=n_repeats,
         seed=seed,
         exponent=exponents,
+        n_components=n_components,
         factors=volume / volume.mean(),
         n_threads=n_threads,
         progress=True,
@@ -77,6 +81,7 @@ if "snakemake" in globals():
         job.input.features,
         job.output.errors,
         exponents=job.params.exponents,
+        n_components=job.params.n_components,
         **job.params.curve,
         n_threads=job.threads,
     )
