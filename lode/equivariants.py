@@ -34,7 +34,7 @@ from lode.invariants import EquivariantPowerSpectrum
 from lode.learning import LearningCurve, splits
 from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.specification import build, specification
-from lode.systems import finite_array, species_index, systems, whole_number
+from lode.systems import finite_array, systems, whole_number
 
 # Grid of the regularisation, relative to the mean square of a row of features;
 # descending, so that of equal errors the strongest regularisation is taken.
@@ -161,7 +161,7 @@ def equivariant_sums(
         group names a frame that is not there.
     """
     checked = systems(frames)
-    neighbors, _ = species_index(checked, species)
+    neighbors, _ = descriptor.expansion.species_of(checked, species)
     found = np.unique(np.concatenate([s.species for s in checked]))
     centers = found if centers is None else np.unique(np.asarray(centers))
     other = np.setdiff1d(found, centers)
@@ -357,8 +357,8 @@ class EquivariantRegression:
         Raises
         ------
         ValueError
-            If shapes do not fit, a number is not finite, a frame is not valid or all
-            features vanish.
+            If shapes do not fit, a number is not finite, a frame is not valid, the
+            descriptors expand different species or all features vanish.
         """
         checked = systems(frames)
         targets = _checked_tensors(targets, len(checked), 2 * self.angular + 1)
@@ -367,6 +367,11 @@ class EquivariantRegression:
         parts = [
             equivariant_sums(d, checked, groups, **options) for d in self.descriptors
         ]
+        neighbors = {part.neighbor_species for part in parts}
+        if len(neighbors) != 1:
+            raise ValueError(
+                f"descriptors must expand the same species, got {sorted(neighbors)}"
+            )
         with single_threaded_blas():
             matrices = [
                 _whitenings(part, 0, exponent, self.n_components)

@@ -258,6 +258,25 @@ def test_settings_and_data_that_do_not_fit_are_an_error():
         model.predict(Atoms("N2", [[0, 0, 0], [0, 0, 1.1]]))
 
 
+def test_species_of_an_expansion_are_those_of_the_model():
+    wide = replace(SOAP, expansion=replace(RHO, species=(1, 8, 11)))
+    sums = equivariant_sums(wide, FRAMES[:1])
+    assert sums.neighbor_species == (1, 8, 11)
+    assert sums.centers == (1, 8)
+    model = lode.EquivariantRegression([wide], regularization=1e-3)
+    expected = lode.EquivariantRegression([SOAP], regularization=1e-3)
+    # Features of what is not there are zero.
+    assert (
+        relative(
+            model.fit(FRAMES, TARGETS).predict(FRAMES),
+            expected.fit(FRAMES, TARGETS).predict(FRAMES),
+        )
+        <= 1e-6
+    )
+    with pytest.raises(ValueError, match=r"same species, got \[\(1, 8\), \(1, 8, 11\)"):
+        lode.EquivariantRegression([SOAP, wide]).fit(FRAMES, TARGETS)
+
+
 # Learning curves
 
 SIZES = [3, 5]
