@@ -16,6 +16,7 @@ include: "workflows/rules/common.smk"
 include: "workflows/rules/gas.smk"
 include: "workflows/rules/dimers.smk"
 include: "workflows/rules/dimers_models.smk"
+include: "workflows/rules/water.smk"
 include: "workflows/rules/figures.smk"
 
 
@@ -24,8 +25,11 @@ localrules:
     figures,
     dimer_source,
     dimers,
+    water_source,
+    water,
     fig1,
     fig2,
+    fig3,
     summary,
     readme,
 

@@ -168,6 +168,52 @@ def dielectric_tensor(
     return np.eye(3) + 4.0 * math.pi / volume * (half.T @ half)
 
 
+def clausius_mossotti(epsilon, volume):
+    r"""Polarisability that a dielectric constant stands for.
+
+    .. math:: \alpha = \frac{3V}{4\pi}\, \frac{\varepsilon - 1}{\varepsilon + 2}
+
+    Parameters
+    ----------
+    epsilon : array_like
+        Relative dielectric constant.
+    volume : array_like
+        V in Å³, of what α shall be of.
+
+    Returns
+    -------
+    ndarray
+        In Å³.
+
+    Examples
+    --------
+    >>> from lode.dipoles import clausius_mossotti, dielectric_constant
+    >>> alpha = clausius_mossotti(1.8, 30.0)
+    >>> print(dielectric_constant(alpha, 30.0).round(6))
+    1.8
+    """
+    epsilon = np.asarray(epsilon, dtype=np.float64)
+    return 3.0 / (4.0 * math.pi) * volume * (epsilon - 1.0) / (epsilon + 2.0)
+
+
+def dielectric_constant(polarizability, volume):
+    """The inverse of :func:`clausius_mossotti`.
+
+    Parameters
+    ----------
+    polarizability : array_like
+        In Å³.
+    volume : array_like
+        In Å³.
+
+    Returns
+    -------
+    ndarray
+    """
+    x = 4.0 * math.pi / 3.0 * np.asarray(polarizability, dtype=np.float64) / volume
+    return (1.0 + 2.0 * x) / (1.0 - x)
+
+
 def _checked(positions, cell, polarizabilities):
     positions = finite_array(positions, (None, 3), "positions")
     if len(positions) == 0:

@@ -11,7 +11,7 @@ half of reciprocal space. ``docs/theory.md`` has the derivation.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +21,7 @@ from lode.core import expansion as core
 from lode.fields import GaussianDensity, PowerLawPotential
 from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.radial import (
+    ContractedBasis,
     RadialBasis,
     bessel_transform,
     mode_table,
@@ -89,6 +90,48 @@ class ShiftedCosineCutoff:
             )
 
 
+@dataclass(frozen=True)
+class RadialScaling:
+    r"""Weight of a neighbour in the density that falls with its distance.
+
+    .. math:: u(r) = \frac{c}{c + (r/r_0)^m}
+
+    Parameters
+    ----------
+    scale : float
+        :math:`r_0` in Å.
+    exponent : float
+        m, positive.
+    rate : float
+        c, positive.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not positive.
+
+    References
+    ----------
+    M. J. Willatt, F. Musil and M. Ceriotti, Phys. Chem. Chem. Phys. 20, 29661 (2018).
+    """
+
+    scale: float
+    exponent: float
+    rate: float = 1.0
+
+    def __post_init__(self):
+        _check_length(self, "scale")
+        for name in ("exponent", "rate"):
+            value = float(getattr(self, name))
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be positive, got {value}")
+            object.__setattr__(self, name, value)
+
+    def weight(self, distance):
+        """The weight u at distances in Å."""
+        return self.rate / (self.rate + (distance / self.scale) ** self.exponent)
+
+
 def _check_length(instance, name):
     value = float(getattr(instance, name))
     if not (math.isfinite(value) and value > 0):
@@ -130,7 +173,7 @@ class SphericalExpansion:
     ----------
     field : GaussianDensity or PowerLawPotential
         What each atom carries. A density gives SOAP, a potential LODE.
-    basis : RadialBasis
+    basis : RadialBasis or ContractedBasis
         Radial functions.
     max_angular : int
         Highest angular momentum l.
@@ -152,6 +195,8 @@ class SphericalExpansion:
         need pairs only, whatever the method; "pairs" refuses periodic potentials.
     split : float, optional
         Splitting width s in Å, larger than the smearing; by default the cheapest.
+    scaling : RadialScaling, optional
+        Of the density: near neighbours count more than far ones.
 
     Raises
     ------
@@ -182,17 +227,24 @@ class SphericalExpansion:
     tolerance: float = 1e-6
     method: str = "auto"
     split: float | None = None
+    scaling: RadialScaling | None = None
 
     def __post_init__(self):
         _check_kind(self, "field", GaussianDensity | PowerLawPotential)
-        _check_kind(self, "basis", RadialBasis)
+        _check_kind(self, "basis", RadialBasis | ContractedBasis)
         l_max = whole_number(self.max_angular, 0, _LARGEST_ANGULAR, "max_angular")
         object.__setattr__(self, "max_angular", l_max)
+        if isinstance(self.basis, ContractedBasis):
+            self.basis.functions(np.zeros(0), l_max)
         if self.field.long_range:
             if self.cutoff_function is not None:
                 raise ValueError(
                     "cutoff_function must be None for a potential, which sees all "
                     f"atoms, got {self.cutoff_function}"
+                )
+            if self.scaling is not None:
+                raise ValueError(
+                    f"scaling must be None for a potential, got {self.scaling}"
                 )
         elif self.cutoff_function is None:
             radius = self.basis.cutoff
@@ -200,6 +252,8 @@ class SphericalExpansion:
             object.__setattr__(self, "cutoff_function", cutoff_function)
         else:
             _check_kind(self, "cutoff_function", StepCutoff | ShiftedCosineCutoff)
+        if self.scaling is not None:
+            _check_kind(self, "scaling", RadialScaling)
         if self.species is not None:
             species = tuple(sorted(atomic_numbers(self.species)))
             object.__setattr__(self, "species", species)
@@ -265,6 +319,66 @@ class SphericalExpansion:
         frame_map(fill, len(checked), n_threads, progress)
         return Coefficients(values, used, *environment_labels(checked), _counted(sizes))
 
+    def contracted(
+        self, frames, max_radial, *, species=None, n_threads=None, progress=False
+    ):
+        r"""The same expansion in fewer radial functions, those that these frames use.
+
+        For each l the principal components of the coefficients: eigenvectors of
+
+        .. math:: C^l_{nn'} = \sum_{j\alpha m} (c_{j\alpha nlm} - \bar c)
+            (c_{j\alpha n'lm} - \bar c')
+
+        with the largest eigenvalues. The mean is taken over the centres of each
+        species at l = 0, where alone it is not zero by symmetry.
+
+        Parameters
+        ----------
+        frames : ase.Atoms or sequence of ase.Atoms
+            Structures to learn the functions from: of the training set only.
+        max_radial : int
+            Number of functions to keep for each l.
+        species, n_threads, progress
+            As for :meth:`compute`.
+
+        Returns
+        -------
+        SphericalExpansion
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`compute`, or if there are not that many functions, or the basis is
+            contracted already.
+
+        Notes
+        -----
+        The coefficients of a potential are smooth: what tells environments apart may
+        have 10⁻⁷ of the variance of the first component. Keep enough functions, and
+        even out the variances of the invariants with a :class:`~lode.WhitenedKernel`.
+        """
+        if isinstance(self.basis, ContractedBasis):
+            raise ValueError("basis must not be contracted already")
+        kept = whole_number(max_radial, 1, self.basis.max_radial, "max_radial")
+        found = self.compute(
+            frames, species=species, n_threads=n_threads, progress=progress
+        )
+        u_lqn = []
+        for l in range(self.max_angular + 1):
+            c_jamn = found.values[:, :, l * l : (l + 1) ** 2]
+            if l == 0:
+                c_jamn = c_jamn.copy()
+                for z in np.unique(found.center_species):
+                    of_species = found.center_species == z
+                    c_jamn[of_species] -= c_jamn[of_species].mean(axis=0)
+            rows = c_jamn.reshape(-1, self.basis.max_radial)
+            _, vectors = np.linalg.eigh(rows.T @ rows)
+            u_qn = vectors[:, ::-1][:, :kept].T
+            # The sign of an eigenvector is arbitrary: its largest entry is positive.
+            largest = np.abs(u_qn).argmax(axis=1)
+            u_lqn.append(u_qn * np.sign(u_qn[np.arange(kept), largest])[:, None])
+        return replace(self, basis=ContractedBasis(self.basis, u_lqn))
+
     def species_of(self, checked, species=None):
         """Species to expand and each atom's place among them.
 
@@ -316,6 +430,7 @@ class SphericalExpansion:
             self.max_angular,
             self.tolerance,
             limit=cutoff.radius,
+            scaling=self.scaling,
         )
         self._add_pairs(system, species_i, table, out_jamn, n_threads, cutoff)
         self._add_centre(self.center_atom_weight * table.centre, species_i, out_jamn)

@@ -20,13 +20,16 @@ A :class:`StructureKernel` is a power of such a kernel itself, K(A, B)^ζ, and n
 additive. Every kernel extends to signed sums of structures: see
 :mod:`lode.combinations`.
 
+A :class:`WhitenedKernel` has parameters of its own, the covariance of its features: it
+is fitted to a set of structures, :meth:`Kernel.fitted`, before it is evaluated.
+
 Indices of arrays: A, B structures, s centre species, i, j environments, p, q
 features.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -35,6 +38,7 @@ from tqdm import tqdm
 
 from lode.archive import load_archive, save_archive
 from lode.combinations import Combination
+from lode.conditioning import check_whitening, whitening
 from lode.invariants import Features
 from lode.parallel import single_threaded_blas
 from lode.specification import specification
@@ -60,7 +64,8 @@ class _Request:
     """What a kernel needs of a descriptor.
 
     ``form`` is ``"sums"`` (over each structure), ``"species sums"`` (the same per
-    centre species) or ``"environments"``.
+    centre species), ``"environments"`` or ``"scatter"`` (of the environments of each
+    centre species about their mean, all structures together).
     """
 
     descriptor: object
@@ -83,8 +88,9 @@ class Representation:
     ----------
     parts : dict of str to ndarray
         By what is stored: sums of features (n_frames, n_groups, n_features), with one
-        group or one per centre species, or features of environments
-        (n_environments, n_features), ordered by species, then frame.
+        group or one per centre species; features of environments
+        (n_environments, n_features), ordered by species, then frame; or scatter
+        matrices (1, n_species, n_features, n_features) of all environments.
     species : tuple of int
         Centre species, ascending.
     counts : ndarray (n_species, n_frames) of int
@@ -149,6 +155,8 @@ class Representation:
     def structures(self, chosen):
         """Representation of some of the structures, each a frame.
 
+        Scatter matrices, which are of all structures together, are left out.
+
         Parameters
         ----------
         chosen : sequence of int
@@ -168,6 +176,7 @@ class Representation:
         parts = {
             key: part[chosen] if part.ndim == 3 else part[rows]
             for key, part in self.parts.items()
+            if part.ndim < 4
         }
         return Representation(parts, self.species, counts, self.neighbor_species)
 
@@ -238,6 +247,10 @@ class Representation:
             )
         except KeyError as error:
             raise ValueError(f"a representation must hold the array {error}") from None
+
+    def _species_of(self, row):
+        """Index of the species of an environment."""
+        return int(np.searchsorted(self.counts.sum(axis=1).cumsum(), row, "right"))
 
     def _start(self, group):
         """First environment of a species."""
@@ -337,6 +350,7 @@ class Kernel:
         progress=False,
         dtype=np.float64,
         chunk_bytes=_CHUNK_BYTES,
+        environments=False,
     ):
         """What the kernel needs of the structures, computed once.
 
@@ -356,6 +370,9 @@ class Kernel:
             over structures are always float64.
         chunk_bytes : int
             Frames are processed in chunks whose features take about this memory.
+        environments : bool
+            Also keep the features of all environments, so that the kernel can be
+            fitted to some of the structures later.
 
         Returns
         -------
@@ -374,6 +391,8 @@ class Kernel:
             raise ValueError(f"dtype must be float32 or float64, got {dtype}")
         frames, weights = distinct_structures(frames)
         requests = self._requests()
+        if environments:
+            requests = requests | self._requests(True)
         descriptors = self.descriptors
         if _raw(frames):
             checked = systems(frames)
@@ -472,6 +491,78 @@ class Kernel:
                 w_t @ self._gram(representation.structures(terms), None) @ w_t
             )
         return values
+
+    def fitted(self, representation):
+        """The kernel with what it takes from data: itself, if nothing is whitened.
+
+        Parameters
+        ----------
+        representation : Representation
+            The structures to learn from, made by this kernel.
+
+        Returns
+        -------
+        Kernel
+        """
+        return self._mapped(lambda kernel: kernel._fitted(representation))
+
+    @property
+    def is_fitted(self):
+        """Whether the kernel has all that it takes from data."""
+        return all(leaf._transforms is not None for leaf in self._whitened())
+
+    def needed(self, representation):
+        """The representation without what the kernel does not use.
+
+        Parameters
+        ----------
+        representation : Representation
+
+        Returns
+        -------
+        Representation
+        """
+        self._check(representation)
+        parts = {key: representation.parts[key] for key in self._requests()}
+        return replace(representation, parts=parts)
+
+    def fitted_arrays(self):
+        """What :meth:`fitted` found, as a dictionary of plain arrays."""
+        arrays = {}
+        for i, kernel in enumerate(self._whitened()):
+            for name, array in kernel._arrays().items():
+                arrays[f"{i}_{name}"] = array
+        return arrays
+
+    def restored(self, arrays):
+        """The kernel with the arrays of :meth:`fitted_arrays`.
+
+        Parameters
+        ----------
+        arrays : dict of str to ndarray
+
+        Returns
+        -------
+        Kernel
+        """
+        order = iter(range(len(self._whitened())))
+
+        def restored(kernel):
+            prefix = f"{next(order)}_"
+            own = {k: a for k, a in arrays.items() if k.startswith(prefix)}
+            return kernel._restored({k[len(prefix) :]: a for k, a in own.items()})
+
+        return self._mapped(restored)
+
+    def _whitened(self):
+        """The whitened kernels that this one is made of, in order."""
+        found = []
+        self._mapped(lambda kernel: found.append(kernel) or kernel)
+        return found
+
+    def _mapped(self, function):
+        """The same kernel with other whitened kernels in it."""
+        return self
 
     @property
     def is_additive(self):
@@ -573,11 +664,7 @@ class PolynomialKernel(Kernel):
     average: bool = False
 
     def __post_init__(self):
-        if not hasattr(self.descriptor, "compute"):
-            raise TypeError(
-                "descriptor must have a method compute, got "
-                f"{type(self.descriptor).__name__}"
-            )
+        _check_descriptor(self.descriptor)
         _check_degree(self.degree)
 
     @property
@@ -649,6 +736,175 @@ class PolynomialKernel(Kernel):
 
 
 @dataclass(frozen=True)
+class WhitenedKernel(Kernel):
+    r"""Linear kernel of features whose variances are evened out.
+
+    .. math:: K(A, B) = \sum_{i\in A, j\in B} \delta_{z_i z_j}
+        (p_i - \bar p_z)^T W_z W_z^T (p_j - \bar p_z)
+
+    with the mean and the :func:`~lode.conditioning.whitening` W of the features around
+    the centres of each species, from the structures that the kernel is fitted to.
+    Models fit it to what they learn from; :meth:`Kernel.fitted` does it by hand.
+
+    Parameters
+    ----------
+    descriptor : object
+        Descriptor of environments: a dataclass with a method ``compute``.
+    exponent, n_components, condition
+        As for :func:`~lode.conditioning.whitening`.
+    average : bool
+        Divide K by the numbers of atoms of A and of B.
+
+    Raises
+    ------
+    TypeError
+        If the descriptor has no ``compute``.
+    ValueError
+        If an argument is out of range.
+    """
+
+    descriptor: object
+    exponent: float = 0.4
+    n_components: int | None = None
+    condition: float = 1e-14
+    average: bool = False
+    _transforms: dict | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self):
+        _check_descriptor(self.descriptor)
+        check_whitening(self.exponent, self.n_components, self.condition)
+
+    @property
+    def is_linear(self):
+        """Whether the kernel is a scalar product of sums over structures."""
+        return True
+
+    def _mapped(self, function):
+        return function(self)
+
+    def _request(self, form):
+        return _Request(self.descriptor, False, form)
+
+    def _requests(self, environments=False):
+        forms = ["environments"] if environments else ["species sums"]
+        if self._transforms is None and not environments:
+            forms.append("scatter")
+        requests = [self._request(form) for form in forms]
+        return {request.key: request for request in requests}
+
+    def _averages(self):
+        return {bool(self.average)}
+
+    def _fitted(self, representation):
+        parts = representation.parts
+        rows = parts.get(self._request("environments").key)
+        sums = parts.get(self._request("species sums").key)
+        scatter = parts.get(self._request("scatter").key)
+        if rows is None and (sums is None or scatter is None):
+            raise ValueError(
+                "a whitened kernel is fitted to a representation that it has made, or "
+                f"to one with environments, got one of {list(parts)}"
+            )
+        transforms = {}
+        for group, z in enumerate(representation.species):
+            n = int(representation.counts[group].sum())
+            if scatter is None:
+                x_ip = rows[representation._range(group)].astype(np.float64)
+                mean = x_ip.mean(axis=0)
+                x_ip -= mean
+                covariance = x_ip.T @ x_ip / n
+            else:
+                mean = sums[:, group].sum(axis=0) / n
+                covariance = scatter[0, group] / n
+            matrix = whitening(
+                covariance, self.exponent, self.n_components, self.condition
+            )
+            transforms[z] = (mean, matrix)
+        return self._with(transforms)
+
+    def _with(self, transforms):
+        kernel = replace(self)
+        object.__setattr__(kernel, "_transforms", transforms)
+        return kernel
+
+    def _arrays(self):
+        arrays = {}
+        for z, (mean, matrix) in (self._transforms or {}).items():
+            arrays[f"mean_{z}"], arrays[f"matrix_{z}"] = mean, matrix
+        return arrays
+
+    def _restored(self, arrays):
+        species = [int(k[5:]) for k in arrays if k.startswith("mean_")]
+        transforms = {z: (arrays[f"mean_{z}"], arrays[f"matrix_{z}"]) for z in species}
+        return self._with(transforms or None)
+
+    def _transform(self, z):
+        if self._transforms is None:
+            raise RuntimeError(
+                "a whitened kernel must be fitted first: kernel.fitted(representation)"
+            )
+        if z not in self._transforms:
+            raise ValueError(
+                f"centres must be of the species {sorted(self._transforms)} that the "
+                f"whitened kernel was fitted to, got {z}"
+            )
+        return self._transforms[z]
+
+    def _whitened_sums(self, representation):
+        """Sums over each structure, (n_frames, n_kept) for each species."""
+        sums_Asp = representation.parts[self._request("species sums").key]
+        sums = {}
+        for group, z in enumerate(representation.species):
+            mean, matrix = self._transform(z)
+            count = representation.counts[group][:, None]
+            sums[z] = (sums_Asp[:, group] - count * mean) @ matrix
+            if self.average:
+                sums[z] /= representation.n_atoms[:, None]
+        return sums
+
+    def _linear_features(self, representation, species):
+        sums = self._whitened_sums(representation)
+        n_frames = representation.n_structures
+        columns = []
+        for z in species:
+            if z in sums:
+                columns.append(sums[z])
+            elif z in self._transforms:
+                n_kept = self._transforms[z][1].shape[1]
+                columns.append(np.zeros((n_frames, n_kept)))
+        return np.hstack(columns)
+
+    def _gram(self, a, b):
+        sums_a = self._whitened_sums(a)
+        sums_b = sums_a if b is None else self._whitened_sums(b)
+        values = np.zeros((a.n_structures, (b or a).n_structures))
+        for z in sums_a:
+            if z in sums_b:
+                values += sums_a[z] @ sums_b[z].T
+        return values
+
+    def _diagonal(self, representation):
+        sums = self._whitened_sums(representation)
+        return sum(np.einsum("Ap,Ap->A", x, x) for x in sums.values())
+
+    def _block(self, a, rows, b, columns, same):
+        """Environment kernel of two ranges, ``None`` if it vanishes."""
+        if not same:
+            return None
+        mean, matrix = self._transform(a.species[a._species_of(rows.start)])
+        key = self._request("environments").key
+        x_ip, x_jp = (
+            (x.parts[key][r] - mean) @ matrix for x, r in ((a, rows), (b, columns))
+        )
+        return x_ip @ x_jp.T
+
+    def _monomial(self):
+        return None, []
+
+
+@dataclass(frozen=True)
 class ScaledKernel(Kernel):
     """Positive multiple of a kernel.
 
@@ -684,6 +940,9 @@ class ScaledKernel(Kernel):
     def is_additive(self):
         """Whether the kernel is a sum over pairs of environments."""
         return self.kernel.is_additive
+
+    def _mapped(self, function):
+        return replace(self, kernel=self.kernel._mapped(function))
 
     def _requests(self, environments=False):
         return self.kernel._requests(environments)
@@ -732,6 +991,21 @@ class SumKernel(Kernel):
     def __post_init__(self):
         object.__setattr__(self, "kernels", _check_kernels(self.kernels, "kernels"))
 
+    def weighted(self, weights):
+        """The sum with other weights; terms of weight zero are left out.
+
+        Parameters
+        ----------
+        weights : sequence of float
+            One for each term, not negative.
+
+        Returns
+        -------
+        SumKernel
+        """
+        pairs = zip(self.kernels, weights, strict=True)
+        return SumKernel([ScaledKernel(k, float(w)) for k, w in pairs if w != 0.0])
+
     @property
     def is_linear(self):
         """Whether the kernel is a scalar product of sums over structures."""
@@ -741,6 +1015,9 @@ class SumKernel(Kernel):
     def is_additive(self):
         """Whether the kernel is a sum over pairs of environments."""
         return all(kernel.is_additive for kernel in self.kernels)
+
+    def _mapped(self, function):
+        return replace(self, kernels=[k._mapped(function) for k in self.kernels])
 
     def _requests(self, environments=False):
         requests = {}
@@ -805,6 +1082,9 @@ class ProductKernel(Kernel):
                 "the factors of a product must have the same setting average, got "
                 "True and False"
             )
+
+    def _mapped(self, function):
+        return replace(self, kernels=[k._mapped(function) for k in self.kernels])
 
     def _requests(self, environments=False):
         requests = {}
@@ -874,6 +1154,9 @@ class StructureKernel(Kernel):
         """Whether the kernel is a sum over pairs of environments."""
         return False
 
+    def _mapped(self, function):
+        return replace(self, kernel=self.kernel._mapped(function))
+
     def _requests(self, environments=False):
         return self.kernel._requests()
 
@@ -935,6 +1218,13 @@ def distinct_structures(frames):
 def center_species(representation):
     """Species that occur as centres or neighbours, ascending."""
     return tuple(sorted({*representation.species, *representation.neighbor_species}))
+
+
+def _check_descriptor(descriptor):
+    if not hasattr(descriptor, "compute"):
+        raise TypeError(
+            f"descriptor must have a method compute, got {type(descriptor).__name__}"
+        )
 
 
 def _check_degree(degree):
@@ -1088,6 +1378,11 @@ def _stored(requests, source, layout, dtype):
             if request.normalize:
                 unit = _unit_rows(values) if unit is None else unit
                 chunk = unit
+            if request.form == "scatter":
+                groups = parts.setdefault(key, [_Scatter() for _ in range(n_species)])
+                for group, scatter in enumerate(groups):
+                    scatter.add(chunk[layout.group[here] == group])
+                continue
             if request.form == "environments":
                 if key not in parts:
                     parts[key] = np.empty((len(layout.row), n_features), dtype=dtype)
@@ -1102,7 +1397,31 @@ def _stored(requests, source, layout, dtype):
             segment = (frame - first) * n_groups + group
             sums = _segment_sum(segment, (last - first) * n_groups, chunk)
             parts[key][first:last] += sums.reshape(last - first, n_groups, n_features)
+    for key, request in requests.items():
+        if request.form == "scatter":
+            parts[key] = np.stack([scatter.matrix for scatter in parts[key]])[None]
     return parts
+
+
+class _Scatter:
+    """Σ (x − x̄)(x − x̄)ᵀ of rows that come in parts, without cancellation."""
+
+    def __init__(self):
+        self.count, self.mean, self.matrix = 0, 0.0, 0.0
+
+    def add(self, rows):
+        if len(rows) == 0:
+            return
+        mean = rows.mean(axis=0)
+        centred = rows - mean
+        total = self.count + len(rows)
+        step = mean - self.mean
+        weight = self.count * len(rows) / total
+        self.matrix = (
+            self.matrix + centred.T @ centred + weight * np.multiply.outer(step, step)
+        )
+        self.mean = self.mean + step * (len(rows) / total)
+        self.count = total
 
 
 def _unit_rows(values):

@@ -10,6 +10,7 @@ from lode.regression import (
     checked_targets,
     fit_features,
     fit_kernel,
+    likely_weights,
 )
 from lode.systems import finite_array
 
@@ -74,6 +75,9 @@ def learning_curve(
     n_repeats=5,
     seed=0,
     features=None,
+    terms=None,
+    learnt=None,
+    restore=None,
     regularization=None,
     n_folds=5,
     regularizations=REGULARIZATIONS,
@@ -91,7 +95,7 @@ def learning_curve(
     gram : ndarray (n_frames, n_frames) or None
         Kernel matrix of all structures.
     targets : ndarray (n_frames,)
-        What to learn.
+        What to predict.
     n_train : sequence of int
         Sizes of the training set.
     n_test : int
@@ -103,6 +107,18 @@ def learning_curve(
     features : ndarray (n_frames, n_features), optional
         Instead of ``gram`` (``None``) for a linear kernel: faster with few features,
         more accurate always, see :mod:`lode.regression`.
+    terms : sequence of ndarray (n_frames, n_frames) or callable, optional
+        Instead of ``gram``: the kernel is a sum of these with the likeliest weights for
+        each training set, see :func:`lode.regression.likely_weights`, which choose the
+        regularisation too. A function takes the training and the test structures, two
+        arrays of int, and gives the kernel of both with the former, (n_train + n_test,
+        n_train): of a kernel that is fitted to the training structures, such as
+        :func:`fitted_term` makes.
+    learnt : ndarray (n_frames,), optional
+        What the models learn, instead of the targets themselves.
+    restore : callable, optional
+        With ``learnt``: takes predicted values and the frames they are of, an array of
+        int, and gives the targets that they stand for.
     regularization, n_folds, regularizations
         As in :func:`lode.regression.fit_kernel`.
     n_threads : int, optional
@@ -121,16 +137,25 @@ def learning_curve(
         If shapes do not fit, sizes are impossible, numbers are not finite or the
         targets of a test set are all equal.
     """
-    if (gram is None) == (features is None):
-        raise ValueError("either gram or features must be given, and not both")
-    if gram is None:
-        data = finite_array(features, (None, None), "features")
+    if sum(x is not None for x in (gram, features, terms)) != 1:
+        raise ValueError("one of gram, features and terms must be given, and only one")
+    if (learnt is None) != (restore is None):
+        raise ValueError("learnt and restore must be given together, or neither")
+    if terms is not None and regularization is not None:
+        raise ValueError(
+            "regularization must be None with terms, whose weights come with it, got "
+            f"{regularization}"
+        )
+    if features is not None:
+        features = finite_array(features, (None, None), "features")
+        n_frames = len(features)
     else:
-        data = finite_array(gram, (None, None), "gram")
-        if data.shape[0] != data.shape[1]:
-            raise ValueError(f"gram must be square, got shape {data.shape}")
-    n_frames = len(data)
+        matrices = [gram] if terms is None else terms
+        terms = [k if callable(k) else _square(k) for k in matrices]
+        known = [len(k) for k in terms if not callable(k)]
+        n_frames = known[0] if known else len(targets)
     targets = checked_targets(targets, n_frames)
+    values = targets if learnt is None else checked_targets(learnt, n_frames)
     sizes = _checked_sizes(n_train, n_test, n_repeats, n_frames)
     repeats = splits(n_frames, n_test, n_repeats, seed)
     for _, test in repeats:
@@ -149,13 +174,21 @@ def learning_curve(
         repeat, size = task
         pool, test = repeats[repeat]
         train = pool[:size]
-        if gram is None:
-            solution = fit_features(data[train], targets[train], **settings)
-            predicted = solution.predict(data[test])
+        if features is not None:
+            solution = fit_features(features[train], values[train], **settings)
+            predicted = solution.predict(features[test])
         else:
-            kernel = data[np.ix_(train, train)]
-            solution = fit_kernel(kernel, targets[train], **settings)
-            predicted = solution.predict(data[np.ix_(test, train)])
+            rows = np.concatenate([train, test])
+            parts = [
+                k(train, test) if callable(k) else k[np.ix_(rows, train)] for k in terms
+            ]
+            kernel, chosen = parts[0], {}
+            if gram is None:
+                kernel, chosen = _weighted(parts, values[train])
+            solution = fit_kernel(kernel[:size], values[train], **settings | chosen)
+            predicted = solution.predict(kernel[size:])
+        if restore is not None:
+            predicted = restore(predicted, test)
         rmse = np.sqrt(np.mean((predicted - targets[test]) ** 2))
         return rmse, 100.0 * rmse / targets[test].std(), solution.regularization
 
@@ -171,6 +204,47 @@ def learning_curve(
     return LearningCurve(
         np.array(sizes), percent.mean(axis=0), spread, percent, rmse, chosen
     )
+
+
+def _square(matrix):
+    matrix = finite_array(matrix, (None, None), "gram")
+    if matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"gram must be square, got shape {matrix.shape}")
+    return matrix
+
+
+def _weighted(parts, values):
+    """Sum of kernels with the training structures, and what comes with the weights."""
+    n = len(values)
+    weights, regularization = likely_weights([k[:n] for k in parts], values)
+    kernel = sum(w * k for w, k in zip(weights, parts, strict=True) if w > 0.0)
+    return kernel, {"regularization": regularization}
+
+
+def fitted_term(kernel, representation):
+    """A kernel that is fitted to each training set, as a term of a learning curve.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Such as a :class:`~lode.WhitenedKernel`, not fitted yet.
+    representation : Representation
+        Of all structures, from ``kernel.represent(frames, environments=True)``.
+
+    Returns
+    -------
+    callable
+        From training and test structures to their kernel, see
+        :func:`learning_curve`.
+    """
+
+    def term(train, test):
+        fitted = kernel.fitted(representation.structures(train))
+        every = fitted.needed(representation)
+        both = every.structures(np.concatenate([train, test]))
+        return fitted.gram(both, every.structures(train))
+
+    return term
 
 
 def _checked_sizes(n_train, n_test, n_repeats, n_frames):

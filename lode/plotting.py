@@ -21,8 +21,9 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 # Colours of the models of figure 2, from the simplest on; the reference is black.
 _MODEL_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2")
-# Characters in a line of the title.
+# Characters in a line of the title, and in the name of a dimer above its panel.
 _TITLE_WIDTH = 100
+_NAME_WIDTH = 30
 _SETS = {"test": "Training distances", "far": "Extrapolation"}
 
 # One style for all figures; the font type keeps the text of a PDF searchable.
@@ -46,6 +47,8 @@ _METADATA = {
     ".png": {"Software": None},
 }
 
+# Lines of the baselines, which need no markers.
+_BASELINES = (":", "-.", "--")
 _PANELS = {"paper": "The paper's curves, recomputed", "ours": "Ours"}
 
 
@@ -100,25 +103,63 @@ def figure_1(rows, curves, *, resolution, provenance):
     ValueError
         If a curve is not in the table.
     """
+    title = f"Energy of a gas of point charges\n{provenance}"
+    return _learning_curves(rows, curves, title, resolution)
+
+
+def figure_3(rows, curves, *, provenance):
+    """Learning curves of the dielectric response of water.
+
+    Parameters
+    ----------
+    rows, curves
+        As for :func:`figure_1`; a curve of the group ``baseline`` is drawn in both
+        panels.
+    provenance : str
+        Where the data come from.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If a curve is not in the table.
+    """
+    source = "\n".join(textwrap.wrap(provenance, _TITLE_WIDTH))
+    title = f"Trace of the dielectric tensor of liquid water\n{source}"
+    return _learning_curves(rows, curves, title, share_y=True)
+
+
+def _learning_curves(rows, curves, title, resolution=0.0, share_y=False):
+    """Curves of the paper and ours in two panels, baselines in both."""
     points = {name: _points(rows, curve["label"]) for name, curve in curves.items()}
     styles = _styles(curves)
+    baselines = [name for name in curves if curves[name]["group"] == "baseline"]
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-        axes = figure.subplots(1, len(_PANELS))
-        for ax, (group, title) in zip(axes, _PANELS.items(), strict=True):
-            ax.set(xscale="log", yscale="log", title=title)
+        axes = figure.subplots(1, len(_PANELS), sharey=share_y)
+        for ax, (group, heading) in zip(axes, _PANELS.items(), strict=True):
+            ax.set(xscale="log", yscale="log", title=heading)
             members = [name for name in curves if curves[name]["group"] == group]
             for name in members:
                 _draw_curve(ax, curves[name], points[name], styles[name], resolution)
             _draw_counterparts(ax, members, curves, points, styles)
             _draw_references(ax, members, curves, styles)
+            for name, dashes in zip(baselines, _BASELINES, strict=False):
+                sizes, means, _ = points[name]
+                label = curves[name]["label"]
+                ax.plot(sizes, means, dashes, color="0.45", lw=0.9, label=label)
             shown = [points[name] for name in members]
             if any(y <= resolution for _, means, _ in shown for y in means):
                 ax.set_ylim(bottom=resolution / 5)
                 label = f"open: at most {resolution:g} %"
                 ax.plot([], [], "o", color="grey", mfc="white", label=label)
             _finish_panel(ax, [n for sizes, _, _ in shown for n in sizes])
-        figure.suptitle(f"Energy of a gas of point charges\n{provenance}", fontsize=9)
+        for ax in axes:
+            _mark_percents(ax)
+        figure.suptitle(title, fontsize=9)
     return figure
 
 
@@ -177,6 +218,17 @@ def _draw_references(ax, members, curves, styles):
             level = reference["rmse_percent"]
             label = f"{curves[name]['label']} in the paper: ≈ {level:g} %"
             ax.axhline(level, ls=":", color=styles[name]["color"], lw=0.9, label=label)
+
+
+def _mark_percents(ax):
+    """Plain numbers where an axis has few decades: powers alone say little there."""
+    low, high = ax.get_ylim()
+    if high > 300 * low:
+        return
+    ticks = [m * 10.0**e for e in range(-12, 6) for m in (1, 2, 5)]
+    ticks = [t for t in ticks if low <= t <= high]
+    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    ax.set_yticks([], minor=True)
 
 
 def _finish_panel(ax, sizes):
@@ -288,7 +340,9 @@ def _draw_dimer(ax, dimer, of_class, rows, colors):
         # The dashes begin at the last trained point.
         begin = max(last - 1, 0)
         ax.plot(distance[begin:], energy[begin:], "--", color=color)
-    ax.set_title(f"{dimer}\n{of_class}", fontsize=7)
+    # A long name must not reach the next panel.
+    size = 7 * min(1.0, _NAME_WIDTH / len(dimer))
+    ax.set_title(f"{dimer}\n{of_class}", fontsize=size)
 
 
 def _curve(rows, label):

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import linalg, optimize, special
 
 from lode.core import radial as core
-from lode.systems import whole_number
+from lode.systems import finite_array, whole_number
 
 # An overlap matrix worse than this loses more than six digits when inverted.
 _LARGEST_CONDITION = 1e10
@@ -112,6 +112,11 @@ class RadialBasis:
         return cls("monomial", max_radial, cutoff)
 
     @property
+    def n_primitive(self):
+        """Number of functions: none of them is a combination of others."""
+        return self.max_radial
+
+    @property
     def compact(self):
         """Whether the functions vanish beyond the cutoff."""
         return self.kind != "gto"
@@ -155,6 +160,96 @@ class RadialBasis:
         if self.compact:
             values = np.where(r <= self.cutoff, values, 0.0)
         return values
+
+
+@dataclass(frozen=True)
+class ContractedBasis:
+    r"""Fewer radial functions, combined of those of another basis.
+
+    .. math:: \tilde R_{ql}(r) = \sum_n u_{lqn} R_{nl}(r)
+
+    :meth:`lode.SphericalExpansion.contracted` finds the combinations in which the
+    coefficients of given structures differ most. The pair functions are tabulated as
+    combined, so that an expansion costs what its fewer functions cost.
+
+    Parameters
+    ----------
+    basis : RadialBasis
+        What is combined.
+    coefficients : sequence (max_angular + 1, max_radial, basis.max_radial)
+        u; rows should be orthonormal.
+
+    Raises
+    ------
+    TypeError
+        If ``basis`` is no :class:`RadialBasis`.
+    ValueError
+        If the coefficients have another shape or are not finite.
+
+    References
+    ----------
+    A. Goscinski, F. Musil, S. Pozdnyakov, J. Nigam and M. Ceriotti, J. Chem. Phys. 155,
+    104106 (2021).
+    """
+
+    basis: RadialBasis
+    coefficients: tuple
+
+    def __post_init__(self):
+        if not isinstance(self.basis, RadialBasis):
+            raise TypeError(
+                f"basis must be a RadialBasis, got {type(self.basis).__name__}"
+            )
+        shape = (None, None, self.basis.max_radial)
+        u_lqn = finite_array(self.coefficients, shape, "coefficients")
+        if not 1 <= u_lqn.shape[1] <= self.basis.max_radial or len(u_lqn) == 0:
+            raise ValueError(
+                "coefficients must give, for each l, 1 to "
+                f"{self.basis.max_radial} functions, got shape {u_lqn.shape}"
+            )
+        nested = tuple(tuple(tuple(row) for row in of_l) for of_l in u_lqn.tolist())
+        object.__setattr__(self, "coefficients", nested)
+
+    @property
+    def max_radial(self):
+        """Number of functions."""
+        return len(self.coefficients[0])
+
+    @property
+    def n_primitive(self):
+        """Number of functions that are combined."""
+        return self.basis.max_radial
+
+    @property
+    def cutoff(self):
+        """Radius of the environment in Å."""
+        return self.basis.cutoff
+
+    @property
+    def compact(self):
+        """Whether the functions vanish beyond the cutoff."""
+        return self.basis.compact
+
+    @property
+    def extent(self):
+        """Radius in Å beyond which the functions are zero to rounding."""
+        return self.basis.extent
+
+    def functions(self, r, max_angular):
+        """Values of all functions, see :meth:`RadialBasis.functions`.
+
+        Raises
+        ------
+        ValueError
+            If there are no coefficients for ``max_angular``.
+        """
+        if max_angular >= len(self.coefficients):
+            raise ValueError(
+                f"max_angular must be at most {len(self.coefficients) - 1}, for which "
+                f"the basis has coefficients, got {max_angular}"
+            )
+        u_lqn = np.array(self.coefficients[: max_angular + 1])
+        return u_lqn @ self.basis.functions(r, max_angular)
 
 
 def _gto_overlap(max_radial, cutoff):
@@ -274,8 +369,8 @@ def bessel_transform(basis, max_angular, k):
         In Å^(3/2).
     """
     extent = basis.extent
-    # The functions themselves turn max_radial times, which adds to the phase.
-    phase = float(np.max(k, initial=0.0)) * extent + 4.0 * basis.max_radial
+    # The functions themselves turn n_primitive times, which adds to the phase.
+    phase = float(np.max(k, initial=0.0)) * extent + 4.0 * basis.n_primitive
     r, w = panels(_resolved(extent, phase))
     weighted_lnr = basis.functions(r, max_angular) * (w * r**2)
     transform = np.empty((max_angular + 1, basis.max_radial, len(k)))
@@ -328,7 +423,7 @@ def _bare_pair_function(basis, max_angular):
     l = np.arange(max_angular + 1)[:, None]
     factor = 4 * np.pi / (2 * l + 1)
     extent = basis.extent
-    fine = basis.cutoff / (16 * max(1, basis.max_radial // 4))
+    fine = basis.cutoff / (16 * max(1, basis.n_primitive // 4))
     near = fine * 2.0 ** np.arange(-12, 0)
     mesh = np.concatenate([near, np.arange(fine, extent, fine), [extent]])
 
@@ -507,7 +602,7 @@ def _tail_powers(field, basis, max_angular, start, tolerance):
     """
     p = field.exponent
     extent = basis.extent
-    x, w = panels(_resolved(extent, 4.0 * basis.max_radial, smallest=8))
+    x, w = panels(_resolved(extent, 4.0 * basis.n_primitive, smallest=8))
     values = basis.functions(x, max_angular)
     l = np.arange(max_angular + 1)
     n_terms = 1
@@ -532,7 +627,9 @@ def _gegenbauer_lead(lam, l):
 
 
 @lru_cache(maxsize=64)
-def pair_table(field, basis, max_angular, tolerance, splitting=None, limit=None):
+def pair_table(
+    field, basis, max_angular, tolerance, splitting=None, limit=None, scaling=None
+):
     """Interpolation table of the pair functions.
 
     Parameters
@@ -543,6 +640,8 @@ def pair_table(field, basis, max_angular, tolerance, splitting=None, limit=None)
         Largest error of a value, relative to the largest value.
     limit : float, optional
         Range in Å, for fields with a cutoff function.
+    scaling : RadialScaling, optional
+        Weight of an atom by its distance.
 
     Returns
     -------
@@ -561,6 +660,12 @@ def pair_table(field, basis, max_angular, tolerance, splitting=None, limit=None)
     # The last interval may end beyond the reach by less than half a cutoff.
     longest = reach + 0.5 * basis.cutoff
     values = pair_function(field, basis, max_angular, splitting, longest)
+    if scaling is not None:
+        unscaled = values
+
+        def values(r):
+            return unscaled(r) * scaling.weight(r)
+
     whole = values
     if splitting is not None:
         whole = pair_function(field, basis, max_angular, None, 0.0)

@@ -21,11 +21,13 @@ s/s_max between 1e-16 and 1e-8 exist for the former alone. The sparse model is a
 one as well, see :class:`SparseGaussianProcess`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
+from scipy import optimize
+from scipy.linalg import lapack
 
 import lode
 from lode.archive import load_archive, save_archive
@@ -34,6 +36,7 @@ from lode.invariants import Features
 from lode.kernels import (
     Kernel,
     Representation,
+    SumKernel,
     center_species,
     distinct_structures,
 )
@@ -53,6 +56,12 @@ _KIND = "GaussianProcess"
 _VERSION = 1
 
 _SELECTIONS = ("cholesky", "fps")
+_WEIGHTINGS = ("given", "likely")
+# Ranges in which weights of kernels and the variance of the noise are sought, and where
+# the search begins; all for targets and kernels of unit variance.
+_WEIGHTS = (1e-9, 1e6)
+_NOISES = (1e-12, 10.0)
+_FIRST_NOISE = 1e-2
 # Atoms whose features exist at a time in each thread while frames meet sparse points.
 _CHUNK_ATOMS = 4096
 
@@ -215,8 +224,9 @@ class FeatureModes:
     ----------
     mean : ndarray (n_features,)
         Mean of the training features; zero without an intercept.
-    left : ndarray (n, r)
-        U of Φ̃ = U diag(s) Vᵀ; empty in a model that was loaded.
+    left : ndarray (n, r) or None
+        U of Φ̃ = U diag(s) Vᵀ; none in a model that was loaded, or if Φ̃ᵀ Φ̃ was
+        decomposed.
     right : ndarray (n_features, r)
         V.
     values : ndarray (r,)
@@ -227,6 +237,8 @@ class FeatureModes:
         Number of training structures.
     intercept : bool
         Whether the features are centred.
+    rows : ndarray (n, n_features), optional
+        Φ, in the place of ``left`` while a model is fitted.
     """
 
     mean: np.ndarray
@@ -236,6 +248,7 @@ class FeatureModes:
     scale: float
     n_train: int
     intercept: bool = True
+    rows: np.ndarray | None = None
 
     @classmethod
     def of(cls, features, intercept=True):
@@ -266,22 +279,6 @@ class FeatureModes:
             intercept,
         )
 
-    @classmethod
-    def of_normal_equations(cls, features, intercept=True):
-        """Decomposition by the eigenvectors of Φ̃ᵀ Φ̃."""
-        n, n_features = features.shape
-        mean = features.mean(axis=0) if intercept else np.zeros(n_features)
-        centred = features - mean if intercept else features
-        values, vectors = np.linalg.eigh(centred.T @ centred)
-        noise = n_features * _EPSILON * max(float(values[-1]), 0.0)
-        # Rounding of the subtraction of the mean.
-        noise += (_EPSILON * np.linalg.norm(features)) ** 2
-        kept = values > max(noise, -2.0 * values[0])
-        right, values = np.ascontiguousarray(vectors[:, kept]), values[kept]
-        left = centred @ (right / np.sqrt(values))
-        scale = _scale(float(np.einsum("ap,ap->", centred, centred)), n)
-        return cls(mean, left, right, values, scale, n, intercept)
-
     @property
     def n_columns(self):
         """Number of features."""
@@ -293,10 +290,16 @@ class FeatureModes:
 
     def projection(self, deviations):
         """Components Uᵀ (y − ȳ)."""
+        if self.left is None:
+            # U = Φ̃ V diag(1/s), never formed.
+            moments = self.rows.T @ deviations - self.mean * deviations.sum()
+            return (self.right.T @ moments) / np.sqrt(self.values)
         return self.left.T @ deviations
 
     def residual(self, deviations, projection):
         """Squared length of the targets outside the directions of the features."""
+        if self.left is None:
+            return max(float(deviations @ deviations - projection @ projection), 0.0)
         return float(np.sum((deviations - self.left @ projection) ** 2))
 
     def weights(self, projection, ridge):
@@ -375,16 +378,13 @@ def fit_kernel(
     if not np.allclose(kernel, kernel.T, rtol=1e-8, atol=1e-8 * np.abs(kernel).max()):
         raise ValueError("kernel must be symmetric, got a matrix that is not")
     return _fit(
-        KernelModes.of,
-        lambda rows, columns: kernel[np.ix_(rows, columns)],
-        kernel,
+        _KernelTraining(kernel, intercept),
         targets,
         regularization,
         n_folds,
         seed,
         groups,
         regularizations,
-        intercept,
     )
 
 
@@ -432,33 +432,102 @@ def fit_features(
     [25.]
     """
     features = finite_array(features, (None, None), "features")
+    training = _NormalEquations if normal_equations else _FeatureTraining
     return _fit(
-        FeatureModes.of_normal_equations if normal_equations else FeatureModes.of,
-        lambda rows, columns: features[rows],
-        features,
+        training(features, intercept),
         targets,
         regularization,
         n_folds,
         seed,
         groups,
         regularizations,
-        intercept,
     )
 
 
-def _fit(
-    modes_of: Callable,
-    part: Callable,
-    data,
-    targets,
-    regularization,
-    n_folds,
-    seed,
-    groups,
-    regularizations,
-    intercept,
-):
-    n = len(data)
+class _KernelTraining:
+    """Training set given as a kernel matrix: whole, or with a fold left out."""
+
+    def __init__(self, kernel, intercept):
+        self.kernel, self.intercept = kernel, intercept
+
+    def __len__(self):
+        return len(self.kernel)
+
+    def modes(self, inside=None):
+        """Decomposition of the structures inside."""
+        if inside is None:
+            return KernelModes.of(self.kernel, self.intercept)
+        return KernelModes.of(self.kernel[np.ix_(inside, inside)], self.intercept)
+
+    def rows(self, outside, inside):
+        """Rows of the structures left out."""
+        return self.kernel[np.ix_(outside, inside)]
+
+
+class _FeatureTraining:
+    """Training set given as features."""
+
+    def __init__(self, features, intercept):
+        self.features, self.intercept = features, intercept
+
+    def __len__(self):
+        return len(self.features)
+
+    def modes(self, inside=None):
+        """Decomposition of the structures inside."""
+        chosen = self.features if inside is None else self.features[inside]
+        return FeatureModes.of(chosen, self.intercept)
+
+    def rows(self, outside, inside):
+        """Rows of the structures left out."""
+        return self.features[outside]
+
+
+class _NormalEquations(_FeatureTraining):
+    """The same, decomposed by the eigenvectors of Φ̃ᵀ Φ̃.
+
+    Of a training set with a fold left out, Φᵀ Φ is that of the whole less that of
+    the fold: a small part of the work. Features are first centred on the mean of all.
+    """
+
+    def __init__(self, features, intercept):
+        super().__init__(features, intercept)
+        n_features = features.shape[1]
+        self.centre = features.mean(axis=0) if intercept else np.zeros(n_features)
+        self.moments = self._moments(slice(None))
+
+    def _moments(self, rows):
+        x_ap = self.features[rows] - self.centre
+        return x_ap.T @ x_ap
+
+    def modes(self, inside=None):
+        """Decomposition of the structures inside."""
+        n, n_features = self.features.shape
+        moments, rows = self.moments, self.features
+        shift = np.zeros(n_features)
+        if inside is not None:
+            outside = np.ones(n, dtype=bool)
+            outside[inside] = False
+            moments, rows = moments - self._moments(outside), rows[inside]
+            n = len(rows)
+            if self.intercept:
+                shift = rows.mean(axis=0) - self.centre
+                moments = moments - n * np.multiply.outer(shift, shift)
+        values, vectors = np.linalg.eigh(moments)
+        noise = n_features * _EPSILON * max(float(values[-1]), 0.0)
+        # Rounding of the subtraction of the mean.
+        noise += (_EPSILON * np.linalg.norm(self.features)) ** 2
+        kept = values > max(noise, -2.0 * values[0])
+        right = np.ascontiguousarray(vectors[:, kept])
+        scale = _scale(float(moments.trace()), n)
+        mean = self.centre + shift
+        return FeatureModes(
+            mean, None, right, values[kept], scale, n, self.intercept, rows
+        )
+
+
+def _fit(training, targets, regularization, n_folds, seed, groups, regularizations):
+    n = len(training)
     targets = checked_targets(targets, n)
     if n < 2:
         raise ValueError(f"at least 2 training frames are needed, got {n}")
@@ -469,15 +538,15 @@ def _fit(
             raise ValueError(f"regularizations must be positive, got {grid.tolist()}")
         grid = np.sort(grid)[::-1]
         fold = folds(n, n_folds, seed, groups)
-        errors = _validation_errors(modes_of, part, targets, grid, fold, intercept)
+        errors = _validation_errors(training, targets, grid, fold)
         equal = errors <= (1.0 + _EQUAL_ERRORS) * errors.min()
         regularization = float(grid[np.argmax(equal)])
     elif not (np.isfinite(regularization) and regularization > 0):
         raise ValueError(
             f"regularization must be positive and finite, got {regularization}"
         )
-    modes = modes_of(data, intercept)
-    mean = float(targets.mean()) if intercept else 0.0
+    modes = training.modes()
+    mean = float(targets.mean()) if training.intercept else 0.0
     deviations = targets - mean
     projection = modes.projection(deviations)
     ridge = float(regularization) * modes.scale
@@ -491,13 +560,13 @@ def _fit(
         modes.weights(projection, ridge),
         float(regularization),
         ridge,
-        (inside + outside / ridge) / (n - 1 if intercept else n),
+        (inside + outside / ridge) / (n - 1 if training.intercept else n),
         grid,
         errors,
     )
 
 
-def _validation_errors(modes_of, part, targets, grid, fold, intercept):
+def _validation_errors(training, targets, grid, fold):
     """Root mean squared error of each λ on the structures left out, (n_grid,).
 
     Kernel and targets are centred anew on the structures that remain in each fold.
@@ -507,13 +576,120 @@ def _validation_errors(modes_of, part, targets, grid, fold, intercept):
     squares = np.zeros(len(grid))
     for k in range(fold.max() + 1):
         (inside,), (outside,) = np.nonzero(fold != k), np.nonzero(fold == k)
-        modes = modes_of(part(inside, inside), intercept)
-        mean = targets[inside].mean() if intercept else 0.0
+        modes = training.modes(inside)
+        mean = targets[inside].mean() if training.intercept else 0.0
         projection = modes.projection(targets[inside] - mean)
         weights = modes.weights(projection, grid * modes.scale)
-        predicted = mean + modes.centred(part(outside, inside)) @ weights
+        rows = modes.centred(training.rows(outside, inside))
+        predicted = mean + rows @ weights
         squares += np.sum((predicted - targets[outside, None]) ** 2, axis=0)
     return np.sqrt(squares / len(targets))
+
+
+def likely_weights(grams, targets, *, intercept=True):
+    r"""Weights of kernels that make the targets most likely.
+
+    The covariance Σ_t w_t K_t + s² of the targets has non-negative weights and a noise
+    variance that maximise the marginal likelihood; with an intercept the restricted
+    one, of the n − 1 contrasts that no constant changes.
+
+    Parameters
+    ----------
+    grams : sequence of ndarray (n, n)
+        Kernel matrices K_t of the training structures.
+    targets : ndarray (n,)
+        What to learn.
+    intercept : bool
+        Whether a constant is fitted beside the kernels.
+
+    Returns
+    -------
+    weights : ndarray (n_kernels,)
+        w_t, for kernels of unit mean variance of the targets' own; zero for a kernel
+        that does not help.
+    regularization : float
+        s² relative to the mean diagonal of the centred sum, as :func:`fit_kernel`
+        takes it.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a number is not finite, there are fewer than three
+        structures or the targets are all equal.
+
+    References
+    ----------
+    C. E. Rasmussen and C. K. I. Williams, *Gaussian Processes for Machine Learning*
+    (MIT Press, 2006), §5.4; H. D. Patterson and R. Thompson, Biometrika 58, 545 (1971).
+    """
+    if len(grams) == 0:
+        raise ValueError("grams must hold at least one kernel matrix, got none")
+    grams = [finite_array(k, (None, None), "grams") for k in grams]
+    n = len(grams[0])
+    if any(k.shape != (n, n) for k in grams):
+        raise ValueError(
+            f"grams must be square and of one size, got {[k.shape for k in grams]}"
+        )
+    targets = checked_targets(targets, n)
+    if n < 3:
+        raise ValueError(f"at least 3 training frames are needed, got {n}")
+    if np.ptp(targets) == 0.0 and (intercept or targets[0] == 0.0):
+        raise ValueError(f"targets must differ, got {targets[0]} for all {n}")
+    if intercept:
+        grams, targets = [_contrasts(k) for k in grams], _contrasts(targets)
+    size = len(targets)
+    variance = float(targets @ targets) / size
+    targets = targets / np.sqrt(variance)
+    scales = np.array([_scale(np.trace(k), size) for k in grams])
+    units = [k / scale for k, scale in zip(grams, scales, strict=True)]
+
+    def negative(logs):
+        """−2 ln L / n and its gradient in the logarithms of weights and noise."""
+        *weights, noise = np.exp(logs)
+        covariance = sum(w * k for w, k in zip(weights, units, strict=True))
+        covariance[np.diag_indices(size)] += noise
+        try:
+            factor = np.linalg.cholesky(covariance)
+        except np.linalg.LinAlgError:
+            return np.inf, np.zeros(len(logs))
+        inverse, _ = lapack.dpotri(factor, lower=1)
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        solved = inverse @ targets
+        value = 2.0 * np.log(factor.diagonal()).sum() + targets @ solved
+        slopes = [np.vdot(inverse, k) - solved @ k @ solved for k in units]
+        slopes.append(np.trace(inverse) - solved @ solved)
+        return value / size, np.exp(logs) * np.array(slopes) / size
+
+    start = np.log([*np.full(len(grams), 1.0 / len(grams)), _FIRST_NOISE])
+    low, high = np.log(_WEIGHTS)
+    found = optimize.minimize(
+        negative,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(low, high)] * len(grams) + [tuple(np.log(_NOISES))],
+        options={"maxiter": 500, "ftol": 1e-9, "gtol": 1e-6},
+    )
+    *weights, noise = np.exp(found.x)
+    weights = np.where(found.x[:-1] > low + 0.1, weights, 0.0)
+    if not weights.any():
+        # Nothing but noise: the mean, whatever the kernel.
+        weights = np.full(len(grams), _WEIGHTS[0])
+    return weights / scales, float(noise * n / (size * weights.sum()))
+
+
+def _contrasts(values):
+    """QᵀA Q or Qᵀa with Q an orthonormal basis of what is orthogonal to constants.
+
+    A reflection takes the vector of ones to the first axis, which is left out.
+    """
+    n = len(values)
+    normal = np.full(n, 1.0 / np.sqrt(n))
+    normal[0] += 1.0
+    normal *= np.sqrt(2.0) / np.linalg.norm(normal)
+    for _ in range(np.ndim(values)):
+        values = (values - np.multiply.outer(normal, normal @ values)).T
+    return values[(slice(1, None),) * np.ndim(values)]
 
 
 def checked_targets(targets, n):
@@ -603,6 +779,9 @@ class GaussianProcess:
     intercept : bool
         Whether a constant is fitted. Differences that vanish when nothing interacts
         have none.
+    weights : {"given", "likely"}
+        "likely": weights of the terms of a :class:`~lode.SumKernel`, and the
+        regularisation with them, from :func:`likely_weights` on the training data.
 
     Attributes
     ----------
@@ -610,11 +789,16 @@ class GaussianProcess:
         After :meth:`fit`: coefficients, regularisation and cross-validation errors.
     species : tuple of int
         After :meth:`fit`: neighbour species of the model.
+    fitted_kernel : Kernel
+        After :meth:`fit`: the kernel with its whitening and its weights.
 
     Raises
     ------
     TypeError
         If ``kernel`` is no kernel.
+    ValueError
+        If ``weights`` is another word, or likely ones are asked for with a given
+        regularisation or of a kernel that is no sum.
     """
 
     kernel: Kernel
@@ -622,13 +806,29 @@ class GaussianProcess:
     n_folds: int = 5
     seed: int = 0
     intercept: bool = True
+    weights: str = "given"
     solution: Solution | None = field(default=None, init=False, repr=False)
     species: tuple | None = field(default=None, init=False, repr=False)
+    fitted_kernel: Kernel | None = field(default=None, init=False, repr=False)
     _centers: tuple | None = field(default=None, init=False, repr=False)
     _training: Representation | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
         _check_kernel(self.kernel)
+        if self.weights not in _WEIGHTINGS:
+            raise ValueError(
+                f"weights must be one of {_WEIGHTINGS}, got {self.weights!r}"
+            )
+        if self.weights == "likely":
+            if not isinstance(self.kernel, SumKernel):
+                raise ValueError(
+                    f"likely weights need a SumKernel, got {type(self.kernel).__name__}"
+                )
+            if self.regularization is not None:
+                raise ValueError(
+                    "regularization must be None with likely weights, which choose it, "
+                    f"got {self.regularization}"
+                )
 
     def fit(
         self,
@@ -680,15 +880,21 @@ class GaussianProcess:
             "intercept": self.intercept,
         }
         targets = checked_targets(targets, training.n_frames)
-        centers = center_species(training)
-        if self.kernel.is_linear:
-            features = self.kernel.linear_features(training, centers)
+        kernel, centers = self.kernel.fitted(training), center_species(training)
+        if self.weights == "likely":
+            grams = [term.gram(training) for term in kernel.kernels]
+            weights, settings["regularization"] = likely_weights(
+                grams, targets, intercept=self.intercept
+            )
+            kernel = kernel.weighted(weights)
+        if kernel.is_linear:
+            features = kernel.linear_features(training, centers)
             solution = fit_features(features, targets, **settings)
         else:
-            solution = fit_kernel(self.kernel.gram(training), targets, **settings)
-        self.solution, self._centers = solution, centers
+            solution = fit_kernel(kernel.gram(training), targets, **settings)
+        self.solution, self._centers, self.fitted_kernel = solution, centers, kernel
         self.species = training.neighbor_species
-        self._training = None if self.kernel.is_linear else training
+        self._training = None if kernel.is_linear else kernel.needed(training)
         return self
 
     def predict(self, frames, *, return_std=False, n_threads=None, progress=False):
@@ -719,7 +925,8 @@ class GaussianProcess:
             If a frame has a species that the model does not know.
         """
         self._check_fitted()
-        new = self.kernel.represent(
+        kernel = self.fitted_kernel
+        new = kernel.represent(
             frames, species=self.species, n_threads=n_threads, progress=progress
         )
         if new.neighbor_species != self.species:
@@ -728,11 +935,11 @@ class GaussianProcess:
                 f"{self.species}, got {new.neighbor_species}"
             )
         diagonal = None
-        if self.kernel.is_linear:
-            rows = self.kernel.linear_features(new, self._centers)
+        if kernel.is_linear:
+            rows = kernel.linear_features(new, self._centers)
         else:
-            rows = self.kernel.gram(new, self._training)
-            diagonal = self.kernel.diagonal(new) if return_std else None
+            rows = kernel.gram(new, self._training)
+            diagonal = kernel.diagonal(new) if return_std else None
         return self.solution.predict(rows, diagonal=diagonal, return_std=return_std)
 
     def save(self, path):
@@ -749,11 +956,16 @@ class GaussianProcess:
             If the model is not fitted.
         """
         self._check_fitted()
-        arrays = {}
-        if not self.kernel.is_linear:
+        arrays = self.fitted_kernel.fitted_arrays()
+        arrays = {f"kernel_{name}": array for name, array in arrays.items()}
+        if self._training is not None:
             training = self._training.to_arrays()
-            arrays = {f"training_{name}": array for name, array in training.items()}
-        _save_model(self, path, {"centers": self._centers}, arrays)
+            arrays |= {f"training_{name}": array for name, array in training.items()}
+        header = {
+            "centers": self._centers,
+            "fitted_kernel": specification(self.fitted_kernel),
+        }
+        _save_model(self, path, header, arrays)
 
     def _check_fitted(self):
         if self.solution is None:
@@ -815,6 +1027,8 @@ class SparseGaussianProcess:
         After :meth:`select`: neighbour species of the model.
     sparse : Representation
         After :meth:`select`: the sparse points, each a frame.
+    fitted_kernel : Kernel
+        After :meth:`select`: the kernel with its whitening, from the candidates.
 
     Raises
     ------
@@ -838,6 +1052,7 @@ class SparseGaussianProcess:
     solution: Solution | None = field(default=None, init=False, repr=False)
     species: tuple | None = field(default=None, init=False, repr=False)
     sparse: Representation | None = field(default=None, init=False, repr=False)
+    fitted_kernel: Kernel | None = field(default=None, init=False, repr=False)
     _transform: np.ndarray | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
@@ -889,7 +1104,7 @@ class SparseGaussianProcess:
             sparse = self._environments(frames, draw, species, options)
         else:
             sparse = self._structures(frames, draw, species, options)
-        values, vectors = np.linalg.eigh(self.kernel.gram(sparse))
+        values, vectors = np.linalg.eigh(self.fitted_kernel.gram(sparse))
         kept = values > self.condition * values[-1]
         self._transform = vectors[:, kept] / np.sqrt(values[kept])
         self.sparse, self.species = sparse, sparse.neighbor_species
@@ -908,8 +1123,10 @@ class SparseGaussianProcess:
             chosen = _drawn(draw, pool.n_structures, self.n_candidates)
             pool = pool.structures(chosen)
         pool = replace(pool, weights=None)
+        kernel = self.fitted_kernel = self.kernel.fitted(pool)
+        pool = kernel.needed(pool)
         return pool.structures(
-            pivoted_cholesky(self.kernel.gram(pool), self.n_sparse, self.condition)
+            pivoted_cholesky(kernel.gram(pool), self.n_sparse, self.condition)
         )
 
     def _environments(self, frames, draw, species, options):
@@ -933,6 +1150,10 @@ class SparseGaussianProcess:
         for descriptor in self.kernel.descriptors:
             features = descriptor.compute(drawn, species=species, **options)
             pool.append(_environments_alone(features, rows))
+        kernel = self.kernel
+        if not kernel.is_fitted:
+            kernel = kernel.fitted(kernel.represent(pool))
+        self.fitted_kernel = kernel
         sparse = []
         for z, n_points in _shares(centers[rows], self.n_sparse).items():
             of_species = np.flatnonzero(centers[rows] == z)
@@ -940,11 +1161,11 @@ class SparseGaussianProcess:
             if self.selection == "fps":
                 points = _farthest_points(alone, n_points)
             else:
-                gram = self.kernel.gram(self.kernel.represent(alone))
+                gram = kernel.gram(kernel.represent(alone))
                 points = pivoted_cholesky(gram, n_points, self.condition)
             sparse.append(of_species[points])
         chosen = np.sort(np.concatenate(sparse))
-        return self.kernel.represent([_environments_alone(f, chosen) for f in pool])
+        return kernel.represent([_environments_alone(f, chosen) for f in pool])
 
     def features(self, frames, *, n_threads=None, progress=False):
         """Features Φ of frames, from which the model is linear.
@@ -1063,6 +1284,8 @@ class SparseGaussianProcess:
         sparse = self.sparse.to_arrays()
         arrays = {f"sparse_{name}": array for name, array in sparse.items()}
         arrays["transform"] = self._transform
+        fitted = self.fitted_kernel.fitted_arrays()
+        arrays |= {f"kernel_{name}": array for name, array in fitted.items()}
         _save_model(self, path, {}, arrays)
 
     def _check_fitted(self):
@@ -1100,17 +1323,18 @@ def sparse_features(models, frames, *, n_threads=None, progress=False):
         raise ValueError("models must have the same kernel and species, got others")
 
     def columns(part):
-        return [kernel.gram(part, m.sparse) @ m._transform for m in models]
+        return [m.fitted_kernel.gram(part, m.sparse) @ m._transform for m in models]
 
     if isinstance(frames, Representation):
         return columns(frames)
+    represent = models[0].fitted_kernel.represent
     structures, weights = distinct_structures(frames)
     checked = systems(structures)
     species_index(checked, species)
 
     def rows(chunk):
         return columns(
-            kernel.represent(checked[chunk], species=species, n_threads=1),
+            represent(checked[chunk], species=species, n_threads=1),
         )
 
     chunks = _chunks([len(s) for s in checked])
@@ -1250,7 +1474,7 @@ def _loaded_solution(header, arrays, intercept):
         n_train = header["n_train"]
         modes = FeatureModes(
             arrays["mean"],
-            np.empty((n_train, 0)),
+            None,
             arrays["right"],
             arrays["values"],
             header["scale"],
@@ -1319,9 +1543,13 @@ def load(path):
             sparse = _with_prefix(arrays, "sparse_")
             model.sparse = Representation.from_arrays(sparse)
             model._transform = arrays["transform"]
+            fitted = _with_prefix(arrays, "kernel_")
+            model.fitted_kernel = model.kernel.restored(fitted)
         else:
             model._centers = tuple(header["centers"])
-            if not model.kernel.is_linear:
+            kernel = build(header["fitted_kernel"])
+            model.fitted_kernel = kernel.restored(_with_prefix(arrays, "kernel_"))
+            if not kernel.is_linear:
                 training = _with_prefix(arrays, "training_")
                 model._training = Representation.from_arrays(training)
     except KeyError as error:

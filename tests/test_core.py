@@ -10,8 +10,8 @@ CORE = sorted(p for p in (PACKAGE / "core").glob("*.py") if p.name != "__init__.
 # of the physics.
 ROOMS = [
     *("parallel", "files", "systems", "combinations", "fields", "radial"),
-    *("expansion", "coupling", "invariants", "conditioning"),
-    *("archive", "specification", "kernels", "regression", "learning"),
+    *("expansion", "coupling", "invariants"),
+    *("archive", "specification", "conditioning", "kernels", "regression", "learning"),
     *("equivariants", "ewald"),
     "dipoles",
     *("calculator", "datasets", "plotting"),

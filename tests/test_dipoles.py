@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from lode.dipoles import dielectric_tensor, dipole_tensor
+from lode.dipoles import (
+    clausius_mossotti,
+    dielectric_constant,
+    dielectric_tensor,
+    dipole_tensor,
+)
 from lode.ewald import ewald
 
 SLOW = bool(numba.config.DISABLE_JIT)
@@ -192,3 +197,11 @@ def test_wrong_input_gives_one_clear_error(changes, message):
 def test_damping_without_polarizabilities_is_refused():
     with pytest.raises(ValueError, match="must come with polarizabilities, got none"):
         dipole_tensor([[0, 0, 0]], np.eye(3), damping=0.39)
+
+
+def test_clausius_mossotti_is_what_a_cubic_lattice_has():
+    alpha, side = 1.3, 2.6
+    tensor = dielectric_tensor([[0, 0, 0]], side * np.eye(3), [alpha])
+    epsilon = np.trace(tensor) / 3.0
+    assert clausius_mossotti(epsilon, side**3) == pytest.approx(alpha, rel=1e-8)
+    assert dielectric_constant(alpha, side**3) == pytest.approx(epsilon, rel=1e-8)

@@ -226,6 +226,42 @@ def test_density_agrees_with_quadrature_of_neighbours_within_the_cutoff(cutoff, 
 # --- Finite and periodic -----------------------------------------------------
 
 
+@pytest.mark.parametrize("distance", [0.8, 1.5, 2.7])
+def test_radial_scaling_weighs_a_neighbour_by_its_distance(distance):
+    pair = Atoms("HO", [[0, 0, 0], np.array([1.0, 2.0, -2.0]) / 3.0 * distance])
+    arguments = (lode.GaussianDensity(0.4), lode.RadialBasis.gto(4, 3.0), 3)
+    plain = lode.SphericalExpansion(*arguments).compute(pair).values
+    scaling = lode.RadialScaling(scale=1.5, exponent=4.0, rate=2.0)
+    scaled = lode.SphericalExpansion(*arguments, scaling=scaling).compute(pair).values
+    weight = 2.0 / (2.0 + (distance / 1.5) ** 4)
+    # Species of the neighbour, then of the centre itself, which keeps its weight.
+    np.testing.assert_allclose(scaled[0, 1], weight * plain[0, 1], atol=2e-6)
+    np.testing.assert_allclose(scaled[1, 0], weight * plain[1, 0], atol=2e-6)
+    np.testing.assert_allclose(scaled[0, 0], plain[0, 0], atol=1e-12)
+
+
+def test_impossible_radial_scaling_is_refused():
+    for arguments, message in (
+        ({"scale": 0.0, "exponent": 2.0}, "scale must be a positive length"),
+        ({"scale": 1.0, "exponent": -2.0}, "exponent must be positive"),
+        ({"scale": 1.0, "exponent": 2.0, "rate": np.nan}, "rate must be positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lode.RadialScaling(**arguments)
+    scaling = lode.RadialScaling(scale=2.0, exponent=4.0)
+    with pytest.raises(ValueError, match="scaling must be None for a potential"):
+        lode.SphericalExpansion(
+            lode.PowerLawPotential(1, 1.0),
+            lode.RadialBasis.monomial(2, 2.0),
+            2,
+            scaling=scaling,
+        )
+    with pytest.raises(TypeError, match="scaling must be"):
+        lode.SphericalExpansion(
+            lode.GaussianDensity(0.5), lode.RadialBasis.gto(2, 2.0), 2, scaling=2.0
+        )
+
+
 def test_neutral_dimer_in_growing_boxes_converges_as_one_over_the_volume():
     dimer = Atoms([11, 17], [[0, 0, 0], [0.8, 1.2, 1.6]])
     e = expansion(coulomb(), max_angular=1, tolerance=1e-10)

@@ -109,8 +109,8 @@ def test_one_repeat_has_no_spread():
         ({"targets": np.full(60, np.nan)}, "targets must be finite"),
         ({"targets": np.ones(60)}, "targets of the test frames must differ"),
         ({"gram": X}, "gram must be square"),
-        ({"features": X}, "either gram or features"),
-        ({"gram": None}, "either gram or features"),
+        ({"features": X}, "one of gram, features and terms"),
+        ({"gram": None}, "one of gram, features and terms"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):

@@ -19,13 +19,13 @@ import yaml  # noqa: E402
 
 import dimer_curves as dimer_curves_script  # noqa: E402
 import dimer_geometries as dimer_geometries_script  # noqa: E402
-import dimer_source as dimer_source_script  # noqa: E402
 import energies as energies_script  # noqa: E402
 import features as features_script  # noqa: E402
 import fig1 as fig1_script  # noqa: E402
 import gas as gas_script  # noqa: E402
 import learning_curve as learning_curve_script  # noqa: E402
 import readme as readme_script  # noqa: E402
+import source as source_script  # noqa: E402
 import summary as summary_script  # noqa: E402
 from lode.files import table, write_table  # noqa: E402
 from workflows.code_hash import code_files, code_hash  # noqa: E402
@@ -39,6 +39,8 @@ GAS_RULES = {"gas", "energies", "features", "learning_curve"}
 AFTER_CURVES = {"fig1", "summary", "readme", "all"}
 DIMER_MODELS = {"dimer_features", "dimer_model", "fig2"}
 DIMER_RULES = {"dimer_source", "dimer_geometries", "dimer_curves"} | DIMER_MODELS
+WATER_MODELS = {"water_kernel", "water_curve", "fig3"}
+WATER_RULES = {"water_source", "water_boxes"} | WATER_MODELS
 
 # The whole workflow runs in a few tests that share one finished copy: together on
 # one worker.
@@ -106,18 +108,21 @@ def test_lint_finds_nothing(project):
 def test_bare_dry_run_plans_every_rule(project):
     output = snakemake(project, "--dry-run")
     found = set(re.findall(r"^(?:local)?rule (\w+):", output, flags=re.MULTILINE))
-    assert found == GAS_RULES | DIMER_RULES | AFTER_CURVES
-    assert "figures/fig1.pdf" in output
-    assert "figures/fig2.pdf" in output
+    assert found == GAS_RULES | DIMER_RULES | WATER_RULES | AFTER_CURVES
+    for name in ("fig1", "fig2", "fig3"):
+        assert f"figures/{name}.pdf" in output
 
 
 @workflow
-@pytest.mark.parametrize("target", ["all", "figures", "fig1", "fig2"])
+@pytest.mark.parametrize("target", ["all", "figures", "fig1", "fig2", "fig3"])
 def test_tracked_figures_do_not_keep_a_new_clone_from_computing(project, target):
     figures = project / "figures"
     figures.mkdir()
-    names = [f"fig1.{suffix}" for suffix in ("csv", "pdf", "png")]
-    names += [f"fig2.{suffix}" for suffix in ("csv", "pdf", "png")]
+    names = [
+        f"{name}.{suffix}"
+        for name in ("fig1", "fig2", "fig3")
+        for suffix in ("csv", "pdf", "png")
+    ]
     names += [
         f"fig2_{part}.csv" for part in ("classes", "curves", "experiments", "tails")
     ]
@@ -128,10 +133,10 @@ def test_tracked_figures_do_not_keep_a_new_clone_from_computing(project, target)
     finally:
         shutil.rmtree(figures)
     found = set(re.findall(r"^(?:local)?rule (\w+):", output, flags=re.MULTILINE))
-    if target != "fig2":
-        assert found >= GAS_RULES | {"fig1"}
-    if target != "fig1":
-        assert found >= DIMER_RULES
+    behind = {"fig1": GAS_RULES | {"fig1"}, "fig2": DIMER_RULES, "fig3": WATER_RULES}
+    for name, rules in behind.items():
+        if target in (name, "all", "figures"):
+            assert found >= rules
 
 
 @workflow
@@ -237,6 +242,15 @@ def test_full_run_writes_figure_tables_and_pages(finished):
     assert rows[0]["curve"] == "reference"
     assert len(rows) == 1 + len(models["dimer_models"])
     assert (results / "figures" / "fig2.pdf").read_bytes().startswith(b"%PDF")
+    rows = table(results / "figures" / "fig3.csv")
+    assert list(rows[0]) == ["curve", "n_train", "rmse_percent", "rmse_percent_std"]
+    assert [(row["curve"], int(row["n_train"])) for row in rows] == [
+        (model["label"], n)
+        for model in models["water_models"].values()
+        for n in (10, 20)
+    ]
+    assert (results / "figures" / "fig3.pdf").read_bytes().startswith(b"%PDF")
+    assert "Data of fig3: generated: " in (results / "figures/summary.md").read_text()
     assert "Data of fig2: generated: " in (results / "figures/summary.md").read_text()
     assert "`snakemake fig2`" in (results / "README.md").read_text()
     # A test run touches nothing of the full one, and leaves nothing half-written.
@@ -254,6 +268,8 @@ def test_second_run_on_one_core_gives_identical_files(finished, tmp_path):
     names = [p.relative_to(first) for p in first.rglob("*.csv")]
     names += [Path("gas.extxyz"), Path("figures/fig1.pdf"), Path("figures/fig1.png")]
     names += [Path("figures/fig2.pdf"), Path("figures/fig2.png")]
+    names += [Path("figures/fig3.pdf"), Path("figures/fig3.png")]
+    names += [Path("water/boxes.extxyz")]
     assert len(names) > 10
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
@@ -280,22 +296,29 @@ def edit_docstring(path):
         ("lode/core/expansion.py", append("\n# A remark.\n"), set()),
         ("workflows/scripts/features.py", edit_docstring, set()),
         ("lode/plotting.py", edit_docstring, set()),
-        ("lode/plotting.py", append("\nEDITED = 1\n"), {"fig2"} | AFTER_CURVES),
+        ("lode/plotting.py", append("\nEDITED = 1\n"), {"fig2", "fig3"} | AFTER_CURVES),
         ("workflows/scripts/summary.py", append("\nE = 1\n"), {"summary", "readme"}),
         (
             "lode/learning.py",
             append("\nE = 1\n"),
-            {"learning_curve"} | DIMER_MODELS | AFTER_CURVES,
+            {"learning_curve"} | DIMER_MODELS | WATER_MODELS | AFTER_CURVES,
         ),
         (
             "lode/core/expansion.py",
             append("\nEDITED = 1\n"),
-            {"features", "learning_curve"} | DIMER_MODELS | AFTER_CURVES,
+            {"features", "learning_curve"} | DIMER_MODELS | WATER_MODELS | AFTER_CURVES,
         ),
         (
             "lode/core/ewald.py",
             append("\nEDITED = 1\n"),
-            {"energies", "learning_curve"} | AFTER_CURVES,
+            {"energies", "learning_curve"}
+            | WATER_RULES - {"water_source"}
+            | AFTER_CURVES,
+        ),
+        (
+            "lode/core/montecarlo.py",
+            append("\nE = 1\n"),
+            WATER_RULES - {"water_source"} | {"summary", "readme"},
         ),
         ("lode/datasets/gas.py", append("\nEDITED = 1\n"), GAS_RULES | AFTER_CURVES),
         (
@@ -420,7 +443,7 @@ def test_the_rules_of_the_dimers_follow_what_they_compute_with():
     assert {f"lode.datasets.{name}" for name in wanted} <= curves
     assert "lode.datasets.standin" not in curves
     assert "lode.datasets.curves" not in code_files("dimer_geometries")
-    assert "lode.datasets.engines" not in code_files("dimer_source")
+    assert "lode.datasets.engines" not in code_files("source")
 
 
 @pytest.fixture(scope="module")
@@ -456,6 +479,10 @@ def test_the_configuration_of_the_paper_is_valid(config):
             "lode2",
             "a curve must be one of .*got 'lode2'",
         ),
+        (["water_curve", "n_test"], 300, "must be at most water.generated.n_fr.*1100"),
+        (["water_models", "soap_3", "target"], "energy", "'energy' is not one of"),
+        (["water_models", "soap_3", "kernels"], ["x"], "a kernel must be .*got 'x'"),
+        (["water_models", "soap_3", "kernels"], [], "either kernels or geometry"),
         (["summary", "claims", 0, "curve"], "soap", "claims.0: .*got 'soap'"),
         (["summary", "claims", 0, "n_train"], 7, "claims.0: the size .*got 7"),
     ],
@@ -519,7 +546,7 @@ def test_dimers_go_from_a_mirror_to_checked_curves(tmp_path, monkeypatch):
     names = ("provenance.json", "dimers.extxyz", "curves.extxyz", "drops.csv", "c.csv")
     paths = [results / name for name in names]
     settings = {"n_points": 3, "reach": 8.0, "span": 1.0, "far": [10.0]}
-    dimer_source_script.dimer_source(paths[0], source="bfdb", mirror=tmp_path)
+    source_script.source(paths[0], "dimers", source="bfdb", mirror=tmp_path)
     dimer_geometries_script.dimer_geometries(
         *paths[:2], elements=["H", "C", "N", "O"], generated={}, engine="PM6-D3H4"
     )
@@ -551,7 +578,7 @@ def test_published_curves_keep_their_own_energies(tmp_path, monkeypatch):
     results = tmp_path / "results"
     names = ("provenance.json", "dimers.extxyz", "curves.extxyz", "drops.csv", "c.csv")
     paths = [results / name for name in names]
-    dimer_source_script.dimer_source(paths[0], source="auto", mirror=tmp_path)
+    source_script.source(paths[0], "dimers", source="auto", mirror=tmp_path)
     dimer_geometries_script.dimer_geometries(
         *paths[:2], elements=["H", "C", "N", "O"], generated={}, engine="PM6-D3H4"
     )
@@ -746,7 +773,7 @@ def test_summary_writes_table_and_page(tmp_path):
         path,
         page,
         claims=claims,
-        curves=LABELS,
+        curves={"fig1": LABELS},
         provenance={"fig1": "60 generated frames"},
     )
     assert path.read_text() == (

@@ -58,56 +58,65 @@ def _matches(pattern, key):
 
 def _check_sizes(config):
     """The largest training set and the test set must fit into the frames."""
-    curve, n_frames = config["learning_curve"], config["gas"]["n_frames"]
-    wanted = max(curve["n_train"]) + curve["n_test"]
-    if wanted > n_frames:
-        raise ValueError(
-            "configuration: learning_curve: the largest n_train plus n_test must be "
-            f"at most gas.n_frames = {n_frames}, got {wanted}"
-        )
+    n_boxes = config["water"]["generated"]["n_frames"]
+    for block, place, n_frames in (
+        ("learning_curve", "gas.n_frames", config["gas"]["n_frames"]),
+        ("water_curve", "water.generated.n_frames", n_boxes),
+    ):
+        curve = config[block]
+        wanted = max(curve["n_train"]) + curve["n_test"]
+        if wanted > n_frames:
+            raise ValueError(
+                f"configuration: {block}: the largest n_train plus n_test must be at "
+                f"most {place} = {n_frames}, got {wanted}"
+            )
+
+
+# For each figure its curves, and the block with the sizes of their training sets.
+_FIGURES = {
+    "fig1": ("curves", "learning_curve"),
+    "fig2": ("dimer_models", None),
+    "fig3": ("water_models", "water_curve"),
+}
 
 
 def _check_references(config):
-    """Labels are unique; claims name curves and sizes that exist."""
-    curves, sizes = config["curves"], config["learning_curve"]["n_train"]
-    for block in ("curves", "dimer_models"):
+    """Labels are unique; what names curves, kernels or sizes names some that exist."""
+    for block, _ in _FIGURES.values():
         labels = [curve["label"] for curve in config[block].values()]
         doubled = sorted({label for label in labels if labels.count(label) > 1})
         if doubled:
             raise ValueError(
                 f"configuration: {block}: labels must differ, got {doubled}"
             )
-    shared = sorted(set(curves) & set(config["dimer_models"]))
-    if shared:
-        raise ValueError(
-            "configuration: dimer_models: names must not be those of curves, got "
-            f"{shared}"
-        )
-    named = [(f"curves.{name}", c.get("counterpart")) for name, c in curves.items()]
+    for name, curve in config["curves"].items():
+        _check_name(f"curves.{name}", curve.get("counterpart"), config["curves"])
+    for name, model in config["water_models"].items():
+        place = f"water_models.{name}"
+        for kernel in model["kernels"]:
+            _check_name(place, kernel, config["water_kernels"], "a kernel")
+        if bool(model["kernels"]) == bool(model["geometry"]):
+            raise ValueError(
+                f"configuration: {place}: either kernels or geometry must be given, "
+                f"got {model['kernels']} and {model['geometry']}"
+            )
     for i, claim in enumerate(config["summary"]["claims"]):
         place = f"summary.claims.{i}"
-        names = claim["curve"], claim.get("relative_to")
-        if claim["figure"] == "fig2":
-            _check_models(place, names, config["dimer_models"])
+        curves, sizes = _FIGURES[claim["figure"]]
+        for name in (claim["curve"], claim.get("relative_to")):
+            _check_name(place, name, config[curves])
+        if sizes is None:
             continue
-        named += [(place, name) for name in names]
+        known = config[sizes]["n_train"]
         size = claim.get("n_train", claim.get("from"))
-        if size not in sizes:
+        if size not in known:
             raise ValueError(
-                f"configuration: {place}: the size must be one of {sizes}, got {size}"
-            )
-    for place, name in named:
-        if name is not None and name not in curves:
-            raise ValueError(
-                f"configuration: {place}: a curve must be one of {list(curves)}, "
-                f"got {name!r}"
+                f"configuration: {place}: the size must be one of {known}, got {size}"
             )
 
 
-def _check_models(place, names, models):
-    for name in names:
-        if name is not None and name not in models:
-            raise ValueError(
-                f"configuration: {place}: a curve must be one of {list(models)}, "
-                f"got {name!r}"
-            )
+def _check_name(place, name, known, what="a curve"):
+    if name is not None and name not in known:
+        raise ValueError(
+            f"configuration: {place}: {what} must be one of {list(known)}, got {name!r}"
+        )

@@ -14,3 +14,4 @@ except ValueError as error:
 wildcard_constraints:
     curve="[a-z0-9_.]+",
     model="[a-z0-9_.]+",
+    kernel="[a-z0-9_.]+",

@@ -13,11 +13,12 @@ rule dimer_source:
         "../envs/lode.yaml"
     threads: 1
     params:
+        data_set="dimers",
         source=config["dimers"]["source"],
         mirror=config["dimers"]["mirror"],
-        code=code_hash("dimer_source"),
+        code=code_hash("source"),
     script:
-        "../scripts/dimer_source.py"
+        "../scripts/source.py"
 
 
 rule dimer_geometries:

@@ -16,6 +16,7 @@ rule fig1:
         "<logs>/fig1.log",
     benchmark:
         "<benchmarks>/fig1.tsv"
+    priority: 1
     conda:
         "../envs/lode.yaml"
     threads: 1
@@ -67,6 +68,34 @@ rule fig2:
         "../scripts/fig2.py"
 
 
+rule fig3:
+    """Learning curves of the dielectric response of water: table and picture."""
+    input:
+        provenance=rules.water_source.output.provenance,
+        errors=collect(
+            rules.water_curve.output.errors,
+            curve=config["water_models"],
+        ),
+    output:
+        table="<figures>/fig3.csv",
+        pdf="<figures>/fig3.pdf",
+        png="<figures>/fig3.png",
+    log:
+        "<logs>/fig3.log",
+    benchmark:
+        "<benchmarks>/fig3.tsv"
+    conda:
+        "../envs/lode.yaml"
+    threads: 1
+    params:
+        models=config["water_models"],
+        settings=config["fig3"],
+        version=lode.__version__,
+        code=code_hash("fig3"),
+    script:
+        "../scripts/fig3.py"
+
+
 rule summary:
     """Each claim of the configuration: what the paper says, what we find."""
     input:
@@ -75,6 +104,8 @@ rule summary:
         fig2_experiments=rules.fig2.output.experiments,
         fig2_tails=rules.fig2.output.tails,
         provenance=rules.dimer_source.output.provenance,
+        fig3=rules.fig3.output.table,
+        water=rules.water_source.output.provenance,
     output:
         table="<figures>/summary.csv",
         page="<figures>/summary.md",
@@ -87,7 +118,11 @@ rule summary:
     threads: 1
     params:
         claims=config["summary"]["claims"],
-        curves=config["curves"] | config["dimer_models"],
+        curves={
+            "fig1": config["curves"],
+            "fig2": config["dimer_models"],
+            "fig3": config["water_models"],
+        },
         gas=config["gas"],
         engine=config["dimers"]["engine"],
         version=lode.__version__,
@@ -121,6 +156,19 @@ rule readme:
             ),
             "<benchmarks>/fig2.tsv",
         ],
+        fig3=[
+            "<benchmarks>/water/source.tsv",
+            "<benchmarks>/water/boxes.tsv",
+            collect(
+                "<benchmarks>/water/kernels/{kernel}.tsv",
+                kernel=config["water_kernels"],
+            ),
+            collect(
+                "<benchmarks>/water/curves/{curve}.tsv",
+                curve=config["water_models"],
+            ),
+            "<benchmarks>/fig3.tsv",
+        ],
     output:
         page=update("<readme>"),
     log:
@@ -145,4 +193,6 @@ rule figures:
         rules.fig1.benchmark,
         rules.fig2.output,
         rules.fig2.benchmark,
+        rules.fig3.output,
+        rules.fig3.benchmark,
         rules.summary.output,

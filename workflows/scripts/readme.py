@@ -137,5 +137,5 @@ if "snakemake" in globals():
     readme(
         job.output.page,
         job.input.summary,
-        {"fig1": job.input.fig1, "fig2": job.input.fig2},
+        {figure: job.input[figure] for figure in ("fig1", "fig2", "fig3")},
     )

@@ -4,6 +4,7 @@ from statistics import fmean, stdev
 
 from fig1 import gas_provenance
 from fig2 import dimers_provenance
+from fig3 import water_provenance
 from job import started_job
 from lode.files import replacement, table, write_table
 
@@ -39,7 +40,7 @@ def summary(
     claims : sequence of dict
         As in the configuration; see :func:`verdict`.
     curves : dict of str to dict
-        For each curve its ``label``.
+        For each figure its curves, each with its ``label``.
     provenance : dict of str to str
         For each figure one line on its data.
     experiments_path : path_like, optional
@@ -56,8 +57,9 @@ def summary(
         values["fig2"] |= slope_values(table(tails_path))
     rows = []
     for claim in claims:
-        ours, met = verdict(claim, values[claim["figure"]], curves)
-        spread = spreads.get((curves[claim["curve"]]["label"], claim.get("set")))
+        of_figure = curves[claim["figure"]]
+        ours, met = verdict(claim, values[claim["figure"]], of_figure)
+        spread = spreads.get((of_figure[claim["curve"]]["label"], claim.get("set")))
         if spread is not None and "relative_to" not in claim:
             ours += f" ± {spread:.2g}"
         paper = claim.get("paper") or "-"
@@ -213,7 +215,7 @@ if "snakemake" in globals():
     job = started_job(globals())
     params = job.params
     summary(
-        {"fig1": job.input.fig1, "fig2": job.input.fig2},
+        {figure: job.input[figure] for figure in ("fig1", "fig2", "fig3")},
         job.output.table,
         job.output.page,
         claims=params.claims,
@@ -223,6 +225,7 @@ if "snakemake" in globals():
             "fig2": dimers_provenance(
                 job.input.provenance, params.engine, params.version
             ),
+            "fig3": water_provenance(job.input.water, params.version),
         },
         experiments_path=job.input.fig2_experiments,
         tails_path=job.input.fig2_tails,

@@ -1,0 +1,34 @@
+"""Where a set of data comes from: a mirror, a download, or a stand-in."""
+
+from pathlib import Path
+
+from job import started_job
+from lode.datasets.acquire import acquire, provenance_line
+
+
+def source(provenance_path, data_set, *, source, mirror=None):
+    """Get the data of one set and write their provenance.
+
+    Parameters
+    ----------
+    provenance_path : path_like
+        File to write; the data are put beside it.
+    data_set : {'dimers', 'water'}
+        Which data.
+    source : str
+        ``auto``, ``published``, ``generated`` or another source of the set.
+    mirror : path_like, optional
+        Folder with copies of published files.
+    """
+    folder = Path(provenance_path).parent
+    print(provenance_line(acquire(data_set, folder, source=source, mirror=mirror)))
+
+
+if "snakemake" in globals():
+    job = started_job(globals())
+    source(
+        job.output.provenance,
+        job.params.data_set,
+        source=job.params.source,
+        mirror=job.params.mirror,
+    )
