@@ -8,9 +8,10 @@ from ase.io import write
 pytest.importorskip("matplotlib")
 
 from fig1 import fig1_table  # noqa: E402
+from fig3_tensor import fig3_tensor_picture  # noqa: E402
 from lode.coupling import spherical_tensor  # noqa: E402
 from lode.equivariants import EquivariantSums, equivariant_learning_curve  # noqa: E402
-from lode.files import table  # noqa: E402
+from lode.files import table, write_table  # noqa: E402
 from lode.plotting import figure_3_tensor  # noqa: E402
 from water_tensor_curve import water_tensor_curve  # noqa: E402
 from water_tensor_features import water_tensor_features  # noqa: E402
@@ -132,3 +133,19 @@ def test_figure_has_units_provenance_and_a_legend_beside_the_axes():
 def test_a_curve_that_is_missing_is_named():
     with pytest.raises(ValueError, match="a curve must be one of .* got 'LODE 3'"):
         figure_3_tensor(rows_of("SOAP 3"), [], ["LODE 3"], provenance="")
+
+
+def test_picture_is_drawn_from_the_tables(tmp_path):
+    columns = ["curve", "n_train", "rmse_percent", "rmse_percent_std"]
+    for name, curves in (("fig3", ["SOAP 3"]), ("fig3_tensor", ["SOAP 3", "LODE 3"])):
+        rows = [[row[c] for c in columns] for row in rows_of(*curves)]
+        write_table(tmp_path / f"{name}.csv", columns, rows)
+    fig3_tensor_picture(
+        tmp_path / "fig3_tensor.csv",
+        tmp_path / "fig3.csv",
+        [tmp_path / "one.png", tmp_path / "two.pdf"],
+        models={"soap": {"label": "SOAP 3"}, "lode": {"label": "LODE 3"}},
+        provenance="9 boxes",
+    )
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "two.pdf").read_bytes().startswith(b"%PDF")
