@@ -1284,6 +1284,11 @@ def _check_descriptor(descriptor):
         raise TypeError(
             f"descriptor must have a method compute, got {type(descriptor).__name__}"
         )
+    if hasattr(descriptor, "angular"):
+        raise TypeError(
+            f"descriptor must be invariant, got {type(descriptor).__name__}; an "
+            "EquivariantRegression takes it"
+        )
 
 
 def _check_degree(degree):

@@ -407,3 +407,12 @@ def test_representations_that_do_not_fit_are_refused():
         PolynomialKernel(TOY, 2).linear_features(a)
     with pytest.raises(ValueError, match="got unknown"):
         kernel.linear_features(a, (1, 8))
+
+
+def test_a_kernel_of_equivariants_is_refused():
+    expansion = lode.SphericalExpansion(
+        lode.GaussianDensity(0.5), lode.RadialBasis.gto(2, 3.0), 2
+    )
+    descriptor = lode.EquivariantPowerSpectrum(expansion, angular=2)
+    with pytest.raises(TypeError, match="must be invariant, got Equivariant"):
+        lode.PolynomialKernel(descriptor)

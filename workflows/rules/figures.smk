@@ -195,4 +195,6 @@ rule figures:
         rules.fig2.benchmark,
         rules.fig3.output,
         rules.fig3.benchmark,
+        rules.fig3_tensor.output,
+        rules.fig3_tensor.benchmark,
         rules.summary.output,
