@@ -77,6 +77,7 @@ _FIGURES = {
     "fig1": ("curves", "learning_curve"),
     "fig2": ("dimer_models", None),
     "fig3": ("water_models", "water_curve"),
+    "fig3_tensor": ("water_tensor_models", "water_curve"),
 }
 
 
