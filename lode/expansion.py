@@ -32,6 +32,7 @@ from lode.radial import (
 from lode.systems import atomic_numbers, species_index, systems, whole_number
 
 _LARGEST_ANGULAR = 30
+_SOURCES = ("species", "charges")
 # Wave vectors of one matrix product: the operands stay in the second-level cache.
 _WAVE_BLOCK = 512
 # Frames above this many atoms are cut into blocks of centres that run in parallel.
@@ -150,7 +151,8 @@ class Coefficients:
         Third axis l * l + l + m with m = -l ... l; normalisation and real
         harmonics as in featomic.
     species : tuple of int
-        Atomic numbers along the second axis: whose field is expanded.
+        Atomic numbers along the second axis: whose field is expanded; 0 for the field
+        of the charges.
     center_species : ndarray (n_atoms,) of int
         Atomic number of each centre.
     frame_index : ndarray (n_atoms,) of int
@@ -198,6 +200,9 @@ class SphericalExpansion:
         Splitting width s in Å, larger than the smearing; by default the cheapest.
     scaling : RadialScaling, optional
         Of the density: near neighbours count more than far ones.
+    sources : {"species", "charges"}
+        One field for each species, of all its atoms alike, or a single field in which
+        each atom counts with its initial charge.
 
     Raises
     ------
@@ -229,6 +234,7 @@ class SphericalExpansion:
     method: str = "auto"
     split: float | None = None
     scaling: RadialScaling | None = None
+    sources: str = "species"
 
     def __post_init__(self):
         _check_kind(self, "field", GaussianDensity | PowerLawPotential)
@@ -258,6 +264,8 @@ class SphericalExpansion:
         if self.species is not None:
             species = tuple(sorted(atomic_numbers(self.species)))
             object.__setattr__(self, "species", species)
+        if self.sources not in _SOURCES:
+            raise ValueError(f"sources must be one of {_SOURCES}, got {self.sources!r}")
         weight = float(self.center_atom_weight)
         if not math.isfinite(weight):
             raise ValueError(f"center_atom_weight must be finite, got {weight}")
@@ -309,7 +317,8 @@ class SphericalExpansion:
         sizes = [len(s) for s in checked]
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         n_lm = (self.max_angular + 1) ** 2
-        shape = (offsets[-1], len(used), n_lm, self.basis.max_radial)
+        fields = self.fields(used)
+        shape = (offsets[-1], len(fields), n_lm, self.basis.max_radial)
         values = np.empty(shape)
 
         def fill(frame, inner_threads):
@@ -318,7 +327,8 @@ class SphericalExpansion:
             values[rows] = self.around(*arguments)
 
         frame_map(fill, len(checked), n_threads, progress)
-        return Coefficients(values, used, *environment_labels(checked), _counted(sizes))
+        labels = environment_labels(checked)
+        return Coefficients(values, fields, *labels, _counted(sizes))
 
     def contracted(
         self, frames, max_radial, *, species=None, n_threads=None, progress=False
@@ -392,8 +402,34 @@ class SphericalExpansion:
         Returns
         -------
         tuple of int, list of ndarray of int
+
+        Raises
+        ------
+        ValueError
+            If an atom is of another species, or a structure lacks the charges that
+            are the sources.
         """
+        if self.sources == "charges":
+            for frame, system in enumerate(checked):
+                if system.charges is None:
+                    raise ValueError(
+                        "sources 'charges' need the initial charges of every frame, "
+                        f"got none (frame {frame})"
+                    )
         return species_index(checked, self.species if species is None else species)
+
+    def fields(self, species):
+        """Fields that are expanded: one for each species, or 0, that of the charges.
+
+        Parameters
+        ----------
+        species : tuple of int
+
+        Returns
+        -------
+        tuple of int
+        """
+        return species if self.sources == "species" else (0,)
 
     def around(self, system, species_i, n_species, n_threads=1):
         """Coefficients around the atoms of one frame.
@@ -409,21 +445,26 @@ class SphericalExpansion:
 
         Returns
         -------
-        ndarray (n_atoms, n_species, (l_max + 1)**2, n_max)
+        ndarray (n_atoms, n_fields, (l_max + 1)**2, n_max)
+            One field for each of :meth:`fields`.
         """
         n_lm = (self.max_angular + 1) ** 2
         n_max = self.basis.max_radial
+        sources = _Sources(species_i, np.empty(0))
+        if self.sources == "charges":
+            sources = _Sources(np.zeros_like(species_i), system.charges)
+            n_species = 1
         shape = (len(system), n_species, n_lm, padded(n_max))
         out_jamn = np.zeros(shape)
         if not self.field.long_range:
-            self._add_density(system, species_i, out_jamn, n_threads)
+            self._add_density(system, sources, out_jamn, n_threads)
         elif system.periodic:
-            self._add_periodic(system, species_i, out_jamn, n_threads)
+            self._add_periodic(system, sources, out_jamn, n_threads)
         else:
-            self._add_finite(system, species_i, out_jamn, n_threads)
+            self._add_finite(system, sources, out_jamn, n_threads)
         return out_jamn[..., :n_max]
 
-    def _add_density(self, system, species_i, out_jamn, n_threads):
+    def _add_density(self, system, sources, out_jamn, n_threads):
         cutoff = self.cutoff_function
         table = pair_table(
             self.field,
@@ -433,16 +474,16 @@ class SphericalExpansion:
             limit=cutoff.radius,
             scaling=self.scaling,
         )
-        self._add_pairs(system, species_i, table, out_jamn, n_threads, cutoff)
-        self._add_centre(self.center_atom_weight * table.centre, species_i, out_jamn)
+        self._add_pairs(system, sources, table, out_jamn, n_threads, cutoff)
+        self._add_centre(self.center_atom_weight * table.centre, sources, out_jamn)
 
-    def _add_finite(self, system, species_i, out_jamn, n_threads):
+    def _add_finite(self, system, sources, out_jamn, n_threads):
         arguments = (self.field, self.basis, self.max_angular, self.tolerance)
         table = pair_table(*arguments)
-        self._add_pairs(system, species_i, table, out_jamn, n_threads)
-        self._add_centre(self.center_atom_weight * table.centre, species_i, out_jamn)
+        self._add_pairs(system, sources, table, out_jamn, n_threads)
+        self._add_centre(self.center_atom_weight * table.centre, sources, out_jamn)
 
-    def _add_periodic(self, system, species_i, out_jamn, n_threads):
+    def _add_periodic(self, system, sources, out_jamn, n_threads):
         if self.method == "pairs":
             raise ValueError(
                 "method 'pairs' of a potential sums finite frames only, got a periodic "
@@ -454,29 +495,32 @@ class SphericalExpansion:
         scale = float(np.abs(whole).max()) * _Y00
         if split > field.smearing:
             table = pair_table(field, basis, l_max, self.tolerance, split)
-            self._add_pairs(system, species_i, table, out_jamn, n_threads)
-            self._add_centre(table.centre, species_i, out_jamn)
+            self._add_pairs(system, sources, table, out_jamn, n_threads)
+            self._add_centre(table.centre, sources, out_jamn)
         smooth = field.smeared(split)
         modes = mode_table(smooth, basis, l_max, self.tolerance, scale)
-        waves = _WaveSum(system, species_i, out_jamn.shape[1], smooth, modes, l_max)
+        waves = _WaveSum(system, sources, out_jamn.shape[1], smooth, modes, l_max)
         waves.add_to(out_jamn, n_threads)
         # The centre's own field is in both halves; take out what is not wanted.
         weight = self.center_atom_weight - 1.0
-        self._add_centre(weight * whole, species_i, out_jamn)
+        self._add_centre(weight * whole, sources, out_jamn)
         if field.neutralized:
             # The short-range sum holds the k = 0 that the background cancels.
             zero = -field.split_at_zero(split) if split > field.smearing else 0.0
         else:
             zero = smooth.fourier_at_zero()
-        population = np.bincount(species_i, minlength=out_jamn.shape[1])
+        population = np.bincount(
+            sources.species_i, sources.weight_i, minlength=out_jamn.shape[1]
+        )
         background = 4 * math.pi / system.volume * zero * _volume_integral(basis) * _Y00
         out_jamn[:, :, 0, : basis.max_radial] += population[:, None] * background
 
-    def _add_centre(self, centre, species_i, out_jamn):
-        atoms = np.arange(len(species_i))
-        out_jamn[atoms, species_i, 0, : len(centre)] += _Y00 * centre
+    def _add_centre(self, centre, sources, out_jamn):
+        atoms = np.arange(len(sources.species_i))
+        own = np.outer(sources.weight_i, _Y00 * centre)
+        out_jamn[atoms, sources.species_i, 0, : len(centre)] += own
 
-    def _add_pairs(self, system, species_i, table, out_jamn, n_threads, cutoff=None):
+    def _add_pairs(self, system, sources, table, out_jamn, n_threads, cutoff=None):
         limit = table.range if cutoff is None else min(cutoff.radius, table.range)
         arguments = (
             table.coefficients,
@@ -491,7 +535,7 @@ class SphericalExpansion:
         if limit == 0.0:
             return
         n, n_species = out_jamn.shape[:2]
-        atoms = (system, species_i, n_species)
+        atoms = (system, sources, n_species)
         if len(table.tail) > 0:
             pairs = _AllPairs(*atoms)
         elif _ImagePairs.faster(system, limit):
@@ -526,6 +570,18 @@ class SphericalExpansion:
         if self.split is not None:
             return self.split
         return _cheapest_splitting(self, n_atoms, n_species, volume)
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Whose field each atom adds to, and its charge there; no charges are all one."""
+
+    species_i: np.ndarray
+    charge_i: np.ndarray
+
+    @property
+    def weight_i(self):
+        return self.charge_i if len(self.charge_i) else np.ones(len(self.species_i))
 
 
 def _check_kind(instance, name, kind):
@@ -583,8 +639,9 @@ class _AllPairs:
     ``block`` of them, in the order of the centre and of the species of its neighbour.
     """
 
-    def __init__(self, system, species_i, n_species):
-        self.arguments = (system.positions, species_i, n_species)
+    def __init__(self, system, sources, n_species):
+        atoms = (sources.species_i, sources.charge_i)
+        self.arguments = (system.positions, *atoms, n_species)
         self.block = max(1, _PAIR_BLOCK // len(system))
 
     def around(self, low, high):
@@ -597,22 +654,21 @@ class _ListedPairs:
 
     block = _ROW_BLOCK
 
-    def __init__(self, system, species_i, n_species, limit):
+    def __init__(self, system, sources, n_species, limit):
         neighbors = vesin.NeighborList(cutoff=limit, full_list=False, n_threads=1)
         first, second, vector = neighbors.compute(
             system.positions, system.cell, system.periodic, "ijD"
         )
         pairs = (first.view(np.int64), second.view(np.int64), vector)
-        sizes = (len(system), n_species)
-        self.start_ja, self.vector_px = core.sorted_pairs(
-            *pairs, True, limit, species_i, *sizes
-        )
+        atoms = (sources.species_i, sources.charge_i, len(system), n_species)
+        self.pairs = core.sorted_pairs(*pairs, True, limit, *atoms)
         self.n_species = n_species
 
     def around(self, low, high):
         """Pairs around some centres, as of ``core.sorted_pairs``."""
+        start_ja, *others = self.pairs
         part = slice(low * self.n_species, high * self.n_species + 1)
-        return self.start_ja[part], self.vector_px
+        return start_ja[part], *others
 
 
 class _ImagePairs:
@@ -631,8 +687,8 @@ class _ImagePairs:
         n_cells = 3.0 if len(system) > 1000 else 2.0
         return system.periodic and n_cells * limit > core.heights(system.cell).min()
 
-    def __init__(self, system, species_i, n_species, limit):
-        self.limit, self.species_i, self.n_species = limit, species_i, n_species
+    def __init__(self, system, sources, n_species, limit):
+        self.limit, self.sources, self.n_species = limit, sources, n_species
         # Just beyond the limit, lest rounding decides: core.sorted_pairs is exact.
         self.reach = limit * (1.0 + 1e-9)
         fraction = system.positions @ np.linalg.inv(system.cell)
@@ -650,8 +706,9 @@ class _ImagePairs:
             self.tree, self.reach, output_type="ndarray"
         )
         pairs = core.image_pairs(*self.images, low, found["i"], found["j"])
+        sources = (self.sources.species_i, self.sources.charge_i)
         sizes = (high - low, self.n_species)
-        return core.sorted_pairs(*pairs, False, self.limit, self.species_i, *sizes)
+        return core.sorted_pairs(*pairs, False, self.limit, *sources, *sizes)
 
 
 class _WaveSum:
@@ -661,8 +718,8 @@ class _WaveSum:
     into blocks too, which run in parallel: nothing of size N × N_k is ever held.
     """
 
-    def __init__(self, system, species_i, n_species, field, modes, l_max):
-        self.positions, self.species_i = system.positions, species_i
+    def __init__(self, system, sources, n_species, field, modes, l_max):
+        self.positions, self.sources = system.positions, sources
         self.n_species, self.modes, self.l_max = n_species, modes, l_max
         self.reciprocal = 2 * math.pi * np.linalg.inv(system.cell).T
         # |k·a| <= |k| |a| bounds the index of a wave vector.
@@ -731,7 +788,10 @@ class _WaveSum:
         phases = [np.empty((len(positions), n_k)) for _ in range(2)]
         core.plane_waves(positions, self.reciprocal, block, self.top, *phases)
         sums = [np.zeros((self.n_species, n_k)) for _ in range(2)]
-        core.structure_factor(*phases, self.species_i[part], *sums)
+        weighted = phases
+        if len(self.sources.charge_i):
+            weighted = [p * self.sources.charge_i[part, None] for p in phases]
+        core.structure_factor(*weighted, self.sources.species_i[part], *sums)
         return phases, sums
 
 

@@ -21,8 +21,9 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 # Colours of the models of figure 2, from the simplest on; the reference is black.
 _MODEL_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2")
-# Characters in a line of the title.
+# Characters in a line of the title, and in the name of a dimer above its panel.
 _TITLE_WIDTH = 100
+_NAME_WIDTH = 30
 _SETS = {"test": "Training distances", "far": "Extrapolation"}
 
 # One style for all figures; the font type keeps the text of a PDF searchable.
@@ -128,17 +129,17 @@ def figure_3(rows, curves, *, provenance):
     """
     source = "\n".join(textwrap.wrap(provenance, _TITLE_WIDTH))
     title = f"Trace of the dielectric tensor of liquid water\n{source}"
-    return _learning_curves(rows, curves, title)
+    return _learning_curves(rows, curves, title, share_y=True)
 
 
-def _learning_curves(rows, curves, title, resolution=0.0):
+def _learning_curves(rows, curves, title, resolution=0.0, share_y=False):
     """Curves of the paper and ours in two panels, baselines in both."""
     points = {name: _points(rows, curve["label"]) for name, curve in curves.items()}
     styles = _styles(curves)
     baselines = [name for name in curves if curves[name]["group"] == "baseline"]
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-        axes = figure.subplots(1, len(_PANELS))
+        axes = figure.subplots(1, len(_PANELS), sharey=share_y)
         for ax, (group, heading) in zip(axes, _PANELS.items(), strict=True):
             ax.set(xscale="log", yscale="log", title=heading)
             members = [name for name in curves if curves[name]["group"] == group]
@@ -156,6 +157,8 @@ def _learning_curves(rows, curves, title, resolution=0.0):
                 label = f"open: at most {resolution:g} %"
                 ax.plot([], [], "o", color="grey", mfc="white", label=label)
             _finish_panel(ax, [n for sizes, _, _ in shown for n in sizes])
+        for ax in axes:
+            _mark_percents(ax)
         figure.suptitle(title, fontsize=9)
     return figure
 
@@ -215,6 +218,17 @@ def _draw_references(ax, members, curves, styles):
             level = reference["rmse_percent"]
             label = f"{curves[name]['label']} in the paper: ≈ {level:g} %"
             ax.axhline(level, ls=":", color=styles[name]["color"], lw=0.9, label=label)
+
+
+def _mark_percents(ax):
+    """Plain numbers where an axis has few decades: powers alone say little there."""
+    low, high = ax.get_ylim()
+    if high > 300 * low:
+        return
+    ticks = [m * 10.0**e for e in range(-12, 6) for m in (1, 2, 5)]
+    ticks = [t for t in ticks if low <= t <= high]
+    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    ax.set_yticks([], minor=True)
 
 
 def _finish_panel(ax, sizes):
@@ -326,7 +340,9 @@ def _draw_dimer(ax, dimer, of_class, rows, colors):
         # The dashes begin at the last trained point.
         begin = max(last - 1, 0)
         ax.plot(distance[begin:], energy[begin:], "--", color=color)
-    ax.set_title(f"{dimer}\n{of_class}", fontsize=7)
+    # A long name must not reach the next panel.
+    size = 7 * min(1.0, _NAME_WIDTH / len(dimer))
+    ax.set_title(f"{dimer}\n{of_class}", fontsize=size)
 
 
 def _curve(rows, label):
@@ -358,3 +374,64 @@ def _draw_errors(ax, name, error_rows, class_rows, colors):
     names = [group.replace(" ", "\n") for group, _ in groups]
     ax.set_xticks(range(len(groups)), names)
     ax.grid(visible=False, axis="x")
+
+
+def figure_3_tensor(rows, trace_rows, labels, *, provenance):
+    """Learning curves of both parts of the dielectric tensor of water.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Errors of the anisotropic part: ``curve``, ``n_train``, ``rmse_percent`` and
+        ``rmse_percent_std``.
+    trace_rows : sequence of dict
+        The same of the trace. Its curves with one of the labels are drawn beside.
+    labels : sequence of str
+        The curves, in the order of the legend.
+    provenance : str
+        Where the data come from.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If a curve is not in the table of the anisotropic part.
+    """
+    of_trace = {row["curve"] for row in trace_rows}
+    panels = (
+        ("Trace (λ = 0)", "standard deviation", trace_rows, of_trace),
+        ("Anisotropic part (λ = 2)", "root mean square", rows, set(labels)),
+    )
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True)
+        for ax, (title, unit, table, known) in zip(axes, panels, strict=True):
+            ax.set(xscale="log", yscale="log", title=title)
+            ax.set_xlabel("training structures")
+            ax.set_ylabel(f"test RMSE / % of {unit}")
+            ax.tick_params(labelleft=True)
+            sizes = []
+            for i, label in enumerate(labels):
+                if label not in known:
+                    continue
+                found, means, spreads = _points(table, label)
+                style = {
+                    "color": _COLORS[i % len(_COLORS)],
+                    "marker": _MARKERS[i % len(_MARKERS)],
+                }
+                ax.errorbar(found, means, spreads, capsize=2, label=label, **style)
+                sizes += found
+            ticks = sorted(set(sizes))
+            ax.set_xticks(ticks, [str(n) for n in ticks])
+            ax.set_xticks([], minor=True)
+        axes[0].yaxis.set_major_formatter("{x:g}")
+        # All curves stand in the second panel.
+        entries = axes[1].get_legend_handles_labels()
+        figure.legend(*entries, loc="outside lower center", ncols=4)
+        source = "\n".join(textwrap.wrap(provenance, _TITLE_WIDTH))
+        title = "Both parts of the dielectric tensor of liquid water"
+        figure.suptitle(f"{title}\n{source}", fontsize=9)
+    return figure

@@ -561,11 +561,14 @@ def test_harmonics_side_by_side_are_those_one_by_one(l_max):
     np.testing.assert_allclose(y_mp, expected, rtol=0, atol=1e-14)
 
 
-def pair_sums(start, vectors, table, step, reach, tail, exponent, cutoff, l_max, shape):
+def pair_sums(
+    start, vectors, charges, table, step, reach, tail, exponent, cutoff, l_max, shape
+):
     """The sums of core.add_pairs, pair by pair."""
     out = np.zeros(shape)
     for row in range(shape[0] * shape[1]):
-        for vector in vectors[start[row] : start[row + 1]]:
+        for p in range(start[row], start[row + 1]):
+            vector = vectors[p]
             r = np.linalg.norm(vector)
             if r < reach or len(tail) == 0:
                 interval = min(int(r / step), len(table) - 1)
@@ -575,6 +578,7 @@ def pair_sums(start, vectors, table, step, reach, tail, exponent, cutoff, l_max,
                 f = (reach / r) ** (2 * np.arange(len(tail))) @ tail
                 f /= np.repeat(r ** (exponent + np.arange(l_max + 1)), shape[3])
             f = f * shifted_cosine(r, *cutoff) if cutoff else f
+            f = f * charges[p] if len(charges) else f
             y = core.harmonics(vector[None], l_max)[0]
             for l in range(l_max + 1):
                 of_l = slice(l * l, (l + 1) ** 2)
@@ -585,7 +589,7 @@ def pair_sums(start, vectors, table, step, reach, tail, exponent, cutoff, l_max,
 
 @pytest.mark.parametrize("n_max", [1, 3, 5, 8, 13])
 @pytest.mark.parametrize("l_max", [0, 1, 2, 7])
-@pytest.mark.parametrize("kind", ["limit", "cutoff", "tail"])
+@pytest.mark.parametrize("kind", ["limit", "cutoff", "tail", "charges"])
 def test_pairs_in_batches_are_pairs_one_by_one(n_max, l_max, kind):
     rng = np.random.default_rng(n_max)
     # No neighbours, few, a whole batch, several; many species.
@@ -604,57 +608,87 @@ def test_pairs_in_batches_are_pairs_one_by_one(n_max, l_max, kind):
     cutoff = (3.0, 0.7) if kind == "cutoff" else None
     shape = (*counts.shape, (l_max + 1) ** 2, width)
     out = rng.normal(size=shape)
-    arguments = (start, vectors, table, 0.6, 3.0, tail, 1.5)
+    charges = rng.normal(size=start[-1] if kind == "charges" else 0)
+    arguments = (start, vectors, charges, table, 0.6, 3.0, tail, 1.5)
     expected = out + pair_sums(*arguments, cutoff, l_max, shape)
     core.add_pairs(*arguments, *(cutoff or (math.inf, 0.0)), l_max, out)
     assert relative(out, expected) <= 1e-13
 
 
 def grouped(pairs, n, n_species):
-    """Vectors around each centre and of each species, in a fixed order."""
-    start, vectors = pairs.around(0, n)
+    """Vectors and charges of each centre's neighbours of a species, in fixed order."""
+    start, vectors, charges = pairs.around(0, n)
     assert len(start) == n * n_species + 1
-    found = [vectors[a:b] for a, b in zip(start[:-1], start[1:], strict=True)]
+    rows = np.column_stack([vectors, charges] if len(charges) else [vectors])
+    found = [rows[a:b] for a, b in zip(start[:-1], start[1:], strict=True)]
     return [v[np.lexsort(np.round(v, 9).T)] for v in found]
+
+
+def sources(species, charged=False):
+    charges = 0.1 + np.arange(len(species)) if charged else np.empty(0)
+    return module._Sources(np.asarray(species), charges)
 
 
 @pytest.mark.parametrize("limit", [0.7, 2.0, 4.0, 9.0])
 @pytest.mark.parametrize("n", [1, 2, 6])
-@pytest.mark.parametrize("shift", [0.0, 30.0])
-def test_a_tree_of_images_finds_the_pairs_of_a_cell_list(limit, n, shift):
+@pytest.mark.parametrize("charged", [False, True])
+def test_a_tree_of_images_finds_the_pairs_of_a_cell_list(limit, n, charged):
     atoms = crystal(n, n)
-    atoms.positions[-1] += shift * np.array([1.0, -1.0, 2.0])
+    atoms.positions[-1] += np.array([30.0, -30.0, 60.0])
     (system,) = systems(atoms)
-    species = np.arange(n) % 3
-    listed = grouped(module._ListedPairs(system, species, 3, limit), n, 3)
-    images = module._ImagePairs(system, species, 3, limit)
+    of = sources(np.arange(n) % 3, charged)
+    listed = grouped(module._ListedPairs(system, of, 3, limit), n, 3)
+    images = module._ImagePairs(system, of, 3, limit)
     for one, other in zip(listed, grouped(images, n, 3), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
     parts = [images.around(j, j + 1)[0][-1] for j in range(n)]
     assert sum(parts) == images.around(0, n)[0][-1] == sum(map(len, listed))
 
 
+@pytest.mark.parametrize("field", FIELDS, ids=names)
+@pytest.mark.parametrize("charged", [False, True])
+def test_coefficients_do_not_depend_on_where_the_pairs_come_from(
+    field, charged, monkeypatch
+):
+    atoms = crystal(5, 6)
+    atoms.set_initial_charges([1.0, -0.5, 0.0, 2.0, -1.5, -1.0])
+    e = expansion(field, sources="charges" if charged else "species")
+    results = []
+    for faster in (False, True):
+        monkeypatch.setattr(module._ImagePairs, "faster", lambda *_, f=faster: f)
+        results.append(e.compute(atoms).values)
+    assert relative(*results) <= 1e-13
+
+
 def test_atoms_on_each_other_are_a_pair_in_a_tree_of_images():
     atoms = crystal(0, 3)
     atoms.positions[2] = atoms.positions[0] + atoms.cell[1]
     (system,) = systems(atoms)
-    pairs = module._ImagePairs(system, np.zeros(3, int), 1, 6.0)
-    start, vectors = pairs.around(0, 3)
+    pairs = module._ImagePairs(system, sources([0, 0, 0]), 1, 6.0)
+    start, vectors, _ = pairs.around(0, 3)
     near = np.linalg.norm(vectors, axis=1) < 1e-12
-    assert [near[a:b].sum() for a, b in zip(start[:-1], start[1:], strict=True)] == [
-        *(1, 0, 1)
-    ]
+    counts = [near[a:b].sum() for a, b in zip(start[:-1], start[1:], strict=True)]
+    assert counts == [1, 0, 1]
 
 
-def test_all_pairs_are_those_of_a_list_without_an_end():
+@pytest.mark.parametrize("charged", [False, True])
+def test_all_pairs_are_those_of_a_list_without_an_end(charged):
     (system,) = systems(ions(0, 7, species=(1, 6, 8)))
-    species = np.array([2, 0, 2, 1, 0, 2, 2])
-    every = module._AllPairs(system, species, 4)
-    listed = module._ListedPairs(system, species, 4, 100.0)
+    of = sources([2, 0, 2, 1, 0, 2, 2], charged)
+    every = module._AllPairs(system, of, 4)
+    listed = module._ListedPairs(system, of, 4, 100.0)
     for one, other in zip(grouped(every, 7, 4), grouped(listed, 7, 4), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
     parts = [every.around(*part)[1] for part in ((0, 3), (3, 4), (4, 7))]
     np.testing.assert_array_equal(np.concatenate(parts), every.around(0, 7)[1])
+
+
+def test_all_pairs_leave_out_neighbours_without_a_charge():
+    (system,) = systems(ions(0, 4))
+    of = module._Sources(np.zeros(4, int), np.array([1.0, 0.0, -2.0, 0.0]))
+    start, _, charges = module._AllPairs(system, of, 1).around(0, 4)
+    np.testing.assert_array_equal(start, [0, 1, 3, 4, 6])
+    np.testing.assert_array_equal(charges[: start[-1]], [-2, 1, -2, 1, 1, -2])
 
 
 @pytest.mark.parametrize("cell", [TRICLINIC, np.diag([1.0, 20.0, 3.0])])

@@ -412,7 +412,7 @@ def _add_products(out_mn, y_mp, f_pc, l_max, start, stop):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def sorted_pairs(
-    first_p, second_p, vector_px, both, limit, species_i, n_atoms, n_species
+    first_p, second_p, vector_px, both, limit, species_i, charge_i, n_atoms, n_species
 ):
     """Pairs in the order of the centre and of the species of its neighbour.
 
@@ -428,6 +428,8 @@ def sorted_pairs(
         Pairs further apart are left out.
     species_i : ndarray (n_atoms,) of int
         Place of each atom's species.
+    charge_i : ndarray (n_atoms,)
+        What each atom's field is multiplied with; empty if all are one.
     n_atoms, n_species : int
 
     Returns
@@ -436,6 +438,8 @@ def sorted_pairs(
         Where the pairs of a centre and a species begin; they end where the next
         begin.
     sorted_px : ndarray (n, 3)
+    charge_p : ndarray (n,)
+        Of the neighbour; empty if all are one.
     """
     start_ja = np.zeros(n_atoms * n_species + 1, dtype=np.int64)
     for p in range(first_p.shape[0]):
@@ -449,6 +453,8 @@ def sorted_pairs(
         start_ja[s + 1] += start_ja[s]
     place_ja = start_ja[:-1].copy()
     sorted_px = np.empty((start_ja[-1], 3))
+    charged = charge_i.shape[0] > 0
+    charge_p = np.empty(start_ja[-1] if charged else 0)
     for p in range(first_p.shape[0]):
         x, y, z = vector_px[p, 0], vector_px[p, 1], vector_px[p, 2]
         if x * x + y * y + z * z <= limit * limit:
@@ -457,26 +463,32 @@ def sorted_pairs(
             row = place_ja[at]
             place_ja[at] += 1
             sorted_px[row, 0], sorted_px[row, 1], sorted_px[row, 2] = x, y, z
+            if charged:
+                charge_p[row] = charge_i[j]
             if both:
                 at = j * n_species + species_i[i]
                 row = place_ja[at]
                 place_ja[at] += 1
                 sorted_px[row, 0], sorted_px[row, 1], sorted_px[row, 2] = -x, -y, -z
-    return start_ja, sorted_px
+                if charged:
+                    charge_p[row] = charge_i[i]
+    return start_ja, sorted_px, charge_p
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def all_pairs(position_ix, species_i, n_species, low, high):
+def all_pairs(position_ix, species_i, charge_i, n_species, low, high):
     """Every other atom around the centres low ... high, in the order of its species.
 
     Returns
     -------
-    start_ja, sorted_px : ndarray
+    start_ja, sorted_px, charge_p : ndarray
         As of sorted_pairs.
     """
     n = position_ix.shape[0]
     start_ja = np.empty((high - low) * n_species + 1, dtype=np.int64)
     sorted_px = np.empty(((high - low) * max(0, n - 1), 3))
+    charged = charge_i.shape[0] > 0
+    charge_p = np.empty(sorted_px.shape[0] if charged else 0)
     order_i = np.argsort(species_i, kind="mergesort")
     p = 0
     for j in range(low, high):
@@ -484,13 +496,17 @@ def all_pairs(position_ix, species_i, n_species, low, high):
         for a in range(n_species):
             start_ja[(j - low) * n_species + a] = p
             while i < n and species_i[order_i[i]] == a:
-                if order_i[i] != j:
+                other = order_i[i]
+                # Who is not charged adds nothing.
+                if other != j and not (charged and charge_i[other] == 0.0):
                     for x in range(3):
-                        sorted_px[p, x] = position_ix[order_i[i], x] - position_ix[j, x]
+                        sorted_px[p, x] = position_ix[other, x] - position_ix[j, x]
+                    if charged:
+                        charge_p[p] = charge_i[other]
                     p += 1
                 i += 1
     start_ja[-1] = p
-    return start_ja, sorted_px
+    return start_ja, sorted_px, charge_p
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -605,6 +621,7 @@ def image_pairs(image_gx, atom_g, start, first_p, image_p):
 def add_pairs(
     start_ja,
     vector_px,
+    charge_p,
     table,
     step,
     reach,
@@ -627,6 +644,8 @@ def add_pairs(
         Where the pairs of a centre and a species begin and the last ones end.
     vector_px : ndarray (n_pairs, 3)
         From centre to neighbour, within the cutoff and, without a tail, the reach.
+    charge_p : ndarray (n_pairs,)
+        What the neighbour's field is multiplied with; empty if all are one.
     table, step, reach, tail : PairTable
         Polynomials, their interval, the range, the far tail.
     exponent : float
@@ -644,6 +663,7 @@ def add_pairs(
     f_pc = np.empty((_BATCH, table.shape[2]))
     r_p = np.empty(_BATCH)
     n_tail = tail.shape[0]
+    charged = charge_p.shape[0] > 0
     for j in range(out_jamn.shape[0]):
         last = start_ja[(j + 1) * n_species]
         for low in range(start_ja[j * n_species], last, _BATCH):
@@ -673,6 +693,9 @@ def add_pairs(
                     smooth = 0.5 * (1.0 + math.cos(phase))
                     for c in range(f_pc.shape[1]):
                         f_pc[p, c] *= smooth
+                if charged:
+                    for c in range(f_pc.shape[1]):
+                        f_pc[p, c] *= charge_p[low + p]
             for p in range(0, high - low, _LANES):
                 _lane_harmonics(unit_xp, p, l_max, factors, y_mp)
             for a in range(n_species):
