@@ -29,20 +29,17 @@ from lode.radial import (
     pair_table,
 )
 from lode.systems import atomic_numbers, species_index, systems, whole_number
+from lode.waves import ProductSum, TransformSum, product_cost, transform_cost
 
 _LARGEST_ANGULAR = 30
-# Wave vectors of one matrix product: the operands stay in the second-level cache.
-_WAVE_BLOCK = 512
 # Frames above this many atoms are cut into blocks of centres that run in parallel.
 _ROW_BLOCK = 256
 # Pairs of a finite frame that are listed at a time.
 _PAIR_BLOCK = 2_000_000
-# Microseconds of a pair with 392 channels, of 10^6 multiply-adds, of an entry of a
-# column and of a phase, on one core; only the choice of the splitting uses them.
-_COST_PAIR = 0.3
-_COST_PRODUCT = 42.0
-_COST_COLUMN = 0.0011
-_COST_PHASE = 0.0033
+# Microseconds of a neighbour in the list and of its 392 channels, on one core; only
+# the choice of the path uses them.
+_COST_NEIGHBOR = 0.16
+_COST_CHANNELS = 0.15
 _Y00 = 1.0 / math.sqrt(4.0 * math.pi)
 
 
@@ -189,10 +186,13 @@ class SphericalExpansion:
         Error of the coefficients, relative to the largest that one atom has of its
         own field; from 1e-13 to 1e-2. Where many atoms cancel each other, as in
         very dense cells, the sum itself can be smaller than that.
-    method : {"auto", "pairs", "split", "waves"}
+    method : {"auto", "pairs", "split", "waves", "nufft"}
         For potentials of periodic frames: "split" is pairs and waves, "waves" all
-        in reciprocal space; "auto" takes the cheaper. Finite frames and densities
-        need pairs only, whatever the method; "pairs" refuses periodic potentials.
+        in reciprocal space, both by matrix products, whose cost grows as the square
+        of the number of atoms; "nufft" is pairs and waves by non-uniform Fourier
+        transforms, for thousands of atoms; "auto" takes the cheapest. Finite frames
+        and densities need pairs only, whatever the method; "pairs" refuses periodic
+        potentials.
     split : float, optional
         Splitting width s in Å, larger than the smearing; by default the cheapest.
     scaling : RadialScaling, optional
@@ -265,7 +265,7 @@ class SphericalExpansion:
             raise ValueError(
                 f"tolerance must be from 1e-13 to 1e-2, got {self.tolerance}"
             )
-        methods = ("auto", "pairs", "split", "waves")
+        methods = ("auto", "pairs", "split", "waves", "nufft")
         if self.method not in methods:
             raise ValueError(f"method must be one of {methods}, got {self.method!r}")
         if self.method == "waves" and self.field.smearing == 0.0:
@@ -448,7 +448,7 @@ class SphericalExpansion:
                 "one; take 'auto', 'split' or 'waves'"
             )
         field, basis, l_max = self.field, self.basis, self.max_angular
-        split = self.splitting(len(system), out_jamn.shape[1], system.volume)
+        way, split = self.path(len(system), out_jamn.shape[1], system.volume)
         whole = _centre(field, basis)
         scale = float(np.abs(whole).max()) * _Y00
         if split > field.smearing:
@@ -457,7 +457,11 @@ class SphericalExpansion:
             self._add_centre(table.centre, species_i, out_jamn)
         smooth = field.smeared(split)
         modes = mode_table(smooth, basis, l_max, self.tolerance, scale)
-        waves = _WaveSum(system, species_i, out_jamn.shape[1], smooth, modes, l_max)
+        arguments = (system, species_i, smooth, modes, l_max)
+        if way == "transforms":
+            waves = TransformSum(*arguments, self.tolerance, scale)
+        else:
+            waves = ProductSum(*arguments)
         waves.add_to(out_jamn, n_threads)
         # The centre's own field is in both halves; take out what is not wanted.
         weight = self.center_atom_weight - 1.0
@@ -534,12 +538,25 @@ class SphericalExpansion:
         float
             The smearing itself if all is done in reciprocal space.
         """
-        smearing = self.field.smearing
-        if self.method == "waves":
-            return smearing
-        if self.split is not None:
-            return self.split
-        return _cheapest_splitting(self, n_atoms, n_species, volume)
+        return self.path(n_atoms, n_species, volume)[1]
+
+    def path(self, n_atoms, n_species, volume):
+        """How the long-range half of a periodic frame is computed.
+
+        Parameters
+        ----------
+        n_atoms, n_species : int
+        volume : float
+            Of the cell in Å³.
+
+        Returns
+        -------
+        way : {"products", "transforms"}
+            Products of matrices or non-uniform Fourier transforms.
+        split : float
+            Splitting width in Å, see :meth:`splitting`.
+        """
+        return _cheapest_path(self, n_atoms, n_species, volume)
 
 
 def _check_kind(instance, name, kind):
@@ -610,116 +627,61 @@ def _all_pairs(position_jx, centre):
     return first, second, position_jx[second] - position_jx[first]
 
 
-class _WaveSum:
-    """Long-range half of one frame: matrix products over blocks of wave vectors.
-
-    Rows are centres and species, columns harmonics and radial modes. Centres are cut
-    into blocks too, which run in parallel: nothing of size N × N_k is ever held.
-    """
-
-    def __init__(self, system, species_i, n_species, field, modes, l_max):
-        self.positions, self.species_i = system.positions, species_i
-        self.n_species, self.modes, self.l_max = n_species, modes, l_max
-        self.reciprocal = 2 * math.pi * np.linalg.inv(system.cell).T
-        # |k·a| <= |k| |a| bounds the index of a wave vector.
-        edge = np.linalg.norm(system.cell, axis=1) * modes.limit / (2 * math.pi)
-        self.top = np.ceil(edge).astype(np.int64)
-        self.columns = core.half_space(self.reciprocal, modes.limit, *self.top[:2])
-        self.factor, self.field = 8 * math.pi / system.volume, field
-        count = modes.n_modes * (2 * np.arange(l_max + 1) + 1)
-        self.n_even, self.n_odd = int(count[::2].sum()), int(count[1::2].sum())
-
-    def add_to(self, out_jamn, n_threads):
-        """Add the coefficients (n_atoms, n_species, (l_max + 1)**2, n_max)."""
-        n = len(self.positions)
-        even_ajc = np.zeros((self.n_species, n, self.n_even))
-        odd_ajc = np.zeros((self.n_species, n, self.n_odd))
-        rows = [slice(j, j + _ROW_BLOCK) for j in range(0, n, _ROW_BLOCK)]
-
-        def product(task):
-            part, phases, structure, even_kc, odd_kc = task
-            shape = (self.n_species, *phases[0].shape)
-            even_ajk, odd_ajk = np.empty(shape), np.empty(shape)
-            core.field_phases(*phases, *structure, even_ajk, odd_ajk)
-            even_ajc[:, part] += even_ajk @ even_kc
-            odd_ajc[:, part] += odd_ajk @ odd_kc
-
-        def expand(part):
-            modes = (self.modes.n_modes, self.modes.expansion, self.l_max)
-            core.add_modes(even_ajc[:, part], odd_ajc[:, part], *modes, out_jamn[part])
-
-        for block in self._blocks():
-            table = self._table(block)
-            phases = thread_map(lambda r, b=block: self._phases(r, b), rows, n_threads)
-            structure = [sum(p[1][part] for p in phases) for part in (0, 1)]
-            waves = [p[0] for p in phases]
-            tasks = [
-                (r, w, structure, *table) for r, w in zip(rows, waves, strict=True)
-            ]
-            thread_map(product, tasks, n_threads)
-        thread_map(expand, rows, n_threads)
-
-    def _blocks(self):
-        """Runs of whole columns, of about a block of wave vectors each."""
-        ends = np.cumsum(self.columns[:, 3])
-        start = done = 0
-        while start < len(ends):
-            stop = int(np.searchsorted(ends, done + _WAVE_BLOCK)) + 1
-            stop = min(stop, len(ends))
-            yield self.columns[start:stop]
-            start, done = stop, int(ends[stop - 1])
-
-    def _table(self, block):
-        """Columns of the product for even and for odd l."""
-        k_kx = core.wave_vectors(self.reciprocal, block)
-        weight_k = self.factor * self.field.fourier(np.linalg.norm(k_kx, axis=1))
-        even_kc = np.empty((len(k_kx), self.n_even))
-        odd_kc = np.empty((len(k_kx), self.n_odd))
-        modes = self.modes
-        arguments = (modes.coefficients, modes.step, modes.n_modes, self.l_max)
-        core.wave_columns(k_kx, weight_k, *arguments, even_kc, odd_kc)
-        return even_kc, odd_kc
-
-    def _phases(self, part, block):
-        """Phases of some centres, and their sum over each species."""
-        n_k = int(block[:, 3].sum())
-        positions = self.positions[part]
-        phases = [np.empty((len(positions), n_k)) for _ in range(2)]
-        core.plane_waves(positions, self.reciprocal, block, self.top, *phases)
-        sums = [np.zeros((self.n_species, n_k)) for _ in range(2)]
-        core.structure_factor(*phases, self.species_i[part], *sums)
-        return phases, sums
-
-
 @lru_cache(maxsize=4096)
-def _cheapest_splitting(expansion, n_atoms, n_species, volume):
-    """Splitting width with the smallest estimated cost.
+def _cheapest_path(expansion, n_atoms, n_species, volume):
+    """Way of the long-range half and splitting width with the smallest estimated cost.
 
-    On a fixed ladder of widths, so that frames of like size share their tables.
+    Widths are on a fixed ladder, so that frames of like size share their tables.
     """
-    smearing, basis = expansion.field.smearing, expansion.basis
+    smearing, method = expansion.field.smearing, expansion.method
+    if method == "waves":
+        widths = [smearing]
+    elif expansion.split is not None:
+        widths = [expansion.split]
+    else:
+        widths = [0.5 * 2 ** (i / 4) for i in range(20)]
+        widths = [w for w in widths if w > 1.15 * smearing] or [1.2 * smearing]
+        if smearing > 0.0 and method == "auto":
+            widths.insert(0, smearing)
+    ways = {
+        "auto": ("products", "transforms"),
+        "nufft": ("transforms",),
+    }.get(method, ("products",))
+    choices = [(way, width) for width in widths for way in ways]
+    if len(choices) == 1:
+        return choices[0]
+
+    def cost(choice):
+        way, width = choice
+        limit, n_columns = _long_range_size(expansion, width)
+        waves = product_cost if way == "products" else transform_cost
+        sizes = (n_atoms, n_species, n_columns, volume)
+        seconds = waves(*sizes, limit, expansion.tolerance)
+        if width > smearing:
+            seconds += _pair_cost(expansion, n_atoms, volume, width)
+        return seconds
+
+    return min(choices, key=cost)
+
+
+def _long_range_size(expansion, width):
+    """Largest wave number and number of columns; fitted to those of GTOs."""
     digits = math.sqrt(2.0 * math.log(1.0 / expansion.tolerance))
-    n_channels = (expansion.max_angular + 1) ** 2 * basis.max_radial
-    widths = [0.5 * 2 ** (i / 4) for i in range(20)]
-    widths = [w for w in widths if w > 1.15 * smearing] or [1.2 * smearing]
-    if smearing > 0.0 and expansion.method == "auto":
-        widths.insert(0, smearing)
+    cutoff = expansion.basis.cutoff
+    rank = 0.036 * digits**2 / math.log(10.0) - 0.17 + 0.22 * cutoff / width
+    n_channels = (expansion.max_angular + 1) ** 2 * expansion.basis.max_radial
+    return digits / width, n_channels * min(1.0, max(0.1, rank))
 
-    def cost(width):
-        density = n_atoms / volume
-        # Fitted to the measured range and number of modes of GTOs.
-        radius = basis.extent if basis.compact else 0.4 * basis.extent
-        n_waves = volume * (digits / width) ** 3 / (12 * math.pi**2)
-        rank = 0.036 * digits**2 / math.log(10.0) - 0.17 + 0.22 * basis.cutoff / width
-        n_columns = n_channels * min(1.0, max(0.1, rank))
-        product = n_waves * n_atoms * n_species * n_columns
-        waves = _COST_PRODUCT * 1e-6 * product + _COST_COLUMN * n_waves * n_columns
-        waves += _COST_PHASE * n_waves * n_atoms
-        if width == smearing:
-            return waves
-        sphere = 4 / 3 * math.pi * (radius + digits * width) ** 3
-        share = n_channels / 392
-        pairs = _COST_PAIR * 0.5 * n_atoms * density * sphere * (0.3 + 0.7 * share)
-        return pairs + waves
 
-    return min(widths, key=cost)
+def _pair_cost(expansion, n_atoms, volume, width):
+    """Estimated cost of the short-range half in microseconds on one core."""
+    basis = expansion.basis
+    digits = math.sqrt(2.0 * math.log(1.0 / expansion.tolerance))
+    # Fitted to the range of GTOs.
+    radius = basis.extent if basis.compact else 0.4 * basis.extent
+    neighbors = n_atoms / volume * 4 / 3 * math.pi * (radius + digits * width) ** 3
+    # Small frames see each pair once.
+    seen = n_atoms * (0.5 if n_atoms <= _ROW_BLOCK else 1.0)
+    n_channels = (expansion.max_angular + 1) ** 2 * padded(basis.max_radial)
+    share = n_channels / 392
+    return seen * neighbors * (_COST_NEIGHBOR + _COST_CHANNELS * share)

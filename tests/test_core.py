@@ -10,7 +10,7 @@ CORE = sorted(p for p in (PACKAGE / "core").glob("*.py") if p.name != "__init__.
 # of the physics.
 ROOMS = [
     *("parallel", "files", "systems", "combinations", "fields", "radial"),
-    *("expansion", "invariants"),
+    *("waves", "expansion", "invariants"),
     *("archive", "specification", "conditioning", "kernels", "regression", "learning"),
     "ewald",
     "dipoles",
