@@ -12,7 +12,7 @@ half of reciprocal space. ``docs/theory.md`` has the derivation.
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import vesin
@@ -410,19 +410,44 @@ class SphericalExpansion:
         -------
         ndarray (n_atoms, n_species, (l_max + 1)**2, n_max)
         """
-        n_lm = (self.max_angular + 1) ** 2
-        n_max = self.basis.max_radial
-        shape = (len(system), n_species, n_lm, padded(n_max))
-        out_jamn = np.zeros(shape)
-        if not self.field.long_range:
-            self._add_density(system, species_i, out_jamn, n_threads)
-        elif system.periodic:
-            self._add_periodic(system, species_i, out_jamn, n_threads)
-        else:
-            self._add_finite(system, species_i, out_jamn, n_threads)
-        return out_jamn[..., :n_max]
+        (values,) = self.around_runs(
+            system, species_i, n_species, len(system), n_threads
+        )
+        return values
 
-    def _add_density(self, system, species_i, out_jamn, n_threads):
+    def around_runs(self, system, species_i, n_species, size, n_threads=1):
+        """Coefficients around consecutive atoms of one frame, some atoms at a time.
+
+        Parameters
+        ----------
+        system, species_i, n_species, n_threads
+            As for :meth:`around`.
+        size : int
+            Number of atoms at a time.
+
+        Yields
+        ------
+        ndarray (size, n_species, (l_max + 1)**2, n_max)
+            The last may have fewer rows.
+        """
+        n_max = self.basis.max_radial
+        shape = (n_species, (self.max_angular + 1) ** 2, padded(n_max))
+        parts = None
+        for first in range(0, len(system), size):
+            out_jamn = np.zeros((min(size, len(system) - first), *shape))
+            if parts is None:
+                if not self.field.long_range:
+                    parts = self._density_parts(system, species_i)
+                elif system.periodic:
+                    parts = self._periodic_parts(system, species_i, n_species)
+                else:
+                    parts = self._finite_parts(system, species_i)
+            for add in parts:
+                add(out_jamn, n_threads, first)
+            yield out_jamn[..., :n_max]
+
+    def _density_parts(self, system, species_i):
+        """What adds to the coefficients of a run of centres, for a density."""
         cutoff = self.cutoff_function
         table = pair_table(
             self.field,
@@ -432,29 +457,36 @@ class SphericalExpansion:
             limit=cutoff.radius,
             scaling=self.scaling,
         )
-        self._add_pairs(system, species_i, table, out_jamn, n_threads, cutoff)
-        self._add_centre(self.center_atom_weight * table.centre, species_i, out_jamn)
+        return (
+            self._pair_part(system, species_i, table, cutoff),
+            _centre_part(self.center_atom_weight * table.centre, species_i),
+        )
 
-    def _add_finite(self, system, species_i, out_jamn, n_threads):
+    def _finite_parts(self, system, species_i):
+        """The same for the potential of a finite frame."""
         arguments = (self.field, self.basis, self.max_angular, self.tolerance)
         table = pair_table(*arguments)
-        self._add_pairs(system, species_i, table, out_jamn, n_threads)
-        self._add_centre(self.center_atom_weight * table.centre, species_i, out_jamn)
+        return (
+            self._pair_part(system, species_i, table),
+            _centre_part(self.center_atom_weight * table.centre, species_i),
+        )
 
-    def _add_periodic(self, system, species_i, out_jamn, n_threads):
+    def _periodic_parts(self, system, species_i, n_species):
+        """The same for the potential of a periodic frame."""
         if self.method == "pairs":
             raise ValueError(
                 "method 'pairs' of a potential sums finite frames only, got a periodic "
-                "one; take 'auto', 'split' or 'waves'"
+                "one; take 'auto', 'split', 'waves' or 'nufft'"
             )
         field, basis, l_max = self.field, self.basis, self.max_angular
-        way, split = self.path(len(system), out_jamn.shape[1], system.volume)
+        way, split = self.path(len(system), n_species, system.volume)
         whole = _centre(field, basis)
         scale = float(np.abs(whole).max()) * _Y00
+        parts = []
         if split > field.smearing:
             table = pair_table(field, basis, l_max, self.tolerance, split)
-            self._add_pairs(system, species_i, table, out_jamn, n_threads)
-            self._add_centre(table.centre, species_i, out_jamn)
+            parts.append(self._pair_part(system, species_i, table))
+            parts.append(_centre_part(table.centre, species_i))
         smooth = field.smeared(split)
         modes = mode_table(smooth, basis, l_max, self.tolerance, scale)
         arguments = (system, species_i, smooth, modes, l_max)
@@ -462,24 +494,26 @@ class SphericalExpansion:
             waves = TransformSum(*arguments, self.tolerance, scale)
         else:
             waves = ProductSum(*arguments)
-        waves.add_to(out_jamn, n_threads)
+        parts.append(waves.add_to)
         # The centre's own field is in both halves; take out what is not wanted.
         weight = self.center_atom_weight - 1.0
-        self._add_centre(weight * whole, species_i, out_jamn)
+        parts.append(_centre_part(weight * whole, species_i))
         if field.neutralized:
             # The short-range sum holds the k = 0 that the background cancels.
             zero = -field.split_at_zero(split) if split > field.smearing else 0.0
         else:
             zero = smooth.fourier_at_zero()
-        population = np.bincount(species_i, minlength=out_jamn.shape[1])
         background = 4 * math.pi / system.volume * zero * _volume_integral(basis) * _Y00
-        out_jamn[:, :, 0, : basis.max_radial] += population[:, None] * background
+        population = np.bincount(species_i, minlength=n_species)
 
-    def _add_centre(self, centre, species_i, out_jamn):
-        atoms = np.arange(len(species_i))
-        out_jamn[atoms, species_i, 0, : len(centre)] += _Y00 * centre
+        def add_background(out_jamn, n_threads, first):
+            out_jamn[:, :, 0, : basis.max_radial] += population[:, None] * background
 
-    def _add_pairs(self, system, species_i, table, out_jamn, n_threads, cutoff=None):
+        parts.append(add_background)
+        return parts
+
+    def _pair_part(self, system, species_i, table, cutoff=None):
+        """The same for the pairs of a table."""
         reach = table.range if cutoff is None else cutoff.radius
         arguments = (
             species_i,
@@ -492,37 +526,46 @@ class SphericalExpansion:
             0.0 if cutoff is None else cutoff.width,
             self.max_angular,
         )
-        if reach == 0.0:
-            return
         n = len(system)
         everything = len(table.tail) > 0
-        if n <= _ROW_BLOCK:
-            if everything:
-                first, second = np.triu_indices(n, 1)
-                vector = system.positions[second] - system.positions[first]
-            else:
-                first, second, vector = _neighbors(system, reach, full=False)
-            core.add_pairs(first, second, vector, True, *arguments, 0, out_jamn)
-            return
-        if not everything:
+
+        @cache
+        def listed():
             first, second, vector = _neighbors(system, reach, full=True)
-            edges = np.searchsorted(first, np.arange(0, n + _ROW_BLOCK, _ROW_BLOCK))
+            return np.searchsorted(first, np.arange(n + 1)), first, second, vector
 
-        def rows(block):
-            start = block * _ROW_BLOCK
-            part_out = out_jamn[start : start + _ROW_BLOCK]
-            if not everything:
-                part = slice(edges[block], edges[block + 1])
-                pairs = (first[part], second[part], vector[part])
-                core.add_pairs(*pairs, False, *arguments, start, part_out)
+        def add(out_jamn, n_threads, first_row):
+            if reach == 0.0:
                 return
-            step = max(1, _PAIR_BLOCK // n)
-            for low in range(start, min(start + _ROW_BLOCK, n), step):
-                centre = np.arange(low, min(low + step, start + _ROW_BLOCK, n))
-                pairs = _all_pairs(system.positions, centre)
-                core.add_pairs(*pairs, False, *arguments, start, part_out)
+            if len(out_jamn) == n <= _ROW_BLOCK:
+                if everything:
+                    first, second = np.triu_indices(n, 1)
+                    vector = system.positions[second] - system.positions[first]
+                else:
+                    first, second, vector = _neighbors(system, reach, full=False)
+                core.add_pairs(first, second, vector, True, *arguments, 0, out_jamn)
+                return
+            last = first_row + len(out_jamn)
+            if not everything:
+                listed()
 
-        thread_map(rows, range(-(-n // _ROW_BLOCK)), n_threads)
+            def rows(start):
+                stop = min(start + _ROW_BLOCK, last)
+                part_out = out_jamn[start - first_row : stop - first_row]
+                if not everything:
+                    edges, *pairs = listed()
+                    pairs = [x[edges[start] : edges[stop]] for x in pairs]
+                    core.add_pairs(*pairs, False, *arguments, start, part_out)
+                    return
+                step = max(1, _PAIR_BLOCK // n)
+                for low in range(start, stop, step):
+                    centre = np.arange(low, min(low + step, stop))
+                    pairs = _all_pairs(system.positions, centre)
+                    core.add_pairs(*pairs, False, *arguments, start, part_out)
+
+            thread_map(rows, range(first_row, last, _ROW_BLOCK), n_threads)
+
+        return add
 
     def splitting(self, n_atoms, n_species, volume):
         """Splitting width in Å that a periodic frame is computed with.
@@ -557,6 +600,17 @@ class SphericalExpansion:
             Splitting width in Å, see :meth:`splitting`.
         """
         return _cheapest_path(self, n_atoms, n_species, volume)
+
+
+def _centre_part(centre, species_i):
+    """What adds the field of an atom at its own centre."""
+
+    def add(out_jamn, n_threads, first):
+        atoms = np.arange(len(out_jamn))
+        species = species_i[first : first + len(out_jamn)]
+        out_jamn[atoms, species, 0, : len(centre)] += _Y00 * centre
+
+    return add
 
 
 def _check_kind(instance, name, kind):

@@ -10,7 +10,7 @@ each harmonic and radial mode. ``docs/theory.md`` has the derivation.
 """
 
 import math
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from queue import SimpleQueue
 
 import numpy as np
@@ -21,28 +21,34 @@ from lode.parallel import thread_map
 
 # Wave vectors of one matrix product: the operands stay in the second-level cache.
 _WAVE_BLOCK = 512
+# Centres of one product, for the same reason.
+_PRODUCT_BLOCK = 128
 # Centres of one piece of work.
 _ROW_BLOCK = 256
 # Memory of the values that transforms give before they are expanded.
 _BATCH_BYTES = 2**26
 # Share of the tolerance that the transforms may use, and how much more exact the
 # structure factor is: on a crystal its errors, weighted by 1/k², add in phase.
-_TRANSFORM_SHARE = 0.1
+_TRANSFORM_SHARE = 0.5
 _STRUCTURE_SHARE = 1e-5
 # Finest accuracy of finufft in double precision, and with little oversampling.
 _FINEST = 1e-14
 _FINEST_LITTLE = 1e-8
 _COARSEST = 1e-2
 # Microseconds on one core: of 10^6 multiply-adds of a matrix product, of an entry of
-# its columns, of a phase of an atom.
-_COST_PRODUCT = 42.0
+# its columns, of a phase of an atom with a species.
+_COST_PRODUCT = 40.0
 _COST_COLUMN = 0.0011
-_COST_PHASE = 0.0033
-# Of a point of the fine grid for each doubling of its
-# size, of a point of the kernel, of an atom.
-_COST_FFT = 5e-4
-_COST_KERNEL = 6e-4
-_COST_TARGET = 0.05
+_COST_PHASE = 0.0024
+# Of a point of the fine grid for each doubling of its size, small and large; of a point
+# of the kernel.
+_COST_FFT = 4.5e-4
+_COST_FFT_LARGE = 8e-4
+_LARGE_GRID = 2e6
+_COST_KERNEL = 4.2e-4
+# Edges of fine grids whose planes lie on the same lines of the cache: their Fourier
+# transforms take two to five times as long as those of their neighbours.
+_SLOW_SIZES = (48, 64, 128, 256, 512)
 # Of a mode of its grid, of an expanded value, of a call.
 _COST_GRID = 0.002
 _COST_EXPANSION = 0.02
@@ -95,11 +101,21 @@ class ProductSum(_HalfSpace):
     def __init__(self, system, species_i, field, modes, l_max):
         super().__init__(system.cell, field, modes, l_max)
         self.positions, self.species_i = system.positions, species_i
+        # Of the blocks of wave vectors that were summed already.
+        self.structures = []
         count = modes.n_modes * (2 * np.arange(l_max + 1) + 1)
         self.n_even, self.n_odd = int(count[::2].sum()), int(count[1::2].sum())
 
-    def add_to(self, out_jamn, n_threads):
-        """Add the coefficients (n_atoms, n_species, (l_max + 1)**2, n_max)."""
+    def add_to(self, out_jamn, n_threads, first=0):
+        """Add the coefficients of a run of centres.
+
+        Parameters
+        ----------
+        out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, n_max)
+        n_threads : int
+        first : int
+            First of the centres.
+        """
         n, n_species = out_jamn.shape[:2]
         even_ajc = np.zeros((n_species, n, self.n_even))
         odd_ajc = np.zeros((n_species, n, self.n_odd))
@@ -107,23 +123,31 @@ class ProductSum(_HalfSpace):
 
         def product(task):
             part, phases, structure, even_kc, odd_kc = task
-            shape = (n_species, *phases[0].shape)
-            even_ajk, odd_ajk = np.empty(shape), np.empty(shape)
-            core.field_phases(*phases, *structure, even_ajk, odd_ajk)
-            even_ajc[:, part] += even_ajk @ even_kc
-            odd_ajc[:, part] += odd_ajk @ odd_kc
+            shape = (n_species, min(n, _PRODUCT_BLOCK), len(even_kc))
+            both_ajk = np.empty((2, *shape))
+            for start in range(0, len(phases[0]), shape[1]):
+                some = slice(start, start + shape[1])
+                few = [p[some] for p in phases]
+                even_ajk, odd_ajk = both_ajk[:, :, : len(few[0])]
+                core.field_phases(*few, *structure, even_ajk, odd_ajk)
+                some = slice(part.start + start, part.start + start + len(few[0]))
+                even_ajc[:, some] += even_ajk @ even_kc
+                odd_ajc[:, some] += odd_ajk @ odd_kc
 
         def expand(part):
             modes = (self.modes.n_modes, self.modes.expansion, self.l_max)
             core.add_modes(even_ajc[:, part], odd_ajc[:, part], *modes, out_jamn[part])
 
-        for block in self._blocks():
+        for number, block in enumerate(self._blocks()):
             table = self._table(block)
-            phases = thread_map(
-                lambda r, b=block: self._phases(r, b, n_species), rows, n_threads
+            positions = self.positions[first : first + n]
+            waves = thread_map(
+                lambda r, b=block, x=positions: self._phases(x[r], b), rows, n_threads
             )
-            structure = [sum(p[1][part] for p in phases) for part in (0, 1)]
-            waves = [p[0] for p in phases]
+            if number == len(self.structures):
+                known = waves if n == len(self.positions) else None
+                self.structures.append(self._sums(block, n_species, known, n_threads))
+            structure = self.structures[number]
             tasks = [
                 (r, w, structure, *table) for r, w in zip(rows, waves, strict=True)
             ]
@@ -151,15 +175,28 @@ class ProductSum(_HalfSpace):
         core.wave_columns(k_kx, 2 * weight_k, *arguments, even_kc, odd_kc)
         return even_kc, odd_kc
 
-    def _phases(self, part, block, n_species):
-        """Phases of some centres, and their sum over each species."""
-        n_k = int(block[:, 3].sum())
-        positions = self.positions[part]
-        phases = [np.empty((len(positions), n_k)) for _ in range(2)]
+    def _phases(self, positions, block):
+        """Phases of some atoms."""
+        shape = (len(positions), int(block[:, 3].sum()))
+        phases = np.empty(shape), np.empty(shape)
         core.plane_waves(positions, self.reciprocal, block, self.top, *phases)
-        sums = [np.zeros((n_species, n_k)) for _ in range(2)]
-        core.structure_factor(*phases, self.species_i[part], *sums)
-        return phases, sums
+        return phases
+
+    def _sums(self, block, n_species, known, n_threads):
+        """Phases summed over the atoms of each species; those of all may be known."""
+
+        def of_rows(row):
+            part = slice(row * _ROW_BLOCK, (row + 1) * _ROW_BLOCK)
+            if known is None:
+                phases = self._phases(self.positions[part], block)
+            else:
+                phases = known[row]
+            sums = np.zeros((2, n_species, phases[0].shape[1]))
+            core.structure_factor(*phases, self.species_i[part], *sums)
+            return sums
+
+        rows = range(-(-len(self.positions) // _ROW_BLOCK))
+        return sum(thread_map(of_rows, rows, n_threads))
 
 
 class TransformSum(_HalfSpace):
@@ -192,33 +229,31 @@ class TransformSum(_HalfSpace):
         turns = (system.positions @ np.linalg.inv(cell)).T
         self.angle_xj = 2 * math.pi * (turns - np.round(turns))
 
-    def add_to(self, out_jamn, n_threads, centres=slice(None)):
-        """Add the coefficients of some centres.
-
-        Parameters
-        ----------
-        out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, n_max)
-        n_threads : int
-        centres : slice
-            By default all atoms.
-        """
+    def add_to(self, out_jamn, n_threads, first=0):
+        """Add the coefficients of a run of centres, see :class:`ProductSum`."""
         if len(self.columns) == 0:
             return
+        angle_xj = self.angle_xj[:, first : first + len(out_jamn)]
+        angle_xj = np.ascontiguousarray(angle_xj)
+        for task in self._prepared:
+            self._add(*task, angle_xj, out_jamn, n_threads)
+
+    @cached_property
+    def _prepared(self):
+        """What the centres share: columns, field and accuracy of groups of species."""
         k_kx, weight_k = self.vectors_and_weights(self.columns)
         y_mk = np.empty(((self.l_max + 1) ** 2, len(k_kx)))
         u_qk = np.empty((len(self.modes.expansion), len(k_kx)))
         table = (self.modes.coefficients, self.modes.step, self.l_max)
         core.wave_tables(k_kx, *table, y_mk, u_qk)
         present = np.unique(self.species_i)
+        prepared = []
         for a in range(0, len(present), 2):
             species = present[a : a + 2]
-            field = self._field(species, weight_k)
-            accuracy = self._accuracy(field, u_qk)
-            tasks = self._tasks(species)
-            angle_xj = np.ascontiguousarray(self.angle_xj[:, centres])
-            self._add(
-                tasks, field, accuracy, (y_mk, u_qk), angle_xj, out_jamn, n_threads
-            )
+            field_sk = self._field(species, weight_k)
+            accuracy = self._accuracy(field_sk, u_qk)
+            prepared.append((self._tasks(species), field_sk, accuracy, y_mk, u_qk))
+        return prepared
 
     def _places(self, sizes):
         """Places of the half space in a grid of odd sizes with k = 0 in its middle."""
@@ -265,11 +300,12 @@ class TransformSum(_HalfSpace):
         parts[1] += [(-1, -1, 0, 0)] * (len(parts[0]) - len(parts[1]))
         return np.array(parts)
 
-    def _add(self, tasks, field_sk, accuracy, tables, angle_xj, out_jamn, n_threads):
+    def _add(
+        self, tasks, field_sk, accuracy, y_mk, u_qk, angle_xj, out_jamn, n_threads
+    ):
         n_atoms = angle_xj.shape[1]
         sizes, _, upsampling = transform_sizes(self.top, accuracy, n_atoms)
         place_k = self._places(sizes)
-        y_mk, u_qk = tables
         two_species = tasks[0, 0, 0] != tasks[1, 0, 0] >= 0
         n_threads = min(n_threads, tasks.shape[1])
         tools = SimpleQueue()
@@ -348,13 +384,9 @@ def _fine_size(size, upsampling, width):
 
 @lru_cache(maxsize=256)
 def _padded_size(size, upsampling, width):
-    """Odd size from this one on with the best fine grid, and the size of that.
-
-    Rows of a multiple of 16 points lie on the same lines of the cache, which takes up
-    to five times as long.
-    """
+    """Odd size from this one on with the fastest fine grid, and the size of that."""
     choices = [(n, _fine_size(n, upsampling, width)) for n in range(size, size + 16, 2)]
-    return min(choices, key=lambda c: c[1] * (1.0 if c[1] % 16 else 2.0))
+    return min(choices, key=lambda c: c[1] * (1.5 if c[1] in _SLOW_SIZES else 1.0))
 
 
 def transform_sizes(top, accuracy, n_targets):
@@ -389,8 +421,8 @@ def transform_sizes(top, accuracy, n_targets):
             width = math.ceil(digits / decay) + 1
         pairs = [_padded_size(2 * int(t) + 1, upsampling, width) for t in top]
         points = math.prod(fine for _, fine in pairs)
-        cost = _COST_FFT * points * math.log2(points)
-        cost += n_targets * (_COST_TARGET + _COST_KERNEL * width**3)
+        each = _COST_FFT if points < _LARGE_GRID else _COST_FFT_LARGE
+        cost = each * points * math.log2(points) + _COST_KERNEL * n_targets * width**3
         choices.append((cost, tuple(size for size, _ in pairs), upsampling))
     cost, sizes, upsampling = min(choices)
     return sizes, cost, upsampling
@@ -417,13 +449,14 @@ def product_cost(n_atoms, n_species, n_columns, volume, limit, tolerance):
     n_waves = volume * limit**3 / (12 * math.pi**2)
     product = n_waves * n_atoms * n_species * n_columns
     waves = _COST_PRODUCT * 1e-6 * product + _COST_COLUMN * n_waves * n_columns
-    return waves + _COST_PHASE * n_waves * n_atoms
+    return waves + _COST_PHASE * n_waves * n_atoms * n_species
 
 
 def transform_cost(n_atoms, n_species, n_columns, volume, limit, tolerance):
     """Estimated cost of :class:`TransformSum`, see :func:`product_cost`."""
     top = math.floor(volume ** (1 / 3) * limit / (2 * math.pi))
-    accuracy = max(_TRANSFORM_SHARE * tolerance, _FINEST)
+    # The norm of what is transformed is a few times the scale.
+    accuracy = max(0.2 * _TRANSFORM_SHARE * tolerance, _FINEST)
     _, each, _ = transform_sizes((top, top, top), accuracy, n_atoms)
     each += _COST_GRID * (2 * top + 1) ** 3 + _COST_EXPANSION * n_atoms
     return (0.5 * n_species * n_columns + 4.0) * (each + _COST_CALL)

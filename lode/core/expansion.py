@@ -357,10 +357,16 @@ def plane_waves(position_jx, reciprocal, columns, top, real_jk, imag_jk):
             k = columns[c, 1] + top[1]
             re = real_h[h] * real_k[k] - imag_h[h] * imag_k[k]
             im = real_h[h] * imag_k[k] + imag_h[h] * real_k[k]
+            n = columns[c, 3]
             start = columns[c, 2] + top[2]
-            for l in range(columns[c, 3]):
-                real_jk[j, at + l] = re * real_l[start + l] - im * imag_l[start + l]
-                imag_jk[j, at + l] = re * imag_l[start + l] + im * real_l[start + l]
+            # Slices, whose indices cannot be negative: such a loop is vectorised.
+            c_l = real_l[start : start + n]
+            s_l = imag_l[start : start + n]
+            real_k_out = real_jk[j, at : at + n]
+            imag_k_out = imag_jk[j, at : at + n]
+            for l in range(n):
+                real_k_out[l] = re * c_l[l] - im * s_l[l]
+                imag_k_out[l] = re * s_l[l] + im * c_l[l]
             at += columns[c, 3]
 
 
