@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 _SIDE = 14.0
 # Tolerances that are tried in turn until our error is no larger than the peer's.
 _TOLERANCES = tuple(
-    m * 10.0**-e for e in range(3, 12) for m in (1.0, 0.3) if m * 10.0**-e >= 1e-11
+    m * 10.0**-e for e in range(3, 12) for m in (1.0, 0.5, 0.2) if m * 10.0**-e >= 1e-11
 )
 
 

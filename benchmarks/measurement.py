@@ -180,7 +180,7 @@ def front(case, threads, repeats):
     reference, _ = case.reference(frame, threads)
     runs = [
         ("lode", f"tolerance {t:g}", case.ours(t, threads))
-        for t in case.tolerances[:11:2]
+        for t in case.tolerances[:17:3]
     ] + [
         (
             case.peer,

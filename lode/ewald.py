@@ -280,10 +280,7 @@ def _summed(positions, cell, charges, tolerance, splitting, *, gradient, where="
         return float(energy), out, None, None
 
     virial = np.zeros((3, 3))
-    cell = core.reduced_cell(cell)
-    inverse = np.linalg.inv(cell)
-    volume = abs(float(np.linalg.det(cell)))
-    reciprocal = np.ascontiguousarray(2.0 * math.pi * inverse.T)
+    cell, inverse, reciprocal, volume, lengths, spacings = core.lattice(cell)
     alpha, cutoff, wave_cutoff = _cutoffs(n, volume, tolerance, splitting, gradient)
     pairs = n * n / volume * 2.0 * math.pi / 3.0 * cutoff**3
     waves = n * volume * wave_cutoff**3 / (12.0 * math.pi**2)
@@ -295,7 +292,6 @@ def _summed(positions, cell, charges, tolerance, splitting, *, gradient, where="
         )
 
     inside = core.fractional(positions, inverse)
-    spacings = 1.0 / np.linalg.norm(inverse, axis=0)
     width = (_IONS_PER_BIN * volume / n) ** (1.0 / 3.0)
     bins = np.maximum(spacings // width, 1.0).astype(np.int64)
     energy, *pair = core.real_space(
@@ -314,7 +310,6 @@ def _summed(positions, cell, charges, tolerance, splitting, *, gradient, where="
     _check_apart(pair, positions, where)
 
     # |k . a_i| <= |k| |a_i| bounds the index along the reciprocal vector i.
-    lengths = np.linalg.norm(cell, axis=1)
     limits = (wave_cutoff * lengths / (2.0 * math.pi)).astype(np.int64)
     columns = core.wave_columns(reciprocal, wave_cutoff, limits)
     energy += core.reciprocal_space(

@@ -21,8 +21,9 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 # Colours of the models of figure 2, from the simplest on; the reference is black.
 _MODEL_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2")
-# Characters in a line of the title.
+# Characters in a line of the title, and in the name of a dimer above its panel.
 _TITLE_WIDTH = 100
+_NAME_WIDTH = 30
 _SETS = {"test": "Training distances", "far": "Extrapolation"}
 
 # One style for all figures; the font type keeps the text of a PDF searchable.
@@ -128,17 +129,17 @@ def figure_3(rows, curves, *, provenance):
     """
     source = "\n".join(textwrap.wrap(provenance, _TITLE_WIDTH))
     title = f"Trace of the dielectric tensor of liquid water\n{source}"
-    return _learning_curves(rows, curves, title)
+    return _learning_curves(rows, curves, title, share_y=True)
 
 
-def _learning_curves(rows, curves, title, resolution=0.0):
+def _learning_curves(rows, curves, title, resolution=0.0, share_y=False):
     """Curves of the paper and ours in two panels, baselines in both."""
     points = {name: _points(rows, curve["label"]) for name, curve in curves.items()}
     styles = _styles(curves)
     baselines = [name for name in curves if curves[name]["group"] == "baseline"]
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-        axes = figure.subplots(1, len(_PANELS))
+        axes = figure.subplots(1, len(_PANELS), sharey=share_y)
         for ax, (group, heading) in zip(axes, _PANELS.items(), strict=True):
             ax.set(xscale="log", yscale="log", title=heading)
             members = [name for name in curves if curves[name]["group"] == group]
@@ -156,6 +157,8 @@ def _learning_curves(rows, curves, title, resolution=0.0):
                 label = f"open: at most {resolution:g} %"
                 ax.plot([], [], "o", color="grey", mfc="white", label=label)
             _finish_panel(ax, [n for sizes, _, _ in shown for n in sizes])
+        for ax in axes:
+            _mark_percents(ax)
         figure.suptitle(title, fontsize=9)
     return figure
 
@@ -215,6 +218,17 @@ def _draw_references(ax, members, curves, styles):
             level = reference["rmse_percent"]
             label = f"{curves[name]['label']} in the paper: ≈ {level:g} %"
             ax.axhline(level, ls=":", color=styles[name]["color"], lw=0.9, label=label)
+
+
+def _mark_percents(ax):
+    """Plain numbers where an axis has few decades: powers alone say little there."""
+    low, high = ax.get_ylim()
+    if high > 300 * low:
+        return
+    ticks = [m * 10.0**e for e in range(-12, 6) for m in (1, 2, 5)]
+    ticks = [t for t in ticks if low <= t <= high]
+    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    ax.set_yticks([], minor=True)
 
 
 def _finish_panel(ax, sizes):
@@ -326,7 +340,9 @@ def _draw_dimer(ax, dimer, of_class, rows, colors):
         # The dashes begin at the last trained point.
         begin = max(last - 1, 0)
         ax.plot(distance[begin:], energy[begin:], "--", color=color)
-    ax.set_title(f"{dimer}\n{of_class}", fontsize=7)
+    # A long name must not reach the next panel.
+    size = 7 * min(1.0, _NAME_WIDTH / len(dimer))
+    ax.set_title(f"{dimer}\n{of_class}", fontsize=size)
 
 
 def _curve(rows, label):

@@ -21,7 +21,7 @@ s/s_max between 1e-16 and 1e-8 exist for the former alone. The sparse model is a
 one as well, see :class:`SparseGaussianProcess`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -224,8 +224,9 @@ class FeatureModes:
     ----------
     mean : ndarray (n_features,)
         Mean of the training features; zero without an intercept.
-    left : ndarray (n, r)
-        U of Φ̃ = U diag(s) Vᵀ; empty in a model that was loaded.
+    left : ndarray (n, r) or None
+        U of Φ̃ = U diag(s) Vᵀ; none in a model that was loaded, or if Φ̃ᵀ Φ̃ was
+        decomposed.
     right : ndarray (n_features, r)
         V.
     values : ndarray (r,)
@@ -236,6 +237,8 @@ class FeatureModes:
         Number of training structures.
     intercept : bool
         Whether the features are centred.
+    rows : ndarray (n, n_features), optional
+        Φ, in the place of ``left`` while a model is fitted.
     """
 
     mean: np.ndarray
@@ -245,6 +248,7 @@ class FeatureModes:
     scale: float
     n_train: int
     intercept: bool = True
+    rows: np.ndarray | None = None
 
     @classmethod
     def of(cls, features, intercept=True):
@@ -275,22 +279,6 @@ class FeatureModes:
             intercept,
         )
 
-    @classmethod
-    def of_normal_equations(cls, features, intercept=True):
-        """Decomposition by the eigenvectors of Φ̃ᵀ Φ̃."""
-        n, n_features = features.shape
-        mean = features.mean(axis=0) if intercept else np.zeros(n_features)
-        centred = features - mean if intercept else features
-        values, vectors = np.linalg.eigh(centred.T @ centred)
-        noise = n_features * _EPSILON * max(float(values[-1]), 0.0)
-        # Rounding of the subtraction of the mean.
-        noise += (_EPSILON * np.linalg.norm(features)) ** 2
-        kept = values > max(noise, -2.0 * values[0])
-        right, values = np.ascontiguousarray(vectors[:, kept]), values[kept]
-        left = centred @ (right / np.sqrt(values))
-        scale = _scale(float(np.einsum("ap,ap->", centred, centred)), n)
-        return cls(mean, left, right, values, scale, n, intercept)
-
     @property
     def n_columns(self):
         """Number of features."""
@@ -302,10 +290,16 @@ class FeatureModes:
 
     def projection(self, deviations):
         """Components Uᵀ (y − ȳ)."""
+        if self.left is None:
+            # U = Φ̃ V diag(1/s), never formed.
+            moments = self.rows.T @ deviations - self.mean * deviations.sum()
+            return (self.right.T @ moments) / np.sqrt(self.values)
         return self.left.T @ deviations
 
     def residual(self, deviations, projection):
         """Squared length of the targets outside the directions of the features."""
+        if self.left is None:
+            return max(float(deviations @ deviations - projection @ projection), 0.0)
         return float(np.sum((deviations - self.left @ projection) ** 2))
 
     def weights(self, projection, ridge):
@@ -384,16 +378,13 @@ def fit_kernel(
     if not np.allclose(kernel, kernel.T, rtol=1e-8, atol=1e-8 * np.abs(kernel).max()):
         raise ValueError("kernel must be symmetric, got a matrix that is not")
     return _fit(
-        KernelModes.of,
-        lambda rows, columns: kernel[np.ix_(rows, columns)],
-        kernel,
+        _KernelTraining(kernel, intercept),
         targets,
         regularization,
         n_folds,
         seed,
         groups,
         regularizations,
-        intercept,
     )
 
 
@@ -441,33 +432,102 @@ def fit_features(
     [25.]
     """
     features = finite_array(features, (None, None), "features")
+    training = _NormalEquations if normal_equations else _FeatureTraining
     return _fit(
-        FeatureModes.of_normal_equations if normal_equations else FeatureModes.of,
-        lambda rows, columns: features[rows],
-        features,
+        training(features, intercept),
         targets,
         regularization,
         n_folds,
         seed,
         groups,
         regularizations,
-        intercept,
     )
 
 
-def _fit(
-    modes_of: Callable,
-    part: Callable,
-    data,
-    targets,
-    regularization,
-    n_folds,
-    seed,
-    groups,
-    regularizations,
-    intercept,
-):
-    n = len(data)
+class _KernelTraining:
+    """Training set given as a kernel matrix: whole, or with a fold left out."""
+
+    def __init__(self, kernel, intercept):
+        self.kernel, self.intercept = kernel, intercept
+
+    def __len__(self):
+        return len(self.kernel)
+
+    def modes(self, inside=None):
+        """Decomposition of the structures inside."""
+        if inside is None:
+            return KernelModes.of(self.kernel, self.intercept)
+        return KernelModes.of(self.kernel[np.ix_(inside, inside)], self.intercept)
+
+    def rows(self, outside, inside):
+        """Rows of the structures left out."""
+        return self.kernel[np.ix_(outside, inside)]
+
+
+class _FeatureTraining:
+    """Training set given as features."""
+
+    def __init__(self, features, intercept):
+        self.features, self.intercept = features, intercept
+
+    def __len__(self):
+        return len(self.features)
+
+    def modes(self, inside=None):
+        """Decomposition of the structures inside."""
+        chosen = self.features if inside is None else self.features[inside]
+        return FeatureModes.of(chosen, self.intercept)
+
+    def rows(self, outside, inside):
+        """Rows of the structures left out."""
+        return self.features[outside]
+
+
+class _NormalEquations(_FeatureTraining):
+    """The same, decomposed by the eigenvectors of Φ̃ᵀ Φ̃.
+
+    Of a training set with a fold left out, Φᵀ Φ is that of the whole less that of
+    the fold: a small part of the work. Features are first centred on the mean of all.
+    """
+
+    def __init__(self, features, intercept):
+        super().__init__(features, intercept)
+        n_features = features.shape[1]
+        self.centre = features.mean(axis=0) if intercept else np.zeros(n_features)
+        self.moments = self._moments(slice(None))
+
+    def _moments(self, rows):
+        x_ap = self.features[rows] - self.centre
+        return x_ap.T @ x_ap
+
+    def modes(self, inside=None):
+        """Decomposition of the structures inside."""
+        n, n_features = self.features.shape
+        moments, rows = self.moments, self.features
+        shift = np.zeros(n_features)
+        if inside is not None:
+            outside = np.ones(n, dtype=bool)
+            outside[inside] = False
+            moments, rows = moments - self._moments(outside), rows[inside]
+            n = len(rows)
+            if self.intercept:
+                shift = rows.mean(axis=0) - self.centre
+                moments = moments - n * np.multiply.outer(shift, shift)
+        values, vectors = np.linalg.eigh(moments)
+        noise = n_features * _EPSILON * max(float(values[-1]), 0.0)
+        # Rounding of the subtraction of the mean.
+        noise += (_EPSILON * np.linalg.norm(self.features)) ** 2
+        kept = values > max(noise, -2.0 * values[0])
+        right = np.ascontiguousarray(vectors[:, kept])
+        scale = _scale(float(moments.trace()), n)
+        mean = self.centre + shift
+        return FeatureModes(
+            mean, None, right, values[kept], scale, n, self.intercept, rows
+        )
+
+
+def _fit(training, targets, regularization, n_folds, seed, groups, regularizations):
+    n = len(training)
     targets = checked_targets(targets, n)
     if n < 2:
         raise ValueError(f"at least 2 training frames are needed, got {n}")
@@ -478,15 +538,15 @@ def _fit(
             raise ValueError(f"regularizations must be positive, got {grid.tolist()}")
         grid = np.sort(grid)[::-1]
         fold = folds(n, n_folds, seed, groups)
-        errors = _validation_errors(modes_of, part, targets, grid, fold, intercept)
+        errors = _validation_errors(training, targets, grid, fold)
         equal = errors <= (1.0 + _EQUAL_ERRORS) * errors.min()
         regularization = float(grid[np.argmax(equal)])
     elif not (np.isfinite(regularization) and regularization > 0):
         raise ValueError(
             f"regularization must be positive and finite, got {regularization}"
         )
-    modes = modes_of(data, intercept)
-    mean = float(targets.mean()) if intercept else 0.0
+    modes = training.modes()
+    mean = float(targets.mean()) if training.intercept else 0.0
     deviations = targets - mean
     projection = modes.projection(deviations)
     ridge = float(regularization) * modes.scale
@@ -500,13 +560,13 @@ def _fit(
         modes.weights(projection, ridge),
         float(regularization),
         ridge,
-        (inside + outside / ridge) / (n - 1 if intercept else n),
+        (inside + outside / ridge) / (n - 1 if training.intercept else n),
         grid,
         errors,
     )
 
 
-def _validation_errors(modes_of, part, targets, grid, fold, intercept):
+def _validation_errors(training, targets, grid, fold):
     """Root mean squared error of each λ on the structures left out, (n_grid,).
 
     Kernel and targets are centred anew on the structures that remain in each fold.
@@ -516,11 +576,12 @@ def _validation_errors(modes_of, part, targets, grid, fold, intercept):
     squares = np.zeros(len(grid))
     for k in range(fold.max() + 1):
         (inside,), (outside,) = np.nonzero(fold != k), np.nonzero(fold == k)
-        modes = modes_of(part(inside, inside), intercept)
-        mean = targets[inside].mean() if intercept else 0.0
+        modes = training.modes(inside)
+        mean = targets[inside].mean() if training.intercept else 0.0
         projection = modes.projection(targets[inside] - mean)
         weights = modes.weights(projection, grid * modes.scale)
-        predicted = mean + modes.centred(part(outside, inside)) @ weights
+        rows = modes.centred(training.rows(outside, inside))
+        predicted = mean + rows @ weights
         squares += np.sum((predicted - targets[outside, None]) ** 2, axis=0)
     return np.sqrt(squares / len(targets))
 
@@ -1413,7 +1474,7 @@ def _loaded_solution(header, arrays, intercept):
         n_train = header["n_train"]
         modes = FeatureModes(
             arrays["mean"],
-            np.empty((n_train, 0)),
+            None,
             arrays["right"],
             arrays["values"],
             header["scale"],

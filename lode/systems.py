@@ -70,8 +70,8 @@ def finite_array(value, shape, name, where=""):
     ):
         wanted = "(" + ", ".join("n" if n is None else str(n) for n in shape) + ")"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}{where}")
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
+    if not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))
         index = tuple(int(i) for i in bad[0])
         raise ValueError(
             f"{name} must be finite, got {array[index]} at index {index}{where}"

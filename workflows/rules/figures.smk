@@ -16,6 +16,7 @@ rule fig1:
         "<logs>/fig1.log",
     benchmark:
         "<benchmarks>/fig1.tsv"
+    priority: 1
     conda:
         "../envs/lode.yaml"
     threads: 1

@@ -1,6 +1,7 @@
 """The random gas of point charges: frames, energies, features, learning curves."""
 
 
+# Their priority is above that of the other figures: the first one is there first.
 rule gas:
     """Generate the frames."""
     output:
@@ -9,6 +10,7 @@ rule gas:
         "<logs>/gas.log",
     benchmark:
         "<benchmarks>/gas.tsv"
+    priority: 1
     conda:
         "../envs/lode.yaml"
     threads: 1
@@ -29,6 +31,7 @@ rule energies:
         "<logs>/energies.log",
     benchmark:
         "<benchmarks>/energies.tsv"
+    priority: 1
     conda:
         "../envs/lode.yaml"
     threads: 8
@@ -52,6 +55,7 @@ rule features:
         "<logs>/features/{curve}.log",
     benchmark:
         "<benchmarks>/features/{curve}.tsv"
+    priority: 1
     conda:
         "../envs/lode.yaml"
     threads: 8
@@ -77,6 +81,7 @@ rule learning_curve:
         "<logs>/learning_curve/{curve}.log",
     benchmark:
         "<benchmarks>/learning_curve/{curve}.tsv"
+    priority: 1
     conda:
         "../envs/lode.yaml"
     threads: 1
