@@ -17,6 +17,7 @@ include: "workflows/rules/gas.smk"
 include: "workflows/rules/dimers.smk"
 include: "workflows/rules/dimers_models.smk"
 include: "workflows/rules/water.smk"
+include: "workflows/rules/water_tensor.smk"
 include: "workflows/rules/figures.smk"
 
 
@@ -30,6 +31,7 @@ localrules:
     fig1,
     fig2,
     fig3,
+    fig3_tensor,
     summary,
     readme,
 

@@ -32,6 +32,7 @@ from lode.systems import atomic_numbers, species_index, systems, whole_number
 from lode.waves import ProductSum, TransformSum, product_cost, transform_cost
 
 _LARGEST_ANGULAR = 30
+_SOURCES = ("species", "charges")
 # Frames above this many atoms are cut into blocks of centres that run in parallel.
 _ROW_BLOCK = 256
 # Pairs of a finite frame that are listed at a time.
@@ -146,7 +147,8 @@ class Coefficients:
         Third axis l * l + l + m with m = -l ... l; normalisation and real
         harmonics as in featomic.
     species : tuple of int
-        Atomic numbers along the second axis: whose field is expanded.
+        Atomic numbers along the second axis: whose field is expanded; 0 for the field
+        of the charges.
     center_species : ndarray (n_atoms,) of int
         Atomic number of each centre.
     frame_index : ndarray (n_atoms,) of int
@@ -197,6 +199,9 @@ class SphericalExpansion:
         Splitting width s in Å, larger than the smearing; by default the cheapest.
     scaling : RadialScaling, optional
         Of the density: near neighbours count more than far ones.
+    sources : {"species", "charges"}
+        One field for each species, of all its atoms alike, or a single field in which
+        each atom counts with its initial charge.
 
     Raises
     ------
@@ -228,6 +233,7 @@ class SphericalExpansion:
     method: str = "auto"
     split: float | None = None
     scaling: RadialScaling | None = None
+    sources: str = "species"
 
     def __post_init__(self):
         _check_kind(self, "field", GaussianDensity | PowerLawPotential)
@@ -257,6 +263,8 @@ class SphericalExpansion:
         if self.species is not None:
             species = tuple(sorted(atomic_numbers(self.species)))
             object.__setattr__(self, "species", species)
+        if self.sources not in _SOURCES:
+            raise ValueError(f"sources must be one of {_SOURCES}, got {self.sources!r}")
         weight = float(self.center_atom_weight)
         if not math.isfinite(weight):
             raise ValueError(f"center_atom_weight must be finite, got {weight}")
@@ -308,7 +316,8 @@ class SphericalExpansion:
         sizes = [len(s) for s in checked]
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         n_lm = (self.max_angular + 1) ** 2
-        shape = (offsets[-1], len(used), n_lm, self.basis.max_radial)
+        fields = self.fields(used)
+        shape = (offsets[-1], len(fields), n_lm, self.basis.max_radial)
         values = np.empty(shape)
 
         def fill(frame, inner_threads):
@@ -317,7 +326,8 @@ class SphericalExpansion:
             values[rows] = self.around(*arguments)
 
         frame_map(fill, len(checked), n_threads, progress)
-        return Coefficients(values, used, *environment_labels(checked), _counted(sizes))
+        labels = environment_labels(checked)
+        return Coefficients(values, fields, *labels, _counted(sizes))
 
     def contracted(
         self, frames, max_radial, *, species=None, n_threads=None, progress=False
@@ -391,8 +401,34 @@ class SphericalExpansion:
         Returns
         -------
         tuple of int, list of ndarray of int
+
+        Raises
+        ------
+        ValueError
+            If an atom is of another species, or a structure lacks the charges that
+            are the sources.
         """
+        if self.sources == "charges":
+            for frame, system in enumerate(checked):
+                if system.charges is None:
+                    raise ValueError(
+                        "sources 'charges' need the initial charges of every frame, "
+                        f"got none (frame {frame})"
+                    )
         return species_index(checked, self.species if species is None else species)
+
+    def fields(self, species):
+        """Fields that are expanded: one for each species, or 0, that of the charges.
+
+        Parameters
+        ----------
+        species : tuple of int
+
+        Returns
+        -------
+        tuple of int
+        """
+        return species if self.sources == "species" else (0,)
 
     def around(self, system, species_i, n_species, n_threads=1):
         """Coefficients around the atoms of one frame.
@@ -408,7 +444,8 @@ class SphericalExpansion:
 
         Returns
         -------
-        ndarray (n_atoms, n_species, (l_max + 1)**2, n_max)
+        ndarray (n_atoms, n_fields, (l_max + 1)**2, n_max)
+            One field for each of :meth:`fields`.
         """
         (values,) = self.around_runs(
             system, species_i, n_species, len(system), n_threads
@@ -427,9 +464,13 @@ class SphericalExpansion:
 
         Yields
         ------
-        ndarray (size, n_species, (l_max + 1)**2, n_max)
+        ndarray (size, n_fields, (l_max + 1)**2, n_max)
             The last may have fewer rows.
         """
+        sources = _Sources(species_i, np.empty(0))
+        if self.sources == "charges":
+            sources = _Sources(np.zeros_like(species_i), system.charges)
+            n_species = 1
         n_max = self.basis.max_radial
         shape = (n_species, (self.max_angular + 1) ** 2, padded(n_max))
         parts = None
@@ -437,16 +478,16 @@ class SphericalExpansion:
             out_jamn = np.zeros((min(size, len(system) - first), *shape))
             if parts is None:
                 if not self.field.long_range:
-                    parts = self._density_parts(system, species_i)
+                    parts = self._density_parts(system, sources)
                 elif system.periodic:
-                    parts = self._periodic_parts(system, species_i, n_species)
+                    parts = self._periodic_parts(system, sources, n_species)
                 else:
-                    parts = self._finite_parts(system, species_i)
+                    parts = self._finite_parts(system, sources)
             for add in parts:
                 add(out_jamn, n_threads, first)
             yield out_jamn[..., :n_max]
 
-    def _density_parts(self, system, species_i):
+    def _density_parts(self, system, sources):
         """What adds to the coefficients of a run of centres, for a density."""
         cutoff = self.cutoff_function
         table = pair_table(
@@ -458,20 +499,20 @@ class SphericalExpansion:
             scaling=self.scaling,
         )
         return (
-            self._pair_part(system, species_i, table, cutoff),
-            _centre_part(self.center_atom_weight * table.centre, species_i),
+            self._pair_part(system, sources, table, cutoff),
+            _centre_part(self.center_atom_weight * table.centre, sources),
         )
 
-    def _finite_parts(self, system, species_i):
+    def _finite_parts(self, system, sources):
         """The same for the potential of a finite frame."""
         arguments = (self.field, self.basis, self.max_angular, self.tolerance)
         table = pair_table(*arguments)
         return (
-            self._pair_part(system, species_i, table),
-            _centre_part(self.center_atom_weight * table.centre, species_i),
+            self._pair_part(system, sources, table),
+            _centre_part(self.center_atom_weight * table.centre, sources),
         )
 
-    def _periodic_parts(self, system, species_i, n_species):
+    def _periodic_parts(self, system, sources, n_species):
         """The same for the potential of a periodic frame."""
         if self.method == "pairs":
             raise ValueError(
@@ -485,11 +526,11 @@ class SphericalExpansion:
         parts = []
         if split > field.smearing:
             table = pair_table(field, basis, l_max, self.tolerance, split)
-            parts.append(self._pair_part(system, species_i, table))
-            parts.append(_centre_part(table.centre, species_i))
+            parts.append(self._pair_part(system, sources, table))
+            parts.append(_centre_part(table.centre, sources))
         smooth = field.smeared(split)
         modes = mode_table(smooth, basis, l_max, self.tolerance, scale)
-        arguments = (system, species_i, smooth, modes, l_max)
+        arguments = (system, sources, smooth, modes, l_max)
         if way == "transforms":
             waves = TransformSum(*arguments, self.tolerance, scale)
         else:
@@ -497,14 +538,15 @@ class SphericalExpansion:
         parts.append(waves.add_to)
         # The centre's own field is in both halves; take out what is not wanted.
         weight = self.center_atom_weight - 1.0
-        parts.append(_centre_part(weight * whole, species_i))
+        parts.append(_centre_part(weight * whole, sources))
         if field.neutralized:
             # The short-range sum holds the k = 0 that the background cancels.
             zero = -field.split_at_zero(split) if split > field.smearing else 0.0
         else:
             zero = smooth.fourier_at_zero()
         background = 4 * math.pi / system.volume * zero * _volume_integral(basis) * _Y00
-        population = np.bincount(species_i, minlength=n_species)
+        species_i, weight_i = sources.species_i, sources.weight_i
+        population = np.bincount(species_i, weight_i, minlength=n_species)
 
         def add_background(out_jamn, n_threads, first):
             out_jamn[:, :, 0, : basis.max_radial] += population[:, None] * background
@@ -512,11 +554,12 @@ class SphericalExpansion:
         parts.append(add_background)
         return parts
 
-    def _pair_part(self, system, species_i, table, cutoff=None):
+    def _pair_part(self, system, sources, table, cutoff=None):
         """The same for the pairs of a table."""
         reach = table.range if cutoff is None else cutoff.radius
         arguments = (
-            species_i,
+            sources.species_i,
+            sources.charge_i,
             table.coefficients,
             table.step,
             table.range,
@@ -602,15 +645,28 @@ class SphericalExpansion:
         return _cheapest_path(self, n_atoms, n_species, volume)
 
 
-def _centre_part(centre, species_i):
+def _centre_part(centre, sources):
     """What adds the field of an atom at its own centre."""
 
     def add(out_jamn, n_threads, first):
         atoms = np.arange(len(out_jamn))
-        species = species_i[first : first + len(out_jamn)]
-        out_jamn[atoms, species, 0, : len(centre)] += _Y00 * centre
+        part = slice(first, first + len(out_jamn))
+        own = np.outer(sources.weight_i[part], _Y00 * centre)
+        out_jamn[atoms, sources.species_i[part], 0, : len(centre)] += own
 
     return add
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Whose field each atom adds to, and its charge there; no charges are all one."""
+
+    species_i: np.ndarray
+    charge_i: np.ndarray
+
+    @property
+    def weight_i(self):
+        return self.charge_i if len(self.charge_i) else np.ones(len(self.species_i))
 
 
 def _check_kind(instance, name, kind):

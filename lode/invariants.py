@@ -1,6 +1,7 @@
-r"""Rotationally invariant features: radial spectrum and power spectrum."""
+r"""Invariant and equivariant features: radial spectrum and power spectra."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -8,10 +9,11 @@ import numpy as np
 from tqdm import tqdm
 
 from lode.core import invariants as core
+from lode.coupling import clebsch_gordan
 from lode.expansion import SphericalExpansion, environment_labels, frame_map
 from lode.parallel import single_threaded_blas, thread_count
 from lode.radial import padded
-from lode.systems import systems
+from lode.systems import systems, whole_number
 
 # Coefficients of at most this size exist at a time while features are computed.
 _COEFFICIENT_BYTES = 2**28
@@ -45,8 +47,45 @@ class Features:
     neighbor_species: tuple
 
 
+@dataclass(frozen=True)
+class EquivariantFeatures:
+    """Features of atomic environments that turn with them.
+
+    Attributes
+    ----------
+    values : ndarray (n_environments, 2 λ + 1, n_features)
+        One row per atom, frames in order; components μ = -λ ... λ, which turn as the
+        real spherical harmonics do.
+    species : ndarray (n_environments,) of int
+        Atomic number of each centre.
+    frame_index : ndarray (n_environments,) of int
+        Frame of each centre, from 0.
+    labels : ndarray (n_features,), structured
+        What each column is.
+    n_frames : int
+        Number of frames.
+    neighbor_species : tuple of int
+        Atomic numbers of the expanded fields.
+    """
+
+    values: np.ndarray
+    species: np.ndarray
+    frame_index: np.ndarray
+    labels: np.ndarray
+    n_frames: int
+    neighbor_species: tuple
+
+    @property
+    def angular(self):
+        """λ."""
+        return self.values.shape[1] // 2
+
+
 class _Descriptor:
-    """What the invariants share: frames in, one row of features per atom out."""
+    """What the features share: frames in, features of each atom out."""
+
+    _features = Features
+    _components = ()
 
     def compute(self, frames, *, species=None, n_threads=None, progress=False):
         """Features of every atom of every frame.
@@ -74,14 +113,15 @@ class _Descriptor:
             species that is not expanded.
         """
         checked = systems(frames)
-        used, index = self._expansions()[0].species_of(checked, species)
+        # All agree in the species; those of charges need them besides.
+        used, index = [e.species_of(checked, species) for e in self._expansions()][0]
         labels = _labels(self, used)
         offsets = np.concatenate([[0], np.cumsum([len(s) for s in checked])])
-        values = np.empty((offsets[-1], len(labels)))
+        values = np.empty((offsets[-1], *self._components, len(labels)))
 
         def fill(frame, inner_threads):
             rows = values[offsets[frame] : offsets[frame + 1]]
-            size = max(1, _COEFFICIENT_BYTES // self._coefficient_bytes(len(used)))
+            size = max(1, _COEFFICIENT_BYTES // self._coefficient_bytes(used))
             arguments = (checked[frame], index[frame], len(used), size, inner_threads)
             start = 0
             for found in self._runs(*arguments):
@@ -91,7 +131,8 @@ class _Descriptor:
 
         frame_map(fill, len(checked), n_threads, progress)
         species, frame_index = environment_labels(checked)
-        return Features(values, species, frame_index, labels, len(checked), used)
+        arrays = (values, species, frame_index, labels)
+        return self._features(*arrays, len(checked), used)
 
     def chunks(
         self, frames, *, memory=2**27, species=None, n_threads=None, progress=False
@@ -135,9 +176,11 @@ class _Descriptor:
         if not memory > 0:
             raise ValueError(f"memory must be positive, got {memory}")
         checked = systems(frames)
-        used, index = self._expansions()[0].species_of(checked, species)
+        # All agree in the species; those of charges need them besides.
+        used, index = [e.species_of(checked, species) for e in self._expansions()][0]
         labels = _labels(self, used)
-        size = int(memory // (8 * len(labels) + self._coefficient_bytes(len(used))))
+        n_features = math.prod(self._components) * len(labels)
+        size = int(memory // (8 * n_features + self._coefficient_bytes(used)))
         size = max(1, size)
         centers, frame_index = environment_labels(checked)
         row = 0
@@ -150,7 +193,7 @@ class _Descriptor:
             row = part.stop
             bar.update(len(values))
             of_part = (centers[part], frame_index[part])
-            return Features(values, *of_part, labels, len(checked), used)
+            return self._features(values, *of_part, labels, len(checked), used)
 
         with bar:
             for group in _groups([len(s) for s in checked], size):
@@ -167,7 +210,8 @@ class _Descriptor:
                         found = next(runs, None)
                     if found is None:
                         break
-                    values = np.empty((len(found[0]), len(labels)))
+                    shape = (len(found[0]), *self._components, len(labels))
+                    values = np.empty(shape)
                     self._fill(values, *found)
                     yield features(values)
 
@@ -177,10 +221,13 @@ class _Descriptor:
             *[e.around_runs(*arguments) for e in self._expansions()], strict=True
         )
 
-    def _coefficient_bytes(self, n_species):
+    def _coefficient_bytes(self, species):
         """Memory of the coefficients of one centre."""
         return sum(
-            8 * n_species * (e.max_angular + 1) ** 2 * padded(e.basis.max_radial)
+            8
+            * len(e.fields(species))
+            * (e.max_angular + 1) ** 2
+            * padded(e.basis.max_radial)
             for e in self._expansions()
         )
 
@@ -214,9 +261,10 @@ class RadialSpectrum(_Descriptor):
     def labels(self, species):
         """Structured array of the species and the radial index of each column."""
         n_max = self.expansion.basis.max_radial
-        labels = np.empty(len(species) * n_max, [("species", int), ("n", int)])
-        labels["species"] = np.repeat(species, n_max)
-        labels["n"] = np.tile(np.arange(n_max), len(species))
+        fields = self.expansion.fields(species)
+        labels = np.empty(len(fields) * n_max, [("species", int), ("n", int)])
+        labels["species"] = np.repeat(fields, n_max)
+        labels["n"] = np.tile(np.arange(n_max), len(fields))
         return labels
 
     def _expansions(self):
@@ -264,16 +312,7 @@ class PowerSpectrum(_Descriptor):
     other: SphericalExpansion | None = None
 
     def __post_init__(self):
-        _check_expansion("expansion", self.expansion)
-        if self.other is None:
-            return
-        _check_expansion("other", self.other)
-        for name in ("max_angular", "species"):
-            mine, its = getattr(self.expansion, name), getattr(self.other, name)
-            if mine != its:
-                raise ValueError(
-                    f"both expansions must have the same {name}, got {mine} and {its}"
-                )
+        _check_pair(self.expansion, self.other)
 
     def labels(self, species):
         """Structured array of l and of the two channels of each column."""
@@ -305,6 +344,163 @@ class PowerSpectrum(_Descriptor):
             core.cross_spectrum(*coefficients, l_max, rows)
 
 
+@dataclass(frozen=True)
+class EquivariantPowerSpectrum(_Descriptor):
+    r"""Two fields around the same atom, coupled to one angular momentum λ.
+
+    .. math:: p^{\lambda\mu}_{l\,\alpha n\,l'\alpha' n'} =
+        \sum_{mm'} \langle lm; l'm' | \lambda\mu \rangle\,
+        c_{\alpha nlm}\, c'_{\alpha' n'l'm'},\qquad |l-l'| \le \lambda \le l+l'
+
+    For each column the 2 λ + 1 components turn with the environment as the real
+    spherical harmonics do: what a tensorial property is learnt from. λ = 0 is
+    :class:`PowerSpectrum`.
+
+    Parameters
+    ----------
+    expansion : SphericalExpansion
+        First field.
+    other : SphericalExpansion, optional
+        Second field, with the same ``max_angular``. By default the first again:
+        then each pair of channels (l, α, n) is kept once, times √2 if they differ,
+        which leaves every scalar product as it is.
+    angular : int
+        λ, at most twice ``max_angular``.
+    parity : {1, -1}
+        1: proper tensors, which inversion multiplies by (−1)^λ as it does the
+        harmonics, with even l + l' + λ. Polarisability and dielectric tensor, dipole
+        moment and forces are of this kind. -1: pseudotensors, with odd l + l' + λ,
+        which get another sign, as the gyration tensor and magnetic moments do. A
+        property of one kind has no linear model in features of the other.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an expansion is not a :class:`~lode.SphericalExpansion`, the two differ in
+        ``max_angular`` or ``species``, a number is out of range or no pair of
+        channels couples to λ with this parity.
+
+    Notes
+    -----
+    The coefficients ⟨lm; l'm'|λμ⟩ are those of
+    :func:`lode.coupling.clebsch_gordan`: with the phase :math:`(-i)^{l+l'-\lambda}`, so
+    that λ = 0 is the power spectrum and not :math:`(-1)^l` times it.
+
+    References
+    ----------
+    A. Grisafi, D. M. Wilkins, G. Csányi and M. Ceriotti, Phys. Rev. Lett. 120, 036002
+    (2018).
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> import lode
+    >>> basis = lode.RadialBasis.monomial(max_radial=2, cutoff=3.0)
+    >>> coulomb = lode.PowerLawPotential(exponent=1, smearing=1.0)
+    >>> expansion = lode.SphericalExpansion(coulomb, basis, max_angular=2)
+    >>> descriptor = lode.EquivariantPowerSpectrum(expansion, angular=2)
+    >>> descriptor.compute(molecule("H2O")).values.shape
+    (3, 5, 36)
+    """
+
+    expansion: SphericalExpansion
+    other: SphericalExpansion | None = None
+    angular: int = 2
+    parity: int = 1
+
+    _features = EquivariantFeatures
+
+    def __post_init__(self):
+        _check_pair(self.expansion, self.other)
+        l_max = self.expansion.max_angular
+        angular = whole_number(self.angular, 0, 2 * l_max, "angular")
+        object.__setattr__(self, "angular", angular)
+        if self.parity not in (1, -1):
+            raise ValueError(f"parity must be 1 or -1, got {self.parity!r}")
+        if not self._pairs():
+            raise ValueError(
+                f"parity {self.parity} and angular {angular} must be those of a pair "
+                f"of harmonics up to max_angular {l_max}, got none"
+            )
+
+    @property
+    def _components(self):
+        return (2 * self.angular + 1,)
+
+    def labels(self, species):
+        """Structured array of the two channels, (l, species, n), of each column."""
+        first = _channels(species, self.expansion)
+        second = first if self.other is None else _channels(species, self.other)
+        parts = []
+        for l_1, l_2 in self._pairs():
+            if self._fold(l_1, l_2):
+                x, y = np.triu_indices(len(first), self._fold(l_1, l_2) - 1)
+            else:
+                x, y = np.indices((len(first), len(second))).reshape(2, -1)
+            angular = np.broadcast_to([[l_1], [l_2]], (2, len(x)))
+            parts.append(np.stack([angular[0], *first[x].T, angular[1], *second[y].T]))
+        names = ("l_1", "species_1", "n_1", "l_2", "species_2", "n_2")
+        columns = np.concatenate(parts, axis=1)
+        labels = np.empty(columns.shape[1], [(name, int) for name in names])
+        for name, column in zip(names, columns, strict=True):
+            labels[name] = column
+        return labels
+
+    def _pairs(self):
+        """Pairs (l, l') that couple to λ, each once for one field."""
+        angular, odd = self.angular, self.parity < 0
+        n_l = self.expansion.max_angular + 1
+        return [
+            (l_1, l_2)
+            for l_1 in range(n_l)
+            for l_2 in range(l_1 if self.other is None else 0, n_l)
+            if abs(l_1 - l_2) <= angular <= l_1 + l_2
+            and (l_1 + l_2 + angular) % 2 == odd
+        ]
+
+    def _fold(self, l_1, l_2):
+        """Which pairs of channels are kept, as the compiled loop has it."""
+        if self.other is not None or l_1 != l_2:
+            return 0
+        # Pseudotensors of one l change sign with the order of the channels.
+        return 1 if self.parity > 0 else 2
+
+    def _expansions(self):
+        if self.other is None:
+            return (self.expansion,)
+        return (self.expansion, self.other)
+
+    def _fill(self, rows, *coefficients):
+        first, second = coefficients[0], coefficients[-1]
+        n_x, n_y = (c.shape[1] * c.shape[3] for c in (first, second))
+        plan = _coupling_plan(self, n_x, n_y)
+        core.equivariant_spectrum(first, second, *plan, 2 * self.angular + 1, rows)
+
+
+@lru_cache(maxsize=64)
+def _coupling_plan(descriptor, n_x, n_y):
+    """Blocks of features, and the coefficients of each, for the compiled loop."""
+    blocks, entries, values = [], [], []
+    start = feature = 0
+    for l_1, l_2 in descriptor._pairs():
+        coupling = clebsch_gordan(l_1, l_2, descriptor.angular)
+        entry = np.argwhere(coupling)
+        value = coupling[tuple(entry.T)]
+        entry[:, 1] += l_2 * l_2
+        fold = descriptor._fold(l_1, l_2)
+        if descriptor.other is None and l_1 != l_2:
+            value = math.sqrt(2.0) * value
+        blocks.append((l_1, start, start + len(entry), fold, feature))
+        entries.append(entry)
+        values.append(value)
+        start += len(entry)
+        feature += n_x * n_y if fold == 0 else n_x * (n_x + 3 - 2 * fold) // 2
+    plan = np.array(blocks), np.concatenate(entries), np.concatenate(values)
+    for array in plan:
+        array.setflags(write=False)
+    return plan
+
+
 def _groups(sizes, most):
     """Runs of frames that have at most so many atoms together, or of one frame."""
     start = 0
@@ -325,6 +521,20 @@ def _labels(descriptor, species):
     return labels
 
 
+def _check_pair(expansion, other):
+    """Two expansions, or one that is taken twice."""
+    _check_expansion("expansion", expansion)
+    if other is None:
+        return
+    _check_expansion("other", other)
+    for name in ("max_angular", "species"):
+        mine, its = getattr(expansion, name), getattr(other, name)
+        if mine != its:
+            raise ValueError(
+                f"both expansions must have the same {name}, got {mine} and {its}"
+            )
+
+
 def _check_expansion(name, value):
     if not isinstance(value, SphericalExpansion):
         raise TypeError(
@@ -335,4 +545,4 @@ def _check_expansion(name, value):
 def _channels(species, expansion):
     """(species, n) of each channel of an expansion."""
     n = np.arange(expansion.basis.max_radial)
-    return np.array([(z, k) for z in species for k in n])
+    return np.array([(z, k) for z in expansion.fields(species) for k in n])

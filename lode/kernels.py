@@ -56,6 +56,7 @@ _BLOCK = 2048
 # over segments; bound by memory), in multiply-adds of a matrix product.
 _ENTRY_COST = 60
 
+_BY_SPECIES = "species"
 _KIND = "representation"
 
 
@@ -643,15 +644,18 @@ class PolynomialKernel(Kernel):
         of zeros stays.
     species_delta : bool
         Only environments with centres of the same species have a kernel.
-    average : bool
-        Divide K by the numbers of atoms of A and of B.
+    average : bool or "species"
+        Divide K by the numbers of atoms of A and of B; "species": divide by those of
+        each centre species, K(A, B) = Σ_z p̄_z(A) · p̄_z(B) with the mean features p̄_z
+        of the centres of species z (degree 1 only).
 
     Raises
     ------
     TypeError
         If the descriptor has no ``compute``.
     ValueError
-        If the degree is not a positive integer.
+        If the degree is not a positive integer, or ``average`` is none of these or
+        does not fit the other settings.
 
     Notes
     -----
@@ -663,11 +667,20 @@ class PolynomialKernel(Kernel):
     degree: int = 1
     normalize: bool = False
     species_delta: bool = True
-    average: bool = False
+    average: bool | str = False
 
     def __post_init__(self):
         _check_descriptor(self.descriptor)
         _check_degree(self.degree)
+        if self.average not in (False, True, _BY_SPECIES):
+            raise ValueError(
+                f"average must be False, True or {_BY_SPECIES!r}, got {self.average!r}"
+            )
+        if self.average == _BY_SPECIES and not (self.is_linear and self.species_delta):
+            raise ValueError(
+                f"average {_BY_SPECIES!r} needs degree 1 and species_delta, got degree "
+                f"{self.degree} and species_delta {self.species_delta}"
+            )
 
     @property
     def is_linear(self):
@@ -686,12 +699,14 @@ class PolynomialKernel(Kernel):
         return {request.key: request}
 
     def _averages(self):
-        return {bool(self.average)}
+        return {self.average}
 
     def _sums(self, representation):
         """Sums (n_frames, n_groups, n_features) and the species of the groups."""
         sums_Asp = representation.parts[self._request(False).key]
-        if self.average:
+        if self.average == _BY_SPECIES:
+            sums_Asp = sums_Asp / np.maximum(representation.counts.T, 1)[:, :, None]
+        elif self.average:
             sums_Asp = sums_Asp / representation.n_atoms[:, None, None]
         species = representation.species if self.species_delta else (None,)
         return sums_Asp, species
@@ -722,14 +737,20 @@ class PolynomialKernel(Kernel):
         sums_Asp, _ = self._sums(representation)
         return np.einsum("Asp,Asp->A", sums_Asp, sums_Asp)
 
-    def _block(self, a, rows, b, columns, same):
-        """Environment kernel of two ranges, ``None`` if it vanishes."""
+    def _block(self, a, rows, b, columns, same, known):
+        """Environment kernel of two ranges, ``None`` if it vanishes.
+
+        ``known`` keeps the scalar products of the same ranges: they are the cost, and
+        a sum of products has some of them in many terms.
+        """
         if self.species_delta and not same:
             return None
         key = self._request(True).key
-        x_ip = np.asarray(a.parts[key][rows], dtype=np.float64)
-        x_jp = np.asarray(b.parts[key][columns], dtype=np.float64)
-        k_ij = x_ip @ x_jp.T
+        if key not in known:
+            x_ip = np.asarray(a.parts[key][rows], dtype=np.float64)
+            x_jp = np.asarray(b.parts[key][columns], dtype=np.float64)
+            known[key] = x_ip @ x_jp.T
+        k_ij = known[key]
         return k_ij if self.degree == 1 else _power(k_ij, int(self.degree))
 
     def _monomial(self):
@@ -891,7 +912,7 @@ class WhitenedKernel(Kernel):
         sums = self._whitened_sums(representation)
         return sum(np.einsum("Ap,Ap->A", x, x) for x in sums.values())
 
-    def _block(self, a, rows, b, columns, same):
+    def _block(self, a, rows, b, columns, same, known):
         """Environment kernel of two ranges, ``None`` if it vanishes."""
         if not same:
             return None
@@ -962,13 +983,13 @@ class ScaledKernel(Kernel):
     def _diagonal(self, representation):
         return self.weight * self.kernel._diagonal(representation)
 
-    def _block(self, a, rows, b, columns, same):
-        block = self.kernel._block(a, rows, b, columns, same)
+    def _block(self, a, rows, b, columns, same, known):
+        block = self.kernel._block(a, rows, b, columns, same, known)
         return None if block is None else self.weight * block
 
     def _monomial(self):
         weight, factors = self.kernel._monomial()
-        return self.weight * weight, factors
+        return None if weight is None else self.weight * weight, factors
 
 
 @dataclass(frozen=True)
@@ -1022,10 +1043,36 @@ class SumKernel(Kernel):
         return replace(self, kernels=[k._mapped(function) for k in self.kernels])
 
     def _requests(self, environments=False):
+        together, apart = (self.kernels, ()) if environments else self._terms()
         requests = {}
-        for kernel in self.kernels:
-            requests.update(kernel._requests(environments))
+        for kernel in together:
+            requests.update(kernel._requests(True))
+        for kernel in apart:
+            requests.update(kernel._requests())
         return requests
+
+    def _terms(self):
+        """Terms that are evaluated together on environments, and the others.
+
+        Some terms have no form cheaper than the environment kernel. Others join them
+        if it costs no further scalar products.
+        """
+        averages = self._averages()
+        if len(averages) > 1 or _BY_SPECIES in averages:
+            return (), self.kernels
+        direct = [
+            k.is_additive and not k.is_linear and len(k._monomial()[1]) != 2
+            for k in self.kernels
+        ]
+        needed = set()
+        for kernel, must in zip(self.kernels, direct, strict=True):
+            needed.update(kernel._requests(True) if must else ())
+        joined = [
+            k.is_additive and needed.issuperset(k._requests(True)) for k in self.kernels
+        ]
+        together = tuple(k for k, j in zip(self.kernels, joined, strict=True) if j)
+        apart = tuple(k for k, j in zip(self.kernels, joined, strict=True) if not j)
+        return together, apart
 
     def _averages(self):
         return set().union(*(kernel._averages() for kernel in self.kernels))
@@ -1036,13 +1083,24 @@ class SumKernel(Kernel):
         )
 
     def _gram(self, a, b):
-        return sum(kernel._gram(a, b) for kernel in self.kernels)
+        together, apart = self._terms()
+        values = [kernel._gram(a, b) for kernel in apart]
+        if together:
+            average = True in self._averages()
+            values.append(_environment_sum(SumKernel(together), a, b, average))
+        return sum(values)
 
     def _diagonal(self, representation):
-        return sum(kernel._diagonal(representation) for kernel in self.kernels)
+        together, apart = self._terms()
+        values = [kernel._diagonal(representation) for kernel in apart]
+        if together:
+            average = True in self._averages()
+            kernel = SumKernel(together)
+            values.append(_environment_diagonal(kernel, representation, average))
+        return sum(values)
 
-    def _block(self, a, rows, b, columns, same):
-        blocks = [k._block(a, rows, b, columns, same) for k in self.kernels]
+    def _block(self, a, rows, b, columns, same, known):
+        blocks = [k._block(a, rows, b, columns, same, known) for k in self.kernels]
         blocks = [block for block in blocks if block is not None]
         return sum(blocks) if blocks else None
 
@@ -1067,7 +1125,7 @@ class ProductKernel(Kernel):
     TypeError
         If a factor is no kernel or not additive.
     ValueError
-        If there are no factors, or only some are averaged.
+        If there are no factors, only some are averaged, or by species.
     """
 
     kernels: tuple
@@ -1079,10 +1137,11 @@ class ProductKernel(Kernel):
                 "the factors of a product must be additive, got a kernel with a "
                 "StructureKernel in it"
             )
-        if len(self._averages()) > 1:
+        averages = self._averages()
+        if len(averages) > 1 or _BY_SPECIES in averages:
             raise ValueError(
-                "the factors of a product must have the same setting average, got "
-                "True and False"
+                "the factors of a product must have the same setting average, True or "
+                f"False, got {sorted(map(str, averages))}"
             )
 
     def _mapped(self, function):
@@ -1104,10 +1163,10 @@ class ProductKernel(Kernel):
         averaged = True in self._averages()
         return _environment_diagonal(self, representation, averaged)
 
-    def _block(self, a, rows, b, columns, same):
+    def _block(self, a, rows, b, columns, same, known):
         product = None
         for kernel in self.kernels:
-            block = kernel._block(a, rows, b, columns, same)
+            block = kernel._block(a, rows, b, columns, same, known)
             if block is None:
                 return None
             product = block if product is None else product * block
@@ -1226,6 +1285,11 @@ def _check_descriptor(descriptor):
     if not hasattr(descriptor, "compute"):
         raise TypeError(
             f"descriptor must have a method compute, got {type(descriptor).__name__}"
+        )
+    if hasattr(descriptor, "angular"):
+        raise TypeError(
+            f"descriptor must be invariant, got {type(descriptor).__name__}; an "
+            "EquivariantRegression takes it"
         )
 
 
@@ -1577,7 +1641,7 @@ def _direct_gram(kernel, a, b, block=None):
         for j, (z_b, columns, segments_b) in enumerate(blocks_b):
             if b is None and j < i:
                 continue
-            k_ij = kernel._block(a, rows, other, columns, z_a == z_b)
+            k_ij = kernel._block(a, rows, other, columns, z_a == z_b, {})
             if k_ij is None:
                 continue
             first_a, segment_a, n_a = segments_a
@@ -1629,7 +1693,7 @@ def _diagonal_sums(kernel, representation):
         for s, rows in ranges:
             for t, columns in ranges:
                 k_ij = kernel._block(
-                    representation, rows, representation, columns, s == t
+                    representation, rows, representation, columns, s == t, {}
                 )
                 if k_ij is not None:
                     values[frame] += k_ij.sum()

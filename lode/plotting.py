@@ -374,3 +374,64 @@ def _draw_errors(ax, name, error_rows, class_rows, colors):
     names = [group.replace(" ", "\n") for group, _ in groups]
     ax.set_xticks(range(len(groups)), names)
     ax.grid(visible=False, axis="x")
+
+
+def figure_3_tensor(rows, trace_rows, labels, *, provenance):
+    """Learning curves of both parts of the dielectric tensor of water.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Errors of the anisotropic part: ``curve``, ``n_train``, ``rmse_percent`` and
+        ``rmse_percent_std``.
+    trace_rows : sequence of dict
+        The same of the trace. Its curves with one of the labels are drawn beside.
+    labels : sequence of str
+        The curves, in the order of the legend.
+    provenance : str
+        Where the data come from.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If a curve is not in the table of the anisotropic part.
+    """
+    of_trace = {row["curve"] for row in trace_rows}
+    panels = (
+        ("Trace (λ = 0)", "standard deviation", trace_rows, of_trace),
+        ("Anisotropic part (λ = 2)", "root mean square", rows, set(labels)),
+    )
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True)
+        for ax, (title, unit, table, known) in zip(axes, panels, strict=True):
+            ax.set(xscale="log", yscale="log", title=title)
+            ax.set_xlabel("training structures")
+            ax.set_ylabel(f"test RMSE / % of {unit}")
+            ax.tick_params(labelleft=True)
+            sizes = []
+            for i, label in enumerate(labels):
+                if label not in known:
+                    continue
+                found, means, spreads = _points(table, label)
+                style = {
+                    "color": _COLORS[i % len(_COLORS)],
+                    "marker": _MARKERS[i % len(_MARKERS)],
+                }
+                ax.errorbar(found, means, spreads, capsize=2, label=label, **style)
+                sizes += found
+            ticks = sorted(set(sizes))
+            ax.set_xticks(ticks, [str(n) for n in ticks])
+            ax.set_xticks([], minor=True)
+        axes[0].yaxis.set_major_formatter("{x:g}")
+        # All curves stand in the second panel.
+        entries = axes[1].get_legend_handles_labels()
+        figure.legend(*entries, loc="outside lower center", ncols=4)
+        source = "\n".join(textwrap.wrap(provenance, _TITLE_WIDTH))
+        title = "Both parts of the dielectric tensor of liquid water"
+        figure.suptitle(f"{title}\n{source}", fontsize=9)
+    return figure

@@ -1098,44 +1098,68 @@ class SparseGaussianProcess:
         TypeError
             If environments are to be chosen from a representation, which holds sums.
         """
-        draw = np.random.default_rng(self.seed)
         options = {"n_threads": n_threads, "progress": progress}
-        if self.kernel.is_additive:
-            sparse = self._environments(frames, draw, species, options)
-        else:
-            sparse = self._structures(frames, draw, species, options)
-        values, vectors = np.linalg.eigh(self.fitted_kernel.gram(sparse))
-        kept = values > self.condition * values[-1]
-        self._transform = vectors[:, kept] / np.sqrt(values[kept])
+        sparse, _ = self._chosen(frames, [None], species, options)
+        self._transform = self._whitening(self.fitted_kernel.gram(sparse))
         self.sparse, self.species = sparse, sparse.neighbor_species
         self.solution = None
         return self
 
-    def _structures(self, frames, draw, species, options):
-        if not isinstance(frames, Representation):
-            structures, _ = distinct_structures(frames)
-            chosen = _drawn(draw, len(structures), self.n_candidates)
+    def _whitening(self, gram):
+        """U w^(-1/2) of the kernel of sparse points, without the smallest w."""
+        values, vectors = np.linalg.eigh(gram)
+        kept = values > self.condition * values[-1]
+        return vectors[:, kept] / np.sqrt(values[kept])
+
+    def _chosen(self, frames, parts, species, options):
+        """Sparse points of parts of the frames, and the places of each part's own.
+
+        A part is a mask of the frames, ``None`` all of them. The candidates are drawn
+        and described once for all parts.
+        """
+        if len(parts) > 1 and not self.kernel.is_fitted:
+            raise ValueError(
+                "a kernel with whitening must be fitted to share sparse points between "
+                "parts: kernel.fitted(representation)"
+            )
+        draw = np.random.default_rng(self.seed)
+        find = self._environments if self.kernel.is_additive else self._structures
+        return find(frames, parts, draw, species, options)
+
+    def _structures(self, frames, parts, draw, species, options):
+        if isinstance(frames, Representation):
+            weights, n = frames.weights, frames.n_structures
+        else:
+            structures, weights = distinct_structures(frames)
+            n = len(structures)
+        drawn = _drawn(draw, n, self.n_candidates)
+        inside = [_structures_of(part, n, weights)[drawn] for part in parts]
+        if isinstance(frames, Representation):
+            pool = self.kernel.represent(frames)
+            kernel = self.kernel.fitted(pool)
+            pool = pool.structures(drawn)
+        else:
             if species is None:
                 species, _ = species_index(systems(structures))
-            frames = [structures[i] for i in chosen]
-        pool = self.kernel.represent(frames, species=species, **options)
-        if pool.n_structures > self.n_candidates:
-            chosen = _drawn(draw, pool.n_structures, self.n_candidates)
-            pool = pool.structures(chosen)
-        pool = replace(pool, weights=None)
-        kernel = self.fitted_kernel = self.kernel.fitted(pool)
-        pool = kernel.needed(pool)
-        return pool.structures(
-            pivoted_cholesky(kernel.gram(pool), self.n_sparse, self.condition)
-        )
+            frames = [structures[i] for i in drawn]
+            pool = self.kernel.represent(frames, species=species, **options)
+            kernel = self.kernel.fitted(pool)
+        self.fitted_kernel, pool = kernel, kernel.needed(pool)
+        gram = kernel.gram(pool)
+        among = [np.flatnonzero(mask) for mask in inside]
+        n_points = [self.n_sparse] * len(parts)
+        n_threads = thread_count(options["n_threads"])
+        points = self._pivots(gram, among, n_points, n_threads)
+        chosen, places = _joined(points)
+        return pool.structures(chosen), places
 
-    def _environments(self, frames, draw, species, options):
+    def _environments(self, frames, parts, draw, species, options):
         if isinstance(frames, Representation | Features):
             raise TypeError(
                 "sparse environments are chosen from structures, got "
                 f"{type(frames).__name__}"
             )
-        structures, _ = distinct_structures(frames)
+        structures, weights = distinct_structures(frames)
         checked = systems(structures)
         if species is None:
             species, _ = species_index(checked)
@@ -1143,29 +1167,54 @@ class SparseGaussianProcess:
         sizes = np.array([len(s) for s in checked])
         order = draw.permutation(len(checked))
         n = 1 + int(np.searchsorted(np.cumsum(sizes[order]), 2 * self.n_candidates))
-        drawn = [checked[i] for i in np.sort(order[:n])]
-        centers = np.concatenate([s.species for s in drawn])
+        drawn = np.sort(order[:n])
+        centers = np.concatenate([checked[i].species for i in drawn])
         rows = _drawn(draw, len(centers), self.n_candidates)
-        pool = []
-        for descriptor in self.kernel.descriptors:
-            features = descriptor.compute(drawn, species=species, **options)
-            pool.append(_environments_alone(features, rows))
+        centers, owner = centers[rows], np.repeat(drawn, sizes[drawn])[rows]
+        inside = [_structures_of(part, len(checked), weights)[owner] for part in parts]
+        n_threads = thread_count(options["n_threads"])
+        pool = [
+            _candidates(d, [checked[i] for i in drawn], rows, species, n_threads)
+            for d in self.kernel.descriptors
+        ]
         kernel = self.kernel
         if not kernel.is_fitted:
             kernel = kernel.fitted(kernel.represent(pool))
         self.fitted_kernel = kernel
-        sparse = []
-        for z, n_points in _shares(centers[rows], self.n_sparse).items():
-            of_species = np.flatnonzero(centers[rows] == z)
+        shares = [_shares(centers[mask], self.n_sparse) for mask in inside]
+        points = [[] for _ in parts]
+        for z in np.unique(centers).tolist():
+            of_species = np.flatnonzero(centers == z)
             alone = [_environments_alone(f, of_species) for f in pool]
-            if self.selection == "fps":
-                points = _farthest_points(alone, n_points)
-            else:
-                gram = kernel.gram(kernel.represent(alone))
-                points = pivoted_cholesky(gram, n_points, self.condition)
-            sparse.append(of_species[points])
-        chosen = np.sort(np.concatenate(sparse))
-        return kernel.represent([_environments_alone(f, chosen) for f in pool])
+            among = [np.flatnonzero(mask[of_species]) for mask in inside]
+            n_points = [share.get(z, 0) for share in shares]
+            found = self._representative(alone, among, n_points, n_threads)
+            for own, some in zip(points, found, strict=True):
+                own.append(of_species[some])
+        chosen, places = _joined([np.concatenate(own) for own in points])
+        sparse = [_environments_alone(f, chosen) for f in pool]
+        return kernel.represent(sparse), places
+
+    def _representative(self, alone, among, n_points, n_threads):
+        """Points of each part among its own candidates, which are of one species."""
+        if self.selection == "cholesky":
+            gram = self.fitted_kernel.gram(self.fitted_kernel.represent(alone))
+            return self._pivots(gram, among, n_points, n_threads)
+        found = []
+        for rows, n in zip(among, n_points, strict=True):
+            some = [_environments_alone(f, rows) for f in alone]
+            found.append(rows[_farthest_points(some, n)] if n else rows[:0])
+        return found
+
+    def _pivots(self, gram, among, n_points, n_threads):
+        """Pivots of a kernel matrix, for each part among some of its rows."""
+
+        def pivots(task):
+            rows, n = task
+            part = gram if len(rows) == len(gram) else gram[np.ix_(rows, rows)]
+            return rows[pivoted_cholesky(part, n, self.condition)] if n else rows[:0]
+
+        return thread_map(pivots, list(zip(among, n_points, strict=True)), n_threads)
 
     def features(self, frames, *, n_threads=None, progress=False):
         """Features Φ of frames, from which the model is linear.
@@ -1191,9 +1240,13 @@ class SparseGaussianProcess:
         ValueError
             If a frame has a species that the model does not know.
         """
-        return sparse_features([self], frames, n_threads=n_threads, progress=progress)[
-            0
-        ]
+        if self.sparse is None:
+            raise RuntimeError("sparse points must be chosen first: call select or fit")
+        whole = [(slice(None), self._transform)]
+        (values,) = _projected(
+            self.sparse, whole, self.fitted_kernel, frames, n_threads, progress
+        )
+        return values
 
     def fit(
         self,
@@ -1293,55 +1346,84 @@ class SparseGaussianProcess:
             raise RuntimeError("the model must be fitted first: call fit")
 
 
-def sparse_features(models, frames, *, n_threads=None, progress=False):
-    """Features of frames for sparse models of one kernel, described once for all.
+def sparse_features(
+    model, frames, parts, *, species=None, n_threads=None, progress=False
+):
+    """Features of frames for sparse points from each of several parts of them.
+
+    What :meth:`SparseGaussianProcess.select` on each part and then
+    :meth:`SparseGaussianProcess.features` of all frames give, with the candidates
+    drawn from all parts together and everything described once.
 
     Parameters
     ----------
-    models : sequence of SparseGaussianProcess
-        With sparse points of their own, of the same species.
+    model : SparseGaussianProcess
+        Kernel and settings.
     frames, n_threads, progress
-        As for :meth:`SparseGaussianProcess.features`.
+        As for :meth:`SparseGaussianProcess.features`; no representation.
+    parts : sequence of array_like (n_frames,) of bool
+        Frames that the sparse points may be from.
+    species : sequence of int, optional
+        Neighbour species; by default all that occur.
 
     Returns
     -------
     list of ndarray (n_frames, n_columns)
-        One for each model.
+        One for each part.
 
     Raises
     ------
-    RuntimeError
-        If no sparse points are chosen.
     ValueError
-        If the models differ in kernel or species, or a frame has a species that
-        they do not know.
+        If a part is not a mask of the frames, or is empty.
     """
-    if any(model.sparse is None for model in models):
-        raise RuntimeError("sparse points must be chosen first: call select or fit")
-    kernel, species = models[0].kernel, models[0].species
-    if any(m.kernel != kernel or m.species != species for m in models):
-        raise ValueError("models must have the same kernel and species, got others")
+    frames = list(frames)
+    parts = [np.asarray(part) for part in parts]
+    for part in parts:
+        if part.dtype != bool or part.shape != (len(frames),) or not part.any():
+            raise ValueError(
+                f"a part must be a mask of {len(frames)} frames that keeps some, got "
+                f"{part.dtype} of shape {part.shape} with {int(part.sum())} kept"
+            )
+    if species is None:
+        species, _ = species_index(systems(distinct_structures(frames)[0]))
+    anywhere = np.any(parts, axis=0)
+    used = [frames[i] for i in np.flatnonzero(anywhere)]
+    options = {"n_threads": n_threads, "progress": progress}
+    inside = [part[anywhere] for part in parts]
+    sparse, places = model._chosen(used, inside, species, options)
+    gram = model.fitted_kernel.gram(sparse)
+    projections = [(own, model._whitening(gram[np.ix_(own, own)])) for own in places]
+    kernel = model.fitted_kernel
+    return _projected(sparse, projections, kernel, frames, n_threads, progress)
+
+
+def _projected(sparse, projections, kernel, frames, n_threads, progress):
+    """Features of frames, for each choice of some of the sparse points."""
 
     def columns(part):
-        return [m.fitted_kernel.gram(part, m.sparse) @ m._transform for m in models]
+        values = kernel.gram(part, sparse)
+        return [values[:, own] @ transform for own, transform in projections]
 
     if isinstance(frames, Representation):
         return columns(frames)
-    represent = models[0].fitted_kernel.represent
     structures, weights = distinct_structures(frames)
     checked = systems(structures)
+    species = sparse.neighbor_species
     species_index(checked, species)
 
     def rows(chunk):
-        return columns(
-            represent(checked[chunk], species=species, n_threads=1),
-        )
+        part = kernel.represent(checked[chunk], species=species, n_threads=1)
+        return columns(part)
 
     chunks = _chunks([len(s) for s in checked])
     title = "sparse kernel" if progress else None
     found = thread_map(rows, chunks, thread_count(n_threads), title, "chunk")
-    values = [np.concatenate(blocks) for blocks in zip(*found, strict=True)]
-    return values if weights is None else [weights @ v for v in values]
+    features = []
+    # One choice after the other, and only once in memory.
+    for _ in projections:
+        values = np.concatenate([blocks.pop(0) for blocks in found])
+        features.append(values if weights is None else weights @ values)
+    return features
 
 
 def pivoted_cholesky(kernel, n_points, tolerance=1e-10):
@@ -1402,6 +1484,42 @@ def _farthest_points(features, n_points):
     if len(distinct) <= n_points:
         return np.sort(first)
     return first[FPS(n_to_select=int(n_points)).fit(distinct).selected_idx_]
+
+
+def _candidates(descriptor, checked, rows, species, n_threads):
+    """Some of the environments of structures, each as a structure of its own."""
+    chunks = _chunks([len(s) for s in checked])
+    starts = np.cumsum([0, *(sum(len(s) for s in checked[c]) for c in chunks)])
+
+    def described(task):
+        chunk, start, stop = task
+        features = descriptor.compute(checked[chunk], species=species, n_threads=1)
+        here = rows[(rows >= start) & (rows < stop)] - start
+        return _environments_alone(features, here)
+
+    tasks = list(zip(chunks, starts[:-1], starts[1:], strict=True))
+    found = thread_map(described, tasks, n_threads)
+    return replace(
+        found[0],
+        values=np.concatenate([f.values for f in found]),
+        species=np.concatenate([f.species for f in found]),
+        frame_index=np.arange(len(rows)),
+        n_frames=len(rows),
+    )
+
+
+def _structures_of(part, n_structures, weights):
+    """Which structures the frames of a part are made of."""
+    used = np.zeros(n_structures, dtype=bool)
+    chosen = slice(None) if part is None else np.flatnonzero(part)
+    used[chosen if weights is None else weights[chosen].indices] = True
+    return used
+
+
+def _joined(points):
+    """All different points, ascending, and the places of each choice among them."""
+    union = np.unique(np.concatenate(points))
+    return union, [np.searchsorted(union, np.sort(own)) for own in points]
 
 
 def _environments_alone(features, rows):

@@ -24,12 +24,15 @@ class System:
         Periodic along all three vectors, or along none.
     species : ndarray (n_atoms,) of int
         Atomic numbers.
+    charges : ndarray (n_atoms,) or None
+        Charges of the atoms in e, ``None`` if the structure comes without.
     """
 
     positions: np.ndarray
     cell: np.ndarray
     periodic: bool
     species: np.ndarray
+    charges: np.ndarray | None = None
 
     def __len__(self):
         return len(self.positions)
@@ -144,7 +147,8 @@ def system(atoms, where=""):
     Parameters
     ----------
     atoms : ase.Atoms
-        Finite (no periodic direction) or periodic in all three.
+        Finite (no periodic direction) or periodic in all three; with or without
+        initial charges.
     where : str
         Ends each error message.
 
@@ -183,7 +187,13 @@ def system(atoms, where=""):
         cell = np.zeros((3, 3))
         positions = positions.copy()
     species = np.array(atoms.numbers, dtype=np.int64)
-    return System(positions, cell, periodic, species)
+    charges = None
+    # ASE's own getter gives zeros where nothing was set.
+    if "initial_charges" in getattr(atoms, "arrays", {}):
+        charges = finite_array(
+            atoms.arrays["initial_charges"], (len(atoms),), "charges", where
+        )
+    return System(positions, cell, periodic, species, charges)
 
 
 def systems(frames):

@@ -92,15 +92,16 @@ class ProductSum(_HalfSpace):
     Parameters
     ----------
     system : System
-    species_i : ndarray (n_atoms,) of int
-        Place of each atom's species.
+    sources
+        Of each atom the place of its field, ``species_i``, and its weight there,
+        ``weight_i``; without ``charge_i`` all weights are one.
     field, modes, l_max
         As for :class:`_HalfSpace`.
     """
 
-    def __init__(self, system, species_i, field, modes, l_max):
+    def __init__(self, system, sources, field, modes, l_max):
         super().__init__(system.cell, field, modes, l_max)
-        self.positions, self.species_i = system.positions, species_i
+        self.positions, self.sources = system.positions, sources
         # Of the blocks of wave vectors that were summed already.
         self.structures = []
         count = modes.n_modes * (2 * np.arange(l_max + 1) + 1)
@@ -191,8 +192,10 @@ class ProductSum(_HalfSpace):
                 phases = self._phases(self.positions[part], block)
             else:
                 phases = known[row]
+            if len(self.sources.charge_i):
+                phases = [p * self.sources.charge_i[part, None] for p in phases]
             sums = np.zeros((2, n_species, phases[0].shape[1]))
-            core.structure_factor(*phases, self.species_i[part], *sums)
+            core.structure_factor(*phases, self.sources.species_i[part], *sums)
             return sums
 
         rows = range(-(-len(self.positions) // _ROW_BLOCK))
@@ -209,7 +212,7 @@ class TransformSum(_HalfSpace):
 
     Parameters
     ----------
-    system, species_i, field, modes, l_max
+    system, sources, field, modes, l_max
         As for :class:`ProductSum`.
     tolerance, scale : float
         The error of a coefficient is at most their product.
@@ -220,12 +223,12 @@ class TransformSum(_HalfSpace):
         If finufft is not installed.
     """
 
-    def __init__(self, system, species_i, field, modes, l_max, tolerance, scale):
+    def __init__(self, system, sources, field, modes, l_max, tolerance, scale):
         self.new_plan = _finufft().Plan
         # The box of indices around the sphere is smallest in a compact cell.
         cell = np.asarray(minkowski_reduce(system.cell)[0])
         super().__init__(cell, field, modes, l_max)
-        self.species_i, self.tolerance, self.scale = species_i, tolerance, scale
+        self.sources, self.tolerance, self.scale = sources, tolerance, scale
         turns = (system.positions @ np.linalg.inv(cell)).T
         self.angle_xj = 2 * math.pi * (turns - np.round(turns))
 
@@ -246,7 +249,7 @@ class TransformSum(_HalfSpace):
         u_qk = np.empty((len(self.modes.expansion), len(k_kx)))
         table = (self.modes.coefficients, self.modes.step, self.l_max)
         core.wave_tables(k_kx, *table, y_mk, u_qk)
-        present = np.unique(self.species_i)
+        present = np.unique(self.sources.species_i)
         prepared = []
         for a in range(0, len(present), 2):
             species = present[a : a + 2]
@@ -266,9 +269,10 @@ class TransformSum(_HalfSpace):
     def _field(self, species, weight_k):
         """(4π/Ω) ĝ (S̄_a + i S̄_b) at the wave vectors k, and at -k."""
         accuracy = max(_STRUCTURE_SHARE * self.tolerance, _FINEST)
-        sizes, _, upsampling = transform_sizes(self.top, accuracy, len(self.species_i))
-        atoms = np.isin(self.species_i, species)
-        strength_j = np.where(self.species_i[atoms] == species[0], 1.0 + 0j, 1j)
+        atoms = np.isin(self.sources.species_i, species)
+        sizes, _, upsampling = transform_sizes(self.top, accuracy, atoms.sum())
+        first = self.sources.species_i[atoms] == species[0]
+        strength_j = np.where(first, 1.0 + 0j, 1j) * self.sources.weight_i[atoms]
         plan = self.new_plan(
             1, sizes, 1, accuracy, isign=-1, upsampfac=upsampling, nthreads=1
         )

@@ -187,3 +187,27 @@ def full_power_spectrum(c_jamn):
         p = np.einsum("jamn,jbmk->janbk", c, c) / math.sqrt(2 * l + 1)
         parts.append(p.reshape(len(c_jamn), -1))
     return np.concatenate(parts, axis=1)
+
+
+def gaunt(l_1, l_2, l_3):
+    """Integrals of three real harmonics over the sphere, by quadrature."""
+    direction, weights = sphere(l_1 + l_2 + l_3 + 1)
+    y_um = harmonics(direction, max(l_1, l_2, l_3))
+    parts = [y_um[:, l * l : (l + 1) ** 2] for l in (l_1, l_2, l_3)]
+    return np.einsum("u,um,un,uk->mnk", weights, *parts)
+
+
+def equivariant_spectrum(c_jamn, d_jamn, labels, angular, coupling):
+    """Coupled pair of channels of each label (l, a, n, l', a', n').
+
+    ``coupling`` gives the coefficients (m, m', mu) of l, l' and the angular momentum.
+    """
+    result = np.zeros((len(c_jamn), 2 * angular + 1, len(labels)))
+    for j in range(len(c_jamn)):
+        for f, (l_1, a, n, l_2, b, k) in enumerate(labels):
+            first = c_jamn[j, a, l_1 * l_1 : (l_1 + 1) ** 2, n]
+            second = d_jamn[j, b, l_2 * l_2 : (l_2 + 1) ** 2, k]
+            for mu in range(2 * angular + 1):
+                matrix = coupling(l_1, l_2, angular)[:, :, mu]
+                result[j, mu, f] = first @ matrix @ second
+    return result

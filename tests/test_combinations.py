@@ -1,5 +1,7 @@
 """Signed sums of structures: kernels, models and limits of interaction energies."""
 
+from dataclasses import replace
+
 import naive_kernels as naive
 import numpy as np
 import pytest
@@ -286,22 +288,35 @@ def test_sparse_features_do_not_depend_on_chunks_and_threads(monkeypatch):
     np.testing.assert_allclose(model.features(NEW), whole, rtol=1e-12, atol=1e-12)
 
 
-def test_models_with_other_points_are_described_together():
-    models = [
-        SparseGaussianProcess(SQUARE, 8, n_candidates=12, seed=seed).select(
-            PAIRS, species=(1, 8)
+@pytest.mark.parametrize("kernel", [SQUARE, PRODUCT + LINEAR, STRUCTURE])
+def test_parts_have_sparse_points_of_their_own(kernel, monkeypatch):
+    model = SparseGaussianProcess(kernel, 2)
+    parts = [np.arange(12) < 7, np.arange(12) >= 5]
+    together = sparse_features(model, PAIRS, parts, species=(1, 8))
+    # All are candidates: each part's points are those of a model that it is given.
+    for part, values in zip(parts, together, strict=True):
+        alone = replace(model)
+        alone.select([PAIRS[i] for i in np.flatnonzero(part)], species=(1, 8))
+        expected = alone.features(PAIRS)
+        assert values.shape == expected.shape
+        np.testing.assert_allclose(
+            values @ values.T, expected @ expected.T, rtol=1e-8, atol=1e-8
         )
-        for seed in (0, 1)
-    ]
-    together = sparse_features(models, PAIRS)
-    for model, values in zip(models, together, strict=True):
-        np.testing.assert_array_equal(values, model.features(PAIRS))
-    assert not np.array_equal(*[v[:, :4] for v in together])
-    other = SparseGaussianProcess(LINEAR, 8).select(PAIRS, species=(1, 8))
-    with pytest.raises(ValueError, match="same kernel and species"):
-        sparse_features([models[0], other], PAIRS)
-    with pytest.raises(RuntimeError, match="call select or fit"):
-        sparse_features([SparseGaussianProcess(SQUARE)], PAIRS)
+    assert not np.allclose(*[v @ v.T for v in together], rtol=1e-3)
+    monkeypatch.setattr(lode.regression, "_CHUNK_ATOMS", 5)
+    one, three = (
+        sparse_features(model, PAIRS, parts, n_threads=n_threads)
+        for n_threads in (1, 3)
+    )
+    for a, b in zip(one, three, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_parts_are_masks():
+    model = SparseGaussianProcess(SQUARE, 6)
+    for part in (np.arange(12), np.ones(11, bool), np.zeros(12, bool)):
+        with pytest.raises(ValueError, match="must be a mask of 12 frames that keeps"):
+            sparse_features(model, PAIRS, [part])
 
 
 def test_sparse_model_is_checked(tmp_path):

@@ -9,15 +9,15 @@ CORE = sorted(p for p in (PACKAGE / "core").glob("*.py") if p.name != "__init__.
 # list leaves out stand where they belong: parallel, files and archive know nothing
 # of the physics.
 ROOMS = [
-    *("parallel", "files", "systems", "combinations", "fields", "radial"),
-    *("waves", "expansion", "invariants"),
+    *("parallel", "files", "systems", "charges", "combinations", "fields", "radial"),
+    *("waves", "expansion", "coupling", "invariants"),
     *("archive", "specification", "conditioning", "kernels", "regression", "learning"),
-    "ewald",
+    *("equivariants", "ewald"),
     "dipoles",
     *("calculator", "datasets", "plotting"),
 ]
 # They name classes of the whole package, or its version.
-WHOLE_PACKAGE = {"specification", "regression"}
+WHOLE_PACKAGE = {"specification", "regression", "equivariants"}
 # Of fastmath, those that keep the meaning of NaN and infinity.
 SAFE_MATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 

@@ -12,6 +12,7 @@ import dimer_model as model_script  # noqa: E402
 import fig2 as fig2_script  # noqa: E402
 import summary as summary_script  # noqa: E402
 from lode.archive import save_archive  # noqa: E402
+from lode.charges import formal_charges  # noqa: E402
 from lode.datasets.acquire import write_provenance  # noqa: E402
 from lode.datasets.dimers import COULOMB  # noqa: E402
 from lode.files import table, write_table  # noqa: E402
@@ -161,6 +162,14 @@ def test_features_are_those_of_the_model(folder):
     far = [i for i, atoms in enumerate(curves()) if atoms.info["distance"] == 20.0]
     near = [i for i, atoms in enumerate(curves()) if atoms.info["distance"] == 3.0]
     assert np.abs(values[far]).max() < 0.3 * np.abs(values[near]).max()
+
+
+def test_charges_along_a_curve_are_those_of_each_frame():
+    frames = features_script.charged(curves())
+    for atoms in frames:
+        expected = formal_charges(atoms)
+        np.testing.assert_array_equal(atoms.get_initial_charges(), expected)
+    assert any(atoms.get_initial_charges().any() for atoms in frames)
 
 
 def test_predictions_of_every_frame_and_its_part(folder):
@@ -358,7 +367,7 @@ def test_claims_about_sets_say_what_is_found(folder, figures):
         folder / "summary.csv",
         folder / "summary.md",
         claims=claims,
-        curves=MODELS,
+        curves={"fig2": MODELS},
         provenance={"fig2": "ten dimers"},
         experiments_path=path,
     )

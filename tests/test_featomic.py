@@ -1,6 +1,7 @@
 """Agreement with featomic, an independent code (REFERENCE.md, section 1)."""
 
 import math
+from dataclasses import replace
 
 import numba
 import numpy as np
@@ -151,4 +152,39 @@ def test_power_spectrum_agrees_after_the_sign_of_odd_l():
             factor = (-1) ** l * (math.sqrt(2) if a == b and k != q else 1.0)
             values = np.asarray(block.values)[:, names[(l, k, q)]]
             expected[rows, f] = factor * values
+    assert relative(x.values, expected) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("angular", "parity"), [(0, 1), (1, 1), (2, 1), (3, 1), (1, -1), (2, -1), (3, -1)]
+)
+def test_equivariants_agree_after_the_sign_of_the_coupling(angular, parity):
+    coupled = pytest.importorskip("featomic.clebsch_gordan")
+    frame = soap_frames(2, 5)[0]
+    settings = soap_settings(0.5, SMOOTHINGS["cosine"][0])
+    radial = {"type": "Gto", "max_radial": 1, "radius": RADIUS}
+    settings["basis"] = {"type": "TensorProduct", "max_angular": 2, "radial": radial}
+    theirs = featomic.SphericalExpansion(**settings)
+    tensor = coupled.EquivariantPowerSpectrum(theirs).compute(frame)
+    ours = density_expansion(0.5, "cosine")
+    ours = replace(ours, basis=lode.RadialBasis.gto(2, RADIUS), max_angular=2)
+    # The copy makes the two fields different ones, of which all pairs are kept.
+    descriptor = lode.EquivariantPowerSpectrum(ours, ours, angular, parity)
+    x = descriptor.compute(frame)
+    column = {tuple(label): f for f, label in enumerate(x.labels.tolist())}
+    expected = np.zeros(x.values.shape)
+    for key, block in tensor.items():
+        if (key["o3_lambda"], key["o3_sigma"]) != (angular, parity):
+            continue
+        rows = np.asarray(block.samples["atom"])
+        species = int(key["neighbor_1_type"]), int(key["neighbor_2_type"])
+        values = np.asarray(block.values)
+        for p, names in enumerate(block.properties.values.tolist()):
+            l_1, l_2, n_1, n_2 = names
+            sign = (-1) ** ((l_1 + l_2 - angular + (parity < 0)) // 2)
+            f = column[l_1, species[0], n_1, l_2, species[1], n_2]
+            expected[rows, :, f] = sign * values[:, :, p]
+            # They keep one order of each pair of different l.
+            f = column[l_2, species[1], n_2, l_1, species[0], n_1]
+            expected[rows, :, f] = sign * parity * values[:, :, p]
     assert relative(x.values, expected) <= 1e-6

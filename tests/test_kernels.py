@@ -64,6 +64,68 @@ def test_kernel_is_the_double_sum(degree, normalize, species_delta, average):
     )
 
 
+def test_average_by_species_is_the_product_of_their_mean_features():
+    kernel = PolynomialKernel(TOY, normalize=True, average="species")
+
+    def means(frames):
+        """Mean unit features of the centres of each species, side by side."""
+        features = TOY.compute(frames, species=(1, 8, 11))
+        unit = features.values / np.linalg.norm(features.values, axis=1)[:, None]
+        rows = []
+        for frame in range(features.n_frames):
+            here = features.frame_index == frame
+            of = [unit[here & (features.species == z)] for z in (1, 8, 11)]
+            rows.append([x.mean(axis=0) if len(x) else 0 * unit[0] for x in of])
+        return np.array(rows).reshape(len(rows), -1)
+
+    a, b = means(A), means(B)
+    np.testing.assert_allclose(kernel(A, B), a @ b.T, rtol=RTOL)
+    representation = kernel.represent(A)
+    np.testing.assert_allclose(kernel.gram(representation), a @ a.T, rtol=RTOL)
+    np.testing.assert_allclose(
+        kernel.diagonal(representation), np.sum(a**2, axis=1), rtol=RTOL
+    )
+    features = kernel.linear_features(representation)
+    np.testing.assert_allclose(features, a, rtol=RTOL, atol=1e-15)
+    # A structure twice, far apart, is the structure.
+    twice = [atoms.copy() for atoms in A]
+    for atoms in twice:
+        atoms.positions += 1e3
+        atoms.extend(A[twice.index(atoms)])
+    np.testing.assert_allclose(kernel(twice, A), a @ a.T, rtol=1e-9)
+
+
+def test_average_by_species_is_for_linear_kernels_of_each_species():
+    for options in ({"degree": 2}, {"species_delta": False}):
+        with pytest.raises(ValueError, match="'species' needs degree 1 and species_d"):
+            PolynomialKernel(TOY, average="species", **options)
+    with pytest.raises(ValueError, match="must be False, True or 'species', got 'z'"):
+        PolynomialKernel(TOY, average="z")
+    with pytest.raises(ValueError, match=r"True or False, got \['species'\]"):
+        PolynomialKernel(TOY, average="species") * PolynomialKernel(
+            TOY, average="species"
+        )
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_terms_on_the_same_environments_are_evaluated_together(average):
+    a, b = (PolynomialKernel(d, average=average) for d in (TOY, OTHER))
+    square = PolynomialKernel(TOY, 2, normalize=True, average=average)
+    total = 3.0 * (a * (a + b)) + 0.5 * a + a * b + square
+    together, apart = total._terms()
+    assert apart == (square,)
+    assert len(together) == 3
+    # Nothing is stored twice.
+    keys = [json.loads(key) for key in total._requests()]
+    assert [form for _, _, form in keys] == ["environments"] * 3
+    parts = [3.0 * (a * (a + b)), 0.5 * a, a * b, square]
+    expected = sum(kernel(A, B) for kernel in parts)
+    np.testing.assert_allclose(total(A, B), expected, rtol=RTOL)
+    np.testing.assert_allclose(total(A), sum(k(A) for k in parts), rtol=RTOL)
+    diagonal = total.diagonal(total.represent(A))
+    np.testing.assert_allclose(diagonal, np.diag(total(A)), rtol=RTOL)
+
+
 def test_sum_and_multiple_act_on_the_values():
     first = PolynomialKernel(TOY, 2, normalize=True)
     second = PolynomialKernel(OTHER, average=True)
@@ -205,7 +267,7 @@ def test_equal_parts_are_computed_and_stored_once():
             return super().compute(frames, **settings)
 
     toy = Counted()
-    kernel = PolynomialKernel(toy, 2) + 0.5 * PolynomialKernel(toy, 3)
+    kernel = PolynomialKernel(toy, 2) + 0.5 * PolynomialKernel(toy, 2)
     kernel += PolynomialKernel(toy)
     representation = kernel.represent(A)
     assert sum(calls) == len(A)
@@ -345,3 +407,12 @@ def test_representations_that_do_not_fit_are_refused():
         PolynomialKernel(TOY, 2).linear_features(a)
     with pytest.raises(ValueError, match="got unknown"):
         kernel.linear_features(a, (1, 8))
+
+
+def test_a_kernel_of_equivariants_is_refused():
+    expansion = lode.SphericalExpansion(
+        lode.GaussianDensity(0.5), lode.RadialBasis.gto(2, 3.0), 2
+    )
+    descriptor = lode.EquivariantPowerSpectrum(expansion, angular=2)
+    with pytest.raises(TypeError, match="must be invariant, got Equivariant"):
+        lode.PolynomialKernel(descriptor)

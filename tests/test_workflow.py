@@ -40,7 +40,11 @@ AFTER_CURVES = {"fig1", "summary", "readme", "all"}
 DIMER_MODELS = {"dimer_features", "dimer_model", "fig2"}
 DIMER_RULES = {"dimer_source", "dimer_geometries", "dimer_curves"} | DIMER_MODELS
 WATER_MODELS = {"water_kernel", "water_curve", "fig3"}
+WATER_TENSORS = {"water_tensor_features", "water_tensor_curve", "fig3_tensor"}
+WATER_MODELS |= WATER_TENSORS
 WATER_RULES = {"water_source", "water_boxes"} | WATER_MODELS
+
+FIGURES = {"fig2", "fig3", "fig3_tensor"}
 
 # The whole workflow runs in a few tests that share one finished copy: together on
 # one worker.
@@ -109,18 +113,20 @@ def test_bare_dry_run_plans_every_rule(project):
     output = snakemake(project, "--dry-run")
     found = set(re.findall(r"^(?:local)?rule (\w+):", output, flags=re.MULTILINE))
     assert found == GAS_RULES | DIMER_RULES | WATER_RULES | AFTER_CURVES
-    for name in ("fig1", "fig2", "fig3"):
+    for name in ("fig1", "fig2", "fig3", "fig3_tensor"):
         assert f"figures/{name}.pdf" in output
 
 
 @workflow
-@pytest.mark.parametrize("target", ["all", "figures", "fig1", "fig2", "fig3"])
+@pytest.mark.parametrize(
+    "target", ["all", "figures", "fig1", "fig2", "fig3", "fig3_tensor"]
+)
 def test_tracked_figures_do_not_keep_a_new_clone_from_computing(project, target):
     figures = project / "figures"
     figures.mkdir()
     names = [
         f"{name}.{suffix}"
-        for name in ("fig1", "fig2", "fig3")
+        for name in ("fig1", "fig2", "fig3", "fig3_tensor")
         for suffix in ("csv", "pdf", "png")
     ]
     names += [
@@ -133,7 +139,12 @@ def test_tracked_figures_do_not_keep_a_new_clone_from_computing(project, target)
     finally:
         shutil.rmtree(figures)
     found = set(re.findall(r"^(?:local)?rule (\w+):", output, flags=re.MULTILINE))
-    behind = {"fig1": GAS_RULES | {"fig1"}, "fig2": DIMER_RULES, "fig3": WATER_RULES}
+    behind = {
+        "fig1": GAS_RULES | {"fig1"},
+        "fig2": DIMER_RULES,
+        "fig3": WATER_RULES - WATER_TENSORS,
+        "fig3_tensor": WATER_TENSORS,
+    }
     for name, rules in behind.items():
         if target in (name, "all", "figures"):
             assert found >= rules
@@ -250,6 +261,13 @@ def test_full_run_writes_figure_tables_and_pages(finished):
         for n in (10, 20)
     ]
     assert (results / "figures" / "fig3.pdf").read_bytes().startswith(b"%PDF")
+    rows = table(results / "figures" / "fig3_tensor.csv")
+    assert [(row["curve"], int(row["n_train"])) for row in rows] == [
+        (model["label"], n)
+        for model in models["water_tensor_models"].values()
+        for n in (10, 20)
+    ]
+    assert (results / "figures" / "fig3_tensor.png").read_bytes()[1:4] == b"PNG"
     assert "Data of fig3: generated: " in (results / "figures/summary.md").read_text()
     assert "Data of fig2: generated: " in (results / "figures/summary.md").read_text()
     assert "`snakemake fig2`" in (results / "README.md").read_text()
@@ -269,6 +287,7 @@ def test_second_run_on_one_core_gives_identical_files(finished, tmp_path):
     names += [Path("gas.extxyz"), Path("figures/fig1.pdf"), Path("figures/fig1.png")]
     names += [Path("figures/fig2.pdf"), Path("figures/fig2.png")]
     names += [Path("figures/fig3.pdf"), Path("figures/fig3.png")]
+    names += [Path("figures/fig3_tensor.pdf"), Path("figures/fig3_tensor.png")]
     names += [Path("water/boxes.extxyz")]
     assert len(names) > 10
     for name in names:
@@ -296,7 +315,7 @@ def edit_docstring(path):
         ("lode/core/expansion.py", append("\n# A remark.\n"), set()),
         ("workflows/scripts/features.py", edit_docstring, set()),
         ("lode/plotting.py", edit_docstring, set()),
-        ("lode/plotting.py", append("\nEDITED = 1\n"), {"fig2", "fig3"} | AFTER_CURVES),
+        ("lode/plotting.py", append("\nEDITED = 1\n"), FIGURES | AFTER_CURVES),
         ("workflows/scripts/summary.py", append("\nE = 1\n"), {"summary", "readme"}),
         (
             "lode/learning.py",
@@ -483,6 +502,17 @@ def test_the_configuration_of_the_paper_is_valid(config):
         (["water_models", "soap_3", "target"], "energy", "'energy' is not one of"),
         (["water_models", "soap_3", "kernels"], ["x"], "a kernel must be .*got 'x'"),
         (["water_models", "soap_3", "kernels"], [], "either kernels or geometry"),
+        (
+            ["water_tensor_models", "soap_3", "features"],
+            ["x"],
+            "a descriptor must be .*got 'x'",
+        ),
+        (
+            ["water_tensor_models", "soap_3", "label"],
+            "LODE 3",
+            "water_tensor_models: labels must differ",
+        ),
+        (["water_tensor_features", "soap_3", "exponent"], 0.6, "greater than"),
         (["summary", "claims", 0, "curve"], "soap", "claims.0: .*got 'soap'"),
         (["summary", "claims", 0, "n_train"], 7, "claims.0: the size .*got 7"),
     ],

@@ -77,12 +77,13 @@ _FIGURES = {
     "fig1": ("curves", "learning_curve"),
     "fig2": ("dimer_models", None),
     "fig3": ("water_models", "water_curve"),
+    "fig3_tensor": ("water_tensor_models", "water_curve"),
 }
 
 
 def _check_references(config):
     """Labels are unique; what names curves, kernels or sizes names some that exist."""
-    for block, _ in _FIGURES.values():
+    for block in (*(b for b, _ in _FIGURES.values()), "water_tensor_models"):
         labels = [curve["label"] for curve in config[block].values()]
         doubled = sorted({label for label in labels if labels.count(label) > 1})
         if doubled:
@@ -100,6 +101,10 @@ def _check_references(config):
                 f"configuration: {place}: either kernels or geometry must be given, "
                 f"got {model['kernels']} and {model['geometry']}"
             )
+    for name, model in config["water_tensor_models"].items():
+        for features in model["features"]:
+            known = config["water_tensor_features"]
+            _check_name(f"water_tensor_models.{name}", features, known, "a descriptor")
     for i, claim in enumerate(config["summary"]["claims"]):
         place = f"summary.claims.{i}"
         curves, sizes = _FIGURES[claim["figure"]]

@@ -145,6 +145,7 @@ def add_pairs(
     vector_p,
     both,
     species_i,
+    charge_i,
     table,
     step,
     reach,
@@ -168,6 +169,8 @@ def add_pairs(
         A half list: the neighbour sees the centre too.
     species_i : ndarray (n_atoms,) of int
         Place of each atom's species.
+    charge_i : ndarray (n_atoms,) or (0,)
+        Weight of each atom's field; empty if it is one for all.
     table, step, reach, tail : PairTable
         Polynomials, their interval, the range, the far tail.
     exponent : float
@@ -184,6 +187,8 @@ def add_pairs(
     y_lm = np.empty((l_max + 1) ** 2)
     f_ln = np.empty((l_max + 1, width))
     f_c = f_ln.ravel()
+    g_ln = np.empty_like(f_ln)
+    g_c = g_ln.ravel()
     n_tail = tail.shape[0]
     last = table.shape[0] - 1
     for p in range(first_p.shape[0]):
@@ -220,7 +225,19 @@ def add_pairs(
             _harmonics(0.0, 0.0, 1.0, l_max, factors, y_lm)
         i, j = first_p[p], second_p[p]
         centre_mn = out_jamn[i - first_row, species_i[j]]
-        if both:
+        if charge_i.shape[0] > 0:
+            if charge_i[j] != 0.0:
+                for c in range(f_c.shape[0]):
+                    g_c[c] = charge_i[j] * f_c[c]
+                _accumulate(centre_mn, y_lm, g_ln, l_max)
+            if both and charge_i[i] != 0.0:
+                for l in range(l_max + 1):
+                    weight = -charge_i[i] if l % 2 == 1 else charge_i[i]
+                    for n in range(width):
+                        g_ln[l, n] = weight * f_ln[l, n]
+                other_mn = out_jamn[j - first_row, species_i[i]]
+                _accumulate(other_mn, y_lm, g_ln, l_max)
+        elif both:
             other_mn = out_jamn[j - first_row, species_i[i]]
             _accumulate_both(centre_mn, other_mn, y_lm, f_ln, l_max)
         else:

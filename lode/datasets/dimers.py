@@ -18,8 +18,10 @@ from pathlib import Path
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import atomic_numbers
 from ase.units import Bohr, Hartree, kcal, kJ, mol
+
+from lode.charges import formal_charges
 
 # e²/4πε₀ in eV Å.
 COULOMB = Hartree * Bohr
@@ -27,8 +29,6 @@ ELEMENTS = ("H", "C", "N", "O")
 # An extended-xyz file keeps eight decimals, so that written and in-memory frames
 # are the same.
 DECIMALS = 8
-# Bonded atoms are no farther apart than so many summed covalent radii.
-_BOND = 1.25
 # Largest change in Å of a distance inside a molecule that is still called rigid.
 _RIGID = 0.01
 _N_DISTANCES = 13
@@ -481,25 +481,13 @@ def _same_molecule(atoms, molecule):
 def formal_charge(molecule):
     """Charge of a closed-shell side chain, from its bonds alone.
 
-    A molecule with an even nuclear charge is taken as neutral; one with an odd
-    nuclear charge as an anion if it has a carboxylate, and as a cation if not.
-
     Parameters
     ----------
     molecule : ase.Atoms
-        Of H, C, N and O, with at most one charge.
+        Whole, see :func:`lode.formal_charges`.
 
     Returns
     -------
     int
-        -1, 0 or 1.
     """
-    if molecule.numbers.sum() % 2 == 0:
-        return 0
-    radii = covalent_radii[molecule.numbers]
-    distances = molecule.get_all_distances()
-    bonded = distances < _BOND * (radii[:, None] + radii[None, :])
-    np.fill_diagonal(bonded, False)
-    terminal = (molecule.numbers == 8) & (bonded.sum(axis=1) == 1)
-    carboxylate = (molecule.numbers == 6) & (bonded[:, terminal].sum(axis=1) == 2)
-    return -1 if carboxylate.any() else 1
+    return round(float(formal_charges(molecule).sum()))

@@ -15,3 +15,4 @@ wildcard_constraints:
     curve="[a-z0-9_.]+",
     model="[a-z0-9_.]+",
     kernel="[a-z0-9_.]+",
+    features="[a-z0-9_.]+",

@@ -15,7 +15,7 @@ rule dimer_features:
         "../envs/lode.yaml"
     threads: 8
     resources:
-        mem_mb=5000,
+        mem_mb=3000,
         runtime=60,
     params:
         settings=lookup(dpath="dimer_models/{model}/features", within=config),

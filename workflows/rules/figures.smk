@@ -105,6 +105,7 @@ rule summary:
         fig2_tails=rules.fig2.output.tails,
         provenance=rules.dimer_source.output.provenance,
         fig3=rules.fig3.output.table,
+        fig3_tensor=rules.fig3_tensor.output.table,
         water=rules.water_source.output.provenance,
     output:
         table="<figures>/summary.csv",
@@ -122,6 +123,7 @@ rule summary:
             "fig1": config["curves"],
             "fig2": config["dimer_models"],
             "fig3": config["water_models"],
+            "fig3_tensor": config["water_tensor_models"],
         },
         gas=config["gas"],
         engine=config["dimers"]["engine"],
@@ -169,6 +171,18 @@ rule readme:
             ),
             "<benchmarks>/fig3.tsv",
         ],
+        # What it takes beside the boxes and figure 3.
+        fig3_tensor=[
+            collect(
+                "<benchmarks>/water/tensor_features/{features}.tsv",
+                features=config["water_tensor_features"],
+            ),
+            collect(
+                "<benchmarks>/water/tensor_curves/{curve}.tsv",
+                curve=config["water_tensor_models"],
+            ),
+            "<benchmarks>/fig3_tensor.tsv",
+        ],
     output:
         page=update("<readme>"),
     log:
@@ -195,4 +209,6 @@ rule figures:
         rules.fig2.benchmark,
         rules.fig3.output,
         rules.fig3.benchmark,
+        rules.fig3_tensor.output,
+        rules.fig3_tensor.benchmark,
         rules.summary.output,

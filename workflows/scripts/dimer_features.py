@@ -13,9 +13,10 @@ import lode.radial  # noqa: F401
 import lode.regression  # noqa: F401
 from job import started_job
 from lode.archive import load_archive, save_archive
+from lode.charges import formal_charges
 from lode.combinations import interactions
 from lode.learning import group_splits, ordered_split
-from lode.parallel import single_threaded_blas, thread_count, thread_map
+from lode.parallel import single_threaded_blas
 from lode.regression import sparse_features
 from lode.specification import build
 
@@ -52,28 +53,48 @@ def dimer_features(
     n_threads : int, optional
         Threads to use.
     """
-    frames = ase.io.read(curves_path, ":")
+    frames = charged(ase.io.read(curves_path, ":"))
     kind = np.array([str(a.info["kind"]) for a in frames])
     masks = splits(frames, train_fraction, n_splits, seed)
     if difference:
         frames = interactions(frames, [int(a.info["n_atoms_a"]) for a in frames])
-    species = _species(frames)
 
-    def selected(mask):
-        chosen = [frames[i] for i in np.flatnonzero(mask & (kind == "training"))]
-        return build(model).select(chosen, species=species, n_threads=1)
-
-    n_threads = thread_count(n_threads)
     # One thread of BLAS: sums in one order, the same digits on any number of cores.
     with single_threaded_blas():
-        processes = thread_map(selected, masks, n_threads, "sparse points", "split")
         features = sparse_features(
-            processes, frames, n_threads=n_threads, progress=True
+            build(model),
+            frames,
+            [mask & (kind == "training") for mask in masks],
+            species=_species(frames),
+            n_threads=n_threads,
+            progress=True,
         )
-    for process, values in zip(processes, features, strict=True):
-        print(f"{process.sparse.n_frames} sparse points, {values.shape[1]} features")
+    for values in features:
+        print(f"{values.shape[1]} features")
     arrays = {f"features_{i}": values for i, values in enumerate(features)}
     save_archive(path, KIND, {}, arrays)
+
+
+def charged(frames):
+    """The frames with the formal charges of their atoms.
+
+    Parameters
+    ----------
+    frames : sequence of ase.Atoms
+        With ``name``. Bonds do not change along the rigid curve of one dimer.
+
+    Returns
+    -------
+    list of ase.Atoms
+        The same.
+    """
+    charges = {}
+    for atoms in frames:
+        name = atoms.info["name"]
+        if name not in charges:
+            charges[name] = formal_charges(atoms)
+        atoms.set_initial_charges(charges[name])
+    return frames
 
 
 def splits(frames, train_fraction, n_splits, seed):

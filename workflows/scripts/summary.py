@@ -9,7 +9,7 @@ from job import started_job
 from lode.files import replacement, table, write_table
 
 COLUMNS = ["figure", "claim", "paper", "ours", "met"]
-
+FIGURES = ("fig1", "fig2", "fig3", "fig3_tensor")
 
 RANDOM_SPLITS = "random splits"
 SLOPES = "slopes"
@@ -215,7 +215,7 @@ if "snakemake" in globals():
     job = started_job(globals())
     params = job.params
     summary(
-        {figure: job.input[figure] for figure in ("fig1", "fig2", "fig3")},
+        {figure: job.input[figure] for figure in FIGURES},
         job.output.table,
         job.output.page,
         claims=params.claims,

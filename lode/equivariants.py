@@ -1,0 +1,734 @@
+r"""Linear models of tensors in equivariant features.
+
+A component μ of a structure A is a sum over its environments,
+
+.. math:: y^\mu(A) = \sum_z \sum_{i\in A,\,z_i=z} p_i^{\lambda\mu}\cdot\beta_z,
+
+with the same coefficients for all μ: the model turns with the structure exactly. Its
+kernel is :math:`\sum_{ij} \delta_{z_iz_j}\, p_i^{\mu} W_z W_z^T p_j^{\mu'}`, with the
+whitening W of each centre species (:mod:`lode.conditioning`). There is no intercept:
+for λ > 0 none turns with the structure.
+
+The regularisation is that of the smallest error when each structure is left out in
+turn, with all its components. Without an intercept nothing else depends on the
+structure that is left out, and the error is known in closed form,
+
+.. math:: e_A = (1 - H_{AA})^{-1} (y_A - \hat y_A),\qquad
+    H = X (X^TX + \lambda)^{-1} X^T,
+
+with the block H_AA of all components of A: one decomposition for all λ.
+
+Indices of arrays: A structures, z centre species, q components μ, f features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+import lode
+from lode.archive import load_archive, save_archive
+from lode.conditioning import whitening
+from lode.invariants import EquivariantPowerSpectrum
+from lode.learning import LearningCurve, splits
+from lode.parallel import single_threaded_blas, thread_count, thread_map
+from lode.specification import build, specification
+from lode.systems import finite_array, systems, whole_number
+
+# Grid of the regularisation, relative to the mean square of a row of features;
+# descending, so that of equal errors the strongest regularisation is taken.
+REGULARIZATIONS = np.logspace(2, -9, 23)
+REGULARIZATIONS.setflags(write=False)
+# Errors this close are equal: take the strongest regularisation.
+_EQUAL_ERRORS = 1e-3
+# Directions of the squared features below this, relative to the largest, are not
+# resolved by their matrix of scalar products.
+_CONDITION = 1e-12
+
+_SUMS, _MODEL, _VERSION = "EquivariantSums", "EquivariantRegression", 1
+# Features of so much memory exist at a time, but of one frame at least: small enough
+# for the allocator to use the same memory again.
+_CHUNK_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class EquivariantSums:
+    """Equivariant features summed over the environments of each structure.
+
+    Made by :func:`equivariant_sums`.
+
+    Attributes
+    ----------
+    values : ndarray (n_frames, n_centers, 2 λ + 1, n_features)
+        Sums over the environments of each centre species.
+    moments : ndarray (n_groups, n_centers, n_features, n_features)
+        For each group of frames Σ x xᵀ over their environments and over the
+        components, whose mean is zero: n times the covariance.
+    centers : tuple of int
+        Centre species, ascending.
+    neighbor_species : tuple of int
+        Atomic numbers of the expanded fields.
+    n_atoms : ndarray (n_frames,) of int
+        Number of environments of each structure.
+    """
+
+    values: np.ndarray
+    moments: np.ndarray
+    centers: tuple
+    neighbor_species: tuple
+    n_atoms: np.ndarray
+
+    def save(self, path):
+        """Write to one npz file, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file.
+        """
+        header = {
+            "version": _VERSION,
+            "centers": self.centers,
+            "neighbor_species": self.neighbor_species,
+        }
+        arrays = {
+            "values": self.values,
+            "moments": self.moments,
+            "n_atoms": self.n_atoms,
+        }
+        save_archive(path, _SUMS, header, arrays)
+
+    @classmethod
+    def load(cls, path):
+        """Sums written by :meth:`save`.
+
+        Raises
+        ------
+        ValueError
+            If the file is truncated, damaged or of another kind.
+        """
+        header, arrays = load_archive(path, _SUMS)
+        _check_version(path, header)
+        return cls(
+            arrays["values"],
+            arrays["moments"],
+            tuple(header["centers"]),
+            tuple(header["neighbor_species"]),
+            arrays["n_atoms"],
+        )
+
+
+def equivariant_sums(
+    descriptor,
+    frames,
+    groups=(),
+    *,
+    species=None,
+    centers=None,
+    n_threads=None,
+    progress=False,
+):
+    """Sums of equivariant features over structures, and moments of environments.
+
+    Environments are described in chunks and never kept.
+
+    Parameters
+    ----------
+    descriptor : EquivariantPowerSpectrum
+        The features.
+    frames : sequence of ase.Atoms
+        Structures.
+    groups : sequence of sequences of int
+        Groups of frames whose environments' second moments are wanted.
+    species : sequence of int, optional
+        Neighbour species; by default all that occur.
+    centers : sequence of int, optional
+        Centre species; by default all that occur.
+    n_threads : int, optional
+        Threads to use. The result does not depend on it.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    EquivariantSums
+
+    Raises
+    ------
+    ValueError
+        If a frame is not valid or holds a species that is not among those given, or a
+        group names a frame that is not there.
+    """
+    checked = systems(frames)
+    neighbors, _ = descriptor.expansion.species_of(checked, species)
+    found = np.unique(np.concatenate([s.species for s in checked]))
+    centers = found if centers is None else np.unique(np.asarray(centers))
+    other = np.setdiff1d(found, centers)
+    if len(other):
+        raise ValueError(
+            f"species of centres must be among {centers.tolist()}, got unknown "
+            f"{other.tolist()}"
+        )
+    members = np.zeros((len(groups), len(checked)), dtype=bool)
+    for mask, group in zip(members, groups, strict=True):
+        group = np.asarray(group, dtype=np.int64)
+        if len(group) and not 0 <= group.min() <= group.max() < len(checked):
+            raise ValueError(
+                f"groups must name frames below {len(checked)}, got {group.tolist()}"
+            )
+        mask[group] = True
+    n_threads = thread_count(n_threads)
+    n_q, n_f = 2 * descriptor.angular + 1, len(descriptor.labels(tuple(neighbors)))
+    sums = np.zeros((len(checked), len(centers), n_q, n_f))
+    moments = np.zeros((len(groups), len(centers), n_f, n_f))
+    tasks = [(g, z) for g in range(len(groups)) for z in range(len(centers))]
+    bar = tqdm(
+        total=len(checked),
+        desc=type(descriptor).__name__,
+        unit="frame",
+        disable=not progress,
+    )
+    with bar, single_threaded_blas():
+        for start, stop in _chunks([len(s) for s in checked], 8 * n_q * n_f):
+            x = descriptor.compute(
+                checked[start:stop], species=neighbors, n_threads=n_threads
+            )
+            for z, center in enumerate(centers):
+                rows = np.flatnonzero(x.species == center)
+                np.add.at(sums[:, z], start + x.frame_index[rows], x.values[rows])
+
+            def add_moment(task, x=x, start=start):
+                group, z = task
+                kept = members[group, start + x.frame_index]
+                rows = np.flatnonzero(kept & (x.species == centers[z]))
+                if len(rows):
+                    part = x.values[rows].reshape(-1, n_f)
+                    moments[group, z] += part.T @ part
+
+            thread_map(add_moment, tasks, n_threads)
+            bar.update(stop - start)
+    return EquivariantSums(
+        sums,
+        moments,
+        tuple(centers.tolist()),
+        tuple(int(z) for z in neighbors),
+        np.array([len(s) for s in checked]),
+    )
+
+
+def _chunks(sizes, row_bytes):
+    """Consecutive frames whose features fill a chunk, (start, stop)."""
+    start, n_rows = 0, max(1, _CHUNK_BYTES // row_bytes)
+    rows = 0
+    for stop, size in enumerate(sizes):
+        if stop > start and rows + size > n_rows:
+            yield start, stop
+            start, rows = stop, 0
+        rows += size
+    yield start, len(sizes)
+
+
+@dataclass(eq=False)
+class EquivariantRegression:
+    r"""Tensorial property of structures, linear in whitened equivariant features.
+
+    Parameters
+    ----------
+    descriptors : sequence of EquivariantPowerSpectrum
+        Of the same ``angular`` λ and parity; the features stand side by side, so that
+        their kernels add up.
+    exponent : float or sequence of float
+        Of the whitening (:func:`lode.conditioning.whitening`), for all descriptors
+        or for each: 0.4 suits potentials, 0.2 densities.
+    n_components : int, optional
+        Directions of the features of each descriptor and centre species that are
+        kept; by default all that are resolved.
+    n_whitening : int
+        The whitening is that of the environments of so many training structures,
+        the first.
+    average : bool
+        Mean of the environments instead of their sum, for properties that do not
+        grow with the structure, such as a dielectric tensor.
+    regularization : float, optional
+        Relative to the mean square of a row of features; by default that of the
+        smallest leave-one-out error by structure.
+
+    Attributes
+    ----------
+    coefficients : tuple of ndarray (n_centers, n_features)
+        β of each descriptor, once fitted.
+    centers, species : tuple of int
+        Species of the centres and of their neighbours that the model knows.
+    fit_regularization : float
+        The regularisation used.
+    regularizations, errors : ndarray (n_grid,)
+        Grid and leave-one-out errors (root mean square of the components); empty if
+        the regularisation was given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a descriptor is of another kind or a setting is out of range.
+
+    References
+    ----------
+    A. Grisafi, D. M. Wilkins, G. Csányi and M. Ceriotti, Phys. Rev. Lett. 120, 036002
+    (2018).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import molecule
+    >>> import lode
+    >>> rho = lode.SphericalExpansion(
+    ...     lode.GaussianDensity(0.4), lode.RadialBasis.gto(3, 3.0), max_angular=2
+    ... )
+    >>> descriptor = lode.EquivariantPowerSpectrum(rho, angular=2)
+    >>> frames = [molecule(name) for name in ("H2O", "H2O2")]
+    >>> model = lode.EquivariantRegression([descriptor], regularization=1e-6)
+    >>> model.fit(frames, np.ones((2, 5))).predict(frames).shape
+    (2, 5)
+    """
+
+    descriptors: Sequence
+    exponent: float | Sequence = 0.4
+    n_components: int | None = None
+    n_whitening: int = 25
+    average: bool = False
+    regularization: float | None = None
+    coefficients: tuple | None = field(default=None, init=False, repr=False)
+    centers: tuple | None = field(default=None, init=False, repr=False)
+    species: tuple | None = field(default=None, init=False, repr=False)
+    fit_regularization: float | None = field(default=None, init=False, repr=False)
+    regularizations: np.ndarray | None = field(default=None, init=False, repr=False)
+    errors: np.ndarray | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self):
+        if isinstance(self.descriptors, EquivariantPowerSpectrum):
+            self.descriptors = (self.descriptors,)
+        self.descriptors = tuple(self.descriptors)
+        for descriptor in self.descriptors:
+            if not isinstance(descriptor, EquivariantPowerSpectrum):
+                raise TypeError(
+                    "descriptors must be of EquivariantPowerSpectrum, got "
+                    f"{type(descriptor).__name__}"
+                )
+        kinds = {(d.angular, d.parity) for d in self.descriptors}
+        if len(kinds) != 1:
+            raise ValueError(
+                "descriptors must be at least one, of the same angular and parity, "
+                f"got {sorted(kinds)}"
+            )
+        self.exponent = _exponents(self.exponent, len(self.descriptors))
+        whole_number(self.n_whitening, 1, np.inf, "n_whitening")
+        if self.n_components is not None:
+            whole_number(self.n_components, 1, np.inf, "n_components")
+        if self.regularization is not None:
+            _checked_grid([self.regularization])
+
+    @property
+    def angular(self):
+        """λ."""
+        return self.descriptors[0].angular
+
+    def fit(self, frames, targets, *, species=None, n_threads=None, progress=False):
+        """Learn the tensors of the frames.
+
+        Parameters
+        ----------
+        frames : sequence of ase.Atoms
+            Training structures.
+        targets : array_like (n_frames, 2 λ + 1)
+            Components μ = -λ ... λ in the basis of the real harmonics, for λ = 2 the
+            last five of :func:`lode.coupling.spherical_tensor`.
+        species : sequence of int, optional
+            Neighbour species; by default all that occur.
+        n_threads : int, optional
+            Threads of the features. The result does not depend on it.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        EquivariantRegression
+            The model itself.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, a number is not finite, a frame is not valid, the
+            descriptors expand different species or all features vanish.
+        """
+        checked = systems(frames)
+        targets = _checked_tensors(targets, len(checked), 2 * self.angular + 1)
+        groups = [np.arange(min(self.n_whitening, len(checked)))]
+        options = {"species": species, "n_threads": n_threads, "progress": progress}
+        parts = [
+            equivariant_sums(d, checked, groups, **options) for d in self.descriptors
+        ]
+        neighbors = {part.neighbor_species for part in parts}
+        if len(neighbors) != 1:
+            raise ValueError(
+                f"descriptors must expand the same species, got {sorted(neighbors)}"
+            )
+        with single_threaded_blas():
+            matrices = [
+                _whitenings(part, 0, exponent, self.n_components)
+                for part, exponent in zip(parts, self.exponent, strict=True)
+            ]
+            rows = _columns(parts, matrices, self.average)
+            fitted = _Ridge.of(rows, targets)
+            if self.regularization is None:
+                self.regularizations = REGULARIZATIONS
+                self.errors = fitted.left_out(REGULARIZATIONS)
+                chosen = _best(REGULARIZATIONS, self.errors)
+            else:
+                self.regularizations = self.errors = np.empty(0)
+                chosen = float(self.regularization)
+            weights = fitted.weights(chosen)
+        # Back to the features as they come: nothing else is needed to predict.
+        coefficients, start = [], 0
+        for of_descriptor in matrices:
+            beta_zf = np.empty((len(of_descriptor), len(of_descriptor[0])))
+            for z, matrix in enumerate(of_descriptor):
+                stop = start + matrix.shape[1]
+                beta_zf[z] = matrix @ weights[start:stop]
+                start = stop
+            coefficients.append(beta_zf)
+        self.coefficients = tuple(coefficients)
+        self.centers, self.species = parts[0].centers, parts[0].neighbor_species
+        self.fit_regularization = chosen
+        return self
+
+    def predict(self, frames, *, n_threads=None, progress=False):
+        """Predicted tensors.
+
+        Parameters
+        ----------
+        frames : sequence of ase.Atoms
+            Structures.
+        n_threads, progress
+            As for :meth:`fit`.
+
+        Returns
+        -------
+        ndarray (n_frames, 2 λ + 1)
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not fitted.
+        ValueError
+            If a frame is not valid or has a species that the model does not know.
+        """
+        self._check_fitted()
+        checked = systems(frames)
+        total = np.zeros((len(checked), 2 * self.angular + 1))
+        for descriptor, beta_zf in zip(
+            self.descriptors, self.coefficients, strict=True
+        ):
+            part = equivariant_sums(
+                descriptor,
+                checked,
+                species=self.species,
+                centers=self.centers,
+                n_threads=n_threads,
+                progress=progress,
+            )
+            values = np.einsum("Azqf,zf->Aq", part.values, beta_zf)
+            total += values / part.n_atoms[:, None] if self.average else values
+        return total
+
+    def save(self, path):
+        """Write the fitted model to one npz file, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not fitted.
+        """
+        self._check_fitted()
+        header = {
+            "version": _VERSION,
+            "lode": lode.__version__,
+            "model": specification(self),
+            "centers": self.centers,
+            "species": self.species,
+            "fit_regularization": self.fit_regularization,
+        }
+        arrays = {f"coefficients_{i}": c for i, c in enumerate(self.coefficients)}
+        arrays |= {"regularizations": self.regularizations, "errors": self.errors}
+        save_archive(path, _MODEL, header, arrays)
+
+    @classmethod
+    def load(cls, path):
+        """Model written by :meth:`save`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is truncated, damaged, of another kind or of a later version.
+        """
+        header, arrays = load_archive(path, _MODEL)
+        _check_version(path, header)
+        try:
+            model = build(header["model"])
+            model.coefficients = tuple(
+                arrays[f"coefficients_{i}"] for i in range(len(model.descriptors))
+            )
+            model.centers = tuple(header["centers"])
+            model.species = tuple(header["species"])
+            model.fit_regularization = header["fit_regularization"]
+            model.regularizations = arrays["regularizations"]
+            model.errors = arrays["errors"]
+        except KeyError as error:
+            raise ValueError(
+                f"{path} must be a complete {_MODEL} file written by lode, it lacks "
+                f"{error}"
+            ) from None
+        return model
+
+    def _check_fitted(self):
+        if self.coefficients is None:
+            raise RuntimeError("the model must be fitted first: call fit")
+
+
+def whitening_groups(n_frames, n_train, *, n_test, n_repeats, seed):
+    """Frames whose environments whiten the features of each repeat.
+
+    Parameters
+    ----------
+    n_frames, n_train, n_test, n_repeats, seed
+        As for :func:`equivariant_learning_curve`.
+
+    Returns
+    -------
+    list of ndarray
+        For each repeat the smallest training set, which all others contain.
+    """
+    size = int(np.min(n_train))
+    return [pool[:size] for pool, _ in splits(n_frames, n_test, n_repeats, seed)]
+
+
+def equivariant_learning_curve(
+    sums,
+    targets,
+    n_train,
+    *,
+    n_test,
+    n_repeats=8,
+    seed=0,
+    exponent=0.4,
+    n_components=None,
+    average=False,
+    factors=None,
+    regularizations=REGULARIZATIONS,
+    n_threads=None,
+    progress=False,
+):
+    """Test error of a linear model for several sizes of the training set.
+
+    The splits are those of :func:`lode.learning.learning_curve`. All is fitted on the
+    training part: the whitening on the smallest training set of each repeat, the
+    regularisation by leaving each training structure out.
+
+    Parameters
+    ----------
+    sums : sequence of EquivariantSums
+        Of one descriptor each, with the moments of :func:`whitening_groups`.
+    targets : array_like (n_frames, 2 λ + 1)
+        Components of the tensors.
+    n_train : sequence of int
+        Sizes of the training set.
+    n_test, n_repeats, seed : int
+        Number of test frames and of shuffles, and their seed.
+    exponent, n_components, average
+        As for :class:`EquivariantRegression`.
+    factors : array_like (n_frames,), optional
+        What is learnt is each target times its factor, for example the volume; the
+        errors are those of the targets.
+    regularizations : sequence of float
+        Grid of the regularisation.
+    n_threads : int, optional
+        Fits done at a time. The result does not depend on it.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    LearningCurve
+        Errors over all components; in percent of the root mean square of the
+        components of the test tensors, whose mean is zero by symmetry.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, sizes are impossible or numbers are not finite.
+    """
+    sums = [sums] if isinstance(sums, EquivariantSums) else list(sums)
+    if not sums:
+        raise ValueError("sums must be those of at least one descriptor, got none")
+    n_frames, _, n_q, _ = sums[0].values.shape
+    for part in sums:
+        if part.values.shape[:3:2] != (n_frames, n_q) or len(part.moments) != n_repeats:
+            raise ValueError(
+                f"sums must be of {n_frames} frames with {n_q} components and moments "
+                f"of {n_repeats} groups, got {part.values.shape[0]}, "
+                f"{part.values.shape[2]} and {len(part.moments)}"
+            )
+    targets = _checked_tensors(targets, n_frames, n_q)
+    factors = np.ones(n_frames) if factors is None else factors
+    factors = finite_array(factors, (n_frames,), "factors")
+    if (factors == 0.0).any():
+        raise ValueError("factors must not be zero, got one that is")
+    exponent = _exponents(exponent, len(sums))
+    grid = _checked_grid(regularizations)
+    sizes = [whole_number(n, 3, n_frames - n_test, "n_train") for n in n_train]
+    repeats = splits(n_frames, n_test, n_repeats, seed)
+    learnt = targets * factors[:, None]
+
+    def features(repeat):
+        matrices = [
+            _whitenings(part, repeat, e, n_components)
+            for part, e in zip(sums, exponent, strict=True)
+        ]
+        return _columns(sums, matrices, average)
+
+    def errors(repeat):
+        pool, test = repeats[repeat]
+        rows = features(repeat)
+        found = []
+        for size in sizes:
+            train = pool[:size]
+            fitted = _Ridge.of(rows[train], learnt[train])
+            chosen = _best(grid, fitted.left_out(grid))
+            predicted = rows[test] @ fitted.weights(chosen) / factors[test, None]
+            rmse = np.sqrt(np.mean((predicted - targets[test]) ** 2))
+            size_of_targets = np.sqrt(np.mean(targets[test] ** 2))
+            found.append((rmse, 100.0 * rmse / size_of_targets, chosen))
+        return found
+
+    title = "learning curve" if progress else None
+    with single_threaded_blas():
+        table = thread_map(
+            errors, range(n_repeats), thread_count(n_threads), title, "repeat"
+        )
+    rmse, percent, chosen = np.moveaxis(np.array(table), 2, 0)
+    spread = percent.std(axis=0, ddof=1) if n_repeats > 1 else np.zeros(len(sizes))
+    return LearningCurve(
+        np.array(sizes), percent.mean(axis=0), spread, percent, rmse, chosen
+    )
+
+
+@dataclass(frozen=True)
+class _Ridge:
+    """Ridge regression of tensors without intercept, for any regularisation.
+
+    ``rows`` (n q, f), ``left`` (n q, r) with orthonormal columns, ``values`` (r,) the
+    squares of the singular values, ``right`` (f, r) or None, ``targets`` (n, q).
+    """
+
+    rows: np.ndarray
+    left: np.ndarray
+    right: np.ndarray | None
+    values: np.ndarray
+    scale: float
+    targets: np.ndarray
+
+    @classmethod
+    def of(cls, rows, targets):
+        """From features (n, q, f) and targets (n, q)."""
+        rows = rows.reshape(targets.size, rows.shape[2])
+        square = rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T
+        if not square.trace() > 0.0:
+            raise ValueError("features must not all vanish, got zeros")
+        values, vectors = np.linalg.eigh(square)
+        kept = values > _CONDITION * values[-1]
+        values, vectors = values[kept], vectors[:, kept]
+        scale = square.trace() / len(rows)
+        if len(rows) > rows.shape[1]:
+            left = rows @ (vectors / np.sqrt(values))
+            return cls(rows, left, vectors, values, scale, targets)
+        return cls(rows, vectors, None, values, scale, targets)
+
+    def left_out(self, grid):
+        """Root mean square error of structures left out, (n_grid,)."""
+        n, q = self.targets.shape
+        left_nqr = self.left.reshape(n, q, -1)
+        projection = self.left.T @ self.targets.ravel()
+        errors = np.empty(len(grid))
+        for i, regularization in enumerate(grid):
+            shrunk = self.values / (self.values + regularization * self.scale)
+            residual = self.targets - left_nqr @ (shrunk * projection)
+            hat = (left_nqr * shrunk) @ left_nqr.transpose(0, 2, 1)
+            left_out = np.linalg.solve(np.eye(q) - hat, residual[..., None])
+            errors[i] = np.sqrt(np.mean(left_out**2))
+        return errors
+
+    def weights(self, regularization):
+        """Coefficients of the features, (f,)."""
+        projection = self.left.T @ self.targets.ravel()
+        weak = self.values + regularization * self.scale
+        if self.right is None:
+            return self.rows.T @ (self.left @ (projection / weak))
+        return self.right @ (np.sqrt(self.values) * projection / weak)
+
+
+def _best(grid, errors):
+    """Of the smallest errors the strongest regularisation."""
+    return float(grid[np.argmax(errors <= (1.0 + _EQUAL_ERRORS) * errors.min())])
+
+
+def _checked_grid(regularizations):
+    grid = finite_array(regularizations, (None,), "regularizations")
+    if len(grid) == 0 or grid.min() <= 0.0:
+        raise ValueError(f"regularizations must be positive, got {grid.tolist()}")
+    return np.sort(grid)[::-1]
+
+
+def _exponents(exponent, n):
+    exponents = (exponent,) * n if np.ndim(exponent) == 0 else tuple(exponent)
+    if len(exponents) != n or not all(0.0 <= e <= 0.5 for e in exponents):
+        raise ValueError(
+            f"exponent must be from 0 to 0.5, one or one for each of {n} descriptors, "
+            f"got {exponent}"
+        )
+    return tuple(float(e) for e in exponents)
+
+
+def _whitenings(part, group, exponent, n_components):
+    """Whitening of each centre species."""
+    return [
+        whitening(moment, exponent=exponent, n_components=n_components)
+        for moment in part.moments[group]
+    ]
+
+
+def _columns(parts, matrices, average):
+    """Whitened features of each structure, (n_frames, 2 λ + 1, n_columns)."""
+    columns = []
+    for part, of_descriptor in zip(parts, matrices, strict=True):
+        for z, matrix in enumerate(of_descriptor):
+            columns.append(part.values[:, z] @ matrix)
+    rows = np.concatenate(columns, axis=2)
+    return rows / parts[0].n_atoms[:, None, None] if average else rows
+
+
+def _checked_tensors(targets, n_frames, n_components):
+    return finite_array(targets, (n_frames, n_components), "targets")
+
+
+def _check_version(path, header):
+    if header.get("version") != _VERSION:
+        raise ValueError(
+            f"{path} must be a file of version {_VERSION}, got version "
+            f"{header.get('version')}"
+        )

@@ -1,0 +1,94 @@
+"""The anisotropic part of the dielectric tensor of water: features, learning curves."""
+
+
+rule water_tensor_features:
+    """Equivariant features of one descriptor, summed over each box."""
+    input:
+        boxes=rules.water_boxes.output.boxes,
+    output:
+        features="<results>/water/tensor_features/{features}.npz",
+    log:
+        "<logs>/water/tensor_features/{features}.log",
+    benchmark:
+        "<benchmarks>/water/tensor_features/{features}.tsv"
+    conda:
+        "../envs/lode.yaml"
+    threads: 8
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        descriptor=lookup(
+            dpath="water_tensor_features/{features}/descriptor", within=config
+        ),
+        curve={
+            key: config["water_curve"][key]
+            for key in ("n_train", "n_test", "n_repeats", "seed")
+        },
+        code=code_hash("water_tensor_features"),
+    script:
+        "../scripts/water_tensor_features.py"
+
+
+# One thread for each: the curves run beside each other instead.
+rule water_tensor_curve:
+    """Test error of one model for each size of the training set and each shuffle."""
+    input:
+        boxes=rules.water_boxes.output.boxes,
+        features=lambda wildcards: collect(
+            rules.water_tensor_features.output.features,
+            features=config["water_tensor_models"][wildcards.curve]["features"],
+        ),
+    output:
+        errors="<results>/water/tensor_curves/{curve}.csv",
+    log:
+        "<logs>/water/tensor_curves/{curve}.log",
+    benchmark:
+        "<benchmarks>/water/tensor_curves/{curve}.tsv"
+    conda:
+        "../envs/lode.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        exponents=lambda wildcards: [
+            config["water_tensor_features"][name]["exponent"]
+            for name in config["water_tensor_models"][wildcards.curve]["features"]
+        ],
+        n_components=lookup(
+            dpath="water_tensor_models/{curve}/n_components", within=config
+        ),
+        curve=config["water_curve"],
+        code=code_hash("water_tensor_curve"),
+    script:
+        "../scripts/water_tensor_curve.py"
+
+
+rule fig3_tensor:
+    """Both parts of the tensor: the table of the second, and the picture."""
+    input:
+        provenance=rules.water_source.output.provenance,
+        trace="<figures>/fig3.csv",
+        errors=collect(
+            rules.water_tensor_curve.output.errors,
+            curve=config["water_tensor_models"],
+        ),
+    output:
+        table="<figures>/fig3_tensor.csv",
+        pdf="<figures>/fig3_tensor.pdf",
+        png="<figures>/fig3_tensor.png",
+    log:
+        "<logs>/fig3_tensor.log",
+    benchmark:
+        "<benchmarks>/fig3_tensor.tsv"
+    conda:
+        "../envs/lode.yaml"
+    threads: 1
+    params:
+        models=config["water_tensor_models"],
+        settings=config["fig3"],
+        version=lode.__version__,
+        code=code_hash("fig3_tensor"),
+    script:
+        "../scripts/fig3_tensor.py"

@@ -1,0 +1,51 @@
+"""Both parts of the dielectric tensor of water: learning curves beside each other."""
+
+from fig1 import fig1_table
+from fig3 import water_provenance
+from job import started_job
+from lode.files import replacement, table
+from lode.plotting import figure_3_tensor, save
+
+
+def fig3_tensor_picture(table_path, trace_path, paths, *, models, provenance):
+    """Draw the tables.
+
+    Parameters
+    ----------
+    table_path : path_like
+        Table ``curve,n_train,rmse_percent,rmse_percent_std`` of the anisotropic part.
+    trace_path : path_like
+        The same of the trace, figure 3's.
+    paths : sequence of path_like
+        Files to write; the suffix sets the format.
+    models : dict of str to dict
+        For each curve of the anisotropic part its ``label``.
+    provenance : str
+        Where the data come from; stands in the title.
+    """
+    labels = [model["label"] for model in models.values()]
+    figure = figure_3_tensor(
+        table(table_path), table(trace_path), labels, provenance=provenance
+    )
+    for path in paths:
+        with replacement(path) as temporary:
+            save(figure, temporary)
+
+
+if "snakemake" in globals():
+    job = started_job(globals())
+    params = job.params
+    fig1_table(
+        dict(zip(params.models, job.input.errors, strict=True)),
+        job.output.table,
+        curves=params.models,
+        resolution=0.0,
+        **params.settings,
+    )
+    fig3_tensor_picture(
+        job.output.table,
+        job.input.trace,
+        [job.output.pdf, job.output.png],
+        models=params.models,
+        provenance=water_provenance(job.input.provenance, params.version),
+    )
