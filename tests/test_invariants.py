@@ -169,6 +169,24 @@ def test_chunks_are_parts_of_the_whole(descriptor, pbc, rows):
         start = rows.stop
 
 
+def test_chunks_of_tensors_and_of_fields_of_charges_are_parts_of_the_whole():
+    frames = [atoms_of(True, 0, 5), atoms_of(True, 1, 2)]
+    for frame in frames:
+        frame.set_initial_charges(np.linspace(-1, 1, len(frame)))
+    charged = dataclasses.replace(V, sources="charges")
+    for descriptor in (
+        lode.EquivariantPowerSpectrum(RHO, charged, angular=1),
+        lode.RadialSpectrum(charged),
+    ):
+        whole = descriptor.compute(frames)
+        chunks = list(descriptor.chunks(frames, memory=1))
+        assert len(chunks) == 7
+        assert {type(x) for x in chunks} == {type(whole)}
+        values = np.concatenate([x.values for x in chunks])
+        assert values.shape == whole.values.shape
+        assert relative(values, whole.values) <= 1e-12
+
+
 @pytest.mark.parametrize("way", ["split", "nufft"])
 def test_little_memory_for_coefficients_changes_nothing(way, monkeypatch):
     frame = atoms_of(True, 4, 7)

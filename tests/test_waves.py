@@ -80,6 +80,17 @@ def test_any_number_of_species_shares_the_transforms(species, n_atoms):
     assert not np.delete(wide.values, here, axis=1).any()
 
 
+def test_fields_of_charges_are_transformed():
+    atoms = crystal(8)
+    charges = np.random.default_rng(0).normal(size=len(atoms))
+    atoms.set_initial_charges(charges)
+    exact = potential("split", sources="charges", tolerance=1e-13).compute(atoms).values
+    assert exact.shape[1] == 1
+    options = {"sources": "charges", "tolerance": 1e-7}
+    found = potential("nufft", split=1.4, **options).compute(atoms).values
+    assert np.abs(found - exact).max() <= 1e-7 * own()
+
+
 @pytest.mark.parametrize("kind", ["gto", "polynomial", "laplacian", "monomial"])
 @pytest.mark.parametrize("l_max", [0, 1, L_MAX])
 def test_transforms_agree_with_products_for_any_basis(kind, l_max):
