@@ -29,7 +29,7 @@ _ROW_BLOCK = 256
 _BATCH_BYTES = 2**26
 # Share of the tolerance that the transforms may use, and how much more exact the
 # structure factor is: on a crystal its errors, weighted by 1/k², add in phase.
-_TRANSFORM_SHARE = 0.5
+_TRANSFORM_SHARE = 0.25
 _STRUCTURE_SHARE = 1e-5
 # Finest accuracy of finufft in double precision, and with little oversampling.
 _FINEST = 1e-14
@@ -460,7 +460,7 @@ def transform_cost(n_atoms, n_species, n_columns, volume, limit, tolerance):
     """Estimated cost of :class:`TransformSum`, see :func:`product_cost`."""
     top = math.floor(volume ** (1 / 3) * limit / (2 * math.pi))
     # The norm of what is transformed is a few times the scale.
-    accuracy = max(0.2 * _TRANSFORM_SHARE * tolerance, _FINEST)
+    accuracy = max(0.3 * _TRANSFORM_SHARE * tolerance, _FINEST)
     _, each, _ = transform_sizes((top, top, top), accuracy, n_atoms)
     each += _COST_GRID * (2 * top + 1) ** 3 + _COST_EXPANSION * n_atoms
     return (0.5 * n_species * n_columns + 4.0) * (each + _COST_CALL)
