@@ -590,7 +590,16 @@ def piecewise_polynomials(function, length, step, tolerance, smooth_from=0.0):
         previous = error
         shrink = (error / tolerance) ** (1.0 / (DEGREE + 1))
         step /= min(4, max(2, math.ceil(1.05 * shrink)))
-    return np.ascontiguousarray(coefficients), step
+    return _aligned(coefficients), step
+
+
+def _aligned(values):
+    """Copy that begins at a cache line: whole vectors read from it cross none."""
+    room = np.empty(values.size + 8)
+    start = -(room.ctypes.data // 8) % 8
+    copy = room[start : start + values.size].reshape(values.shape)
+    copy[...] = values
+    return copy
 
 
 def _tail_powers(field, basis, max_angular, start, tolerance):

@@ -22,6 +22,14 @@ WHOLE_PACKAGE = {"specification", "regression", "equivariants"}
 SAFE_MATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 
 
+# They write the instructions of compiled functions, or are their plain twins.
+VECTORS = {
+    *("_vector", "_place", "_read", "_write", "_spread", "_tile", "_arithmetic"),
+    *("_add_tile", "_add_tile_compiled", "_load", "_load_compiled", "_load_overload"),
+    *("_store", "_store_compiled", "_store_overload"),
+}
+
+
 def imports(path):
     """Modules that a file imports anywhere, as dotted names."""
     found = set()
@@ -38,13 +46,13 @@ def imports(path):
 def test_core_files_import_only_math_numpy_and_numba(path):
     # Numba's disk cache watches one file: a kernel that uses another goes stale.
     roots = {name.split(".")[0] for name in imports(path)}
-    assert roots <= {"math", "numpy", "numba"}
+    assert roots <= {"math", "operator", "numpy", "numba"}
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda p: p.stem)
 def test_every_function_of_the_core_is_compiled_and_cached(path):
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef) and node.name not in VECTORS:
             (decorator,) = node.decorator_list
             options = {k.arg: ast.unparse(k.value) for k in decorator.keywords}
             assert decorator.func.id == "njit"
@@ -53,6 +61,20 @@ def test_every_function_of_the_core_is_compiled_and_cached(path):
             fastmath = ast.literal_eval(options.get("fastmath", "{'contract'}"))
             assert isinstance(fastmath, set)
             assert fastmath <= SAFE_MATH
+
+
+def test_vectors_are_the_same_in_every_core_file_that_has_them():
+    # No core file imports another: what several need stands in each.
+    found = {}
+    for path in CORE:
+        for node in ast.parse(path.read_text()).body:
+            name = getattr(node, "name", None)
+            if name in VECTORS | {"_Lanes", "_LanesModel"}:
+                found.setdefault(name, []).append(ast.dump(node))
+    assert len(found) == len(VECTORS) + 2
+    for name, copies in found.items():
+        assert len(copies) == 2, name
+        assert len(set(copies)) == 1, name
 
 
 def room(path):

@@ -22,7 +22,7 @@ from lode import expansion as module
 from lode import waves
 from lode.core import expansion as core
 from lode.fields import GaussianDensity, PowerLawPotential
-from lode.radial import RadialBasis
+from lode.radial import RadialBasis, padded
 from lode.specification import build, specification
 from lode.systems import systems
 
@@ -521,6 +521,181 @@ def test_input_is_left_as_it_was():
     before = atoms.copy()
     expansion(coulomb()).compute(atoms)
     assert atoms == before
+
+
+# --- Compiled loops ------------------------------------------------------------
+
+
+@numba.njit
+def tile(out, r, c, rows, width, left, l, right, d, start, stop, fresh):
+    core._add_tile(out, r, c, rows, width, left, l, right, d, start, stop, fresh)
+
+
+@pytest.mark.parametrize("rows", range(1, 9))
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_tile_is_a_part_of_a_matrix_product(rows, width, order):
+    rng = np.random.default_rng(rows)
+    left = np.array(rng.normal(size=(11, 13)), order=order)
+    right = rng.normal(size=(13, 20))
+    for fresh, start, stop in ((False, 2, 3), (True, 0, 13), (False, 5, 9)):
+        out = rng.normal(size=(12, 17))
+        expected = out.copy()
+        if fresh:
+            expected[3 : 3 + rows, 6 : 6 + width] = 0.0
+        product = left[2 : 2 + rows, start:stop] @ right[start:stop, 7 : 7 + width]
+        expected[3 : 3 + rows, 6 : 6 + width] += product
+        tile(out, 3, 6, rows, width, left, 2, right, 7, start, stop, fresh)
+        np.testing.assert_allclose(out, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("l_max", [0, 1, 2, 6, 13])
+def test_harmonics_side_by_side_are_those_one_by_one(l_max):
+    vectors = np.random.default_rng(l_max).normal(size=(24, 3))
+    vectors /= np.linalg.norm(vectors, axis=1)[:, None]
+    y_mp = np.zeros(((l_max + 1) ** 2, 24))
+    for p in range(8, 24, 8):
+        factors = core.harmonic_factors(l_max)
+        core._lane_harmonics(np.ascontiguousarray(vectors.T), p, l_max, factors, y_mp)
+    expected = core.harmonics(vectors, l_max).T
+    expected[:, :8] = 0.0
+    np.testing.assert_allclose(y_mp, expected, rtol=0, atol=1e-14)
+
+
+def pair_sums(
+    start, vectors, charges, table, step, reach, tail, exponent, cutoff, l_max, shape
+):
+    """The sums of core.add_pairs, pair by pair."""
+    out = np.zeros(shape)
+    for row in range(shape[0] * shape[1]):
+        for p in range(start[row], start[row + 1]):
+            vector = vectors[p]
+            r = np.linalg.norm(vector)
+            if r < reach or len(tail) == 0:
+                interval = min(int(r / step), len(table) - 1)
+                t = 2 * (r / step - interval) - 1
+                f = t ** np.arange(8) @ table[interval]
+            else:
+                f = (reach / r) ** (2 * np.arange(len(tail))) @ tail
+                f /= np.repeat(r ** (exponent + np.arange(l_max + 1)), shape[3])
+            f = f * shifted_cosine(r, *cutoff) if cutoff else f
+            f = f * charges[p] if len(charges) else f
+            y = core.harmonics(vector[None], l_max)[0]
+            for l in range(l_max + 1):
+                of_l = slice(l * l, (l + 1) ** 2)
+                f_n = f.reshape(l_max + 1, -1)[l]
+                out.reshape(-1, *shape[2:])[row, of_l] += np.outer(y[of_l], f_n)
+    return out
+
+
+@pytest.mark.parametrize("n_max", [1, 3, 5, 8, 13])
+@pytest.mark.parametrize("l_max", [0, 1, 2, 7])
+@pytest.mark.parametrize("kind", ["limit", "cutoff", "tail", "charges"])
+def test_pairs_in_batches_are_pairs_one_by_one(n_max, l_max, kind):
+    rng = np.random.default_rng(n_max)
+    # No neighbours, few, a whole batch, several; many species.
+    counts = np.array([[0, 1, 0, 2, 0], [7, 0, 9, 0, 17], [0, 0, 0, 0, 0]])
+    if not SMALL:
+        counts = np.concatenate([counts, [[33, 31, 0, 64, 1], [100, 0, 0, 0, 3]]])
+    start = np.concatenate([[0], np.cumsum(counts)])
+    width = padded(n_max)
+    vectors = rng.normal(size=(start[-1], 3))
+    length = rng.uniform(0.0, 6.0 if kind == "tail" else 3.0, start[-1])
+    vectors *= (length / np.linalg.norm(vectors, axis=1))[:, None]
+    # A neighbour on the centre.
+    vectors[1] = 0.0
+    table = rng.normal(size=(5, 8, (l_max + 1) * width))
+    tail = rng.normal(size=(3 if kind == "tail" else 0, (l_max + 1) * width))
+    cutoff = (3.0, 0.7) if kind == "cutoff" else None
+    shape = (*counts.shape, (l_max + 1) ** 2, width)
+    out = rng.normal(size=shape)
+    charges = rng.normal(size=start[-1] if kind == "charges" else 0)
+    arguments = (start, vectors, charges, table, 0.6, 3.0, tail, 1.5)
+    expected = out + pair_sums(*arguments, cutoff, l_max, shape)
+    core.add_pairs(*arguments, *(cutoff or (math.inf, 0.0)), l_max, out)
+    assert relative(out, expected) <= 1e-13
+
+
+def grouped(pairs, n, n_species):
+    """Vectors and charges of each centre's neighbours of a species, in fixed order."""
+    start, vectors, charges = pairs.around(0, n)
+    assert len(start) == n * n_species + 1
+    rows = np.column_stack([vectors, charges] if len(charges) else [vectors])
+    found = [rows[a:b] for a, b in zip(start[:-1], start[1:], strict=True)]
+    return [v[np.lexsort(np.round(v, 9).T)] for v in found]
+
+
+def sources(species, charged=False):
+    charges = 0.1 + np.arange(len(species)) if charged else np.empty(0)
+    return module._Sources(np.asarray(species), charges)
+
+
+@pytest.mark.parametrize("limit", [0.7, 2.0, 4.0, 9.0])
+@pytest.mark.parametrize("n", [1, 2, 6])
+@pytest.mark.parametrize("charged", [False, True])
+def test_a_tree_of_images_finds_the_pairs_of_a_cell_list(limit, n, charged):
+    atoms = crystal(n, n)
+    atoms.positions[-1] += np.array([30.0, -30.0, 60.0])
+    (system,) = systems(atoms)
+    of = sources(np.arange(n) % 3, charged)
+    listed = grouped(module._ListedPairs(system, of, 3, limit), n, 3)
+    images = module._ImagePairs(system, of, 3, limit)
+    for one, other in zip(listed, grouped(images, n, 3), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
+    parts = [images.around(j, j + 1)[0][-1] for j in range(n)]
+    assert sum(parts) == images.around(0, n)[0][-1] == sum(map(len, listed))
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=names)
+@pytest.mark.parametrize("charged", [False, True])
+def test_coefficients_do_not_depend_on_where_the_pairs_come_from(
+    field, charged, monkeypatch
+):
+    atoms = crystal(5, 6)
+    atoms.set_initial_charges([1.0, -0.5, 0.0, 2.0, -1.5, -1.0])
+    e = expansion(field, sources="charges" if charged else "species")
+    results = []
+    for faster in (False, True):
+        monkeypatch.setattr(module._ImagePairs, "faster", lambda *_, f=faster: f)
+        results.append(e.compute(atoms).values)
+    assert relative(*results) <= 1e-13
+
+
+def test_atoms_on_each_other_are_a_pair_in_a_tree_of_images():
+    atoms = crystal(0, 3)
+    atoms.positions[2] = atoms.positions[0] + atoms.cell[1]
+    (system,) = systems(atoms)
+    pairs = module._ImagePairs(system, sources([0, 0, 0]), 1, 6.0)
+    start, vectors, _ = pairs.around(0, 3)
+    near = np.linalg.norm(vectors, axis=1) < 1e-12
+    counts = [near[a:b].sum() for a, b in zip(start[:-1], start[1:], strict=True)]
+    assert counts == [1, 0, 1]
+
+
+@pytest.mark.parametrize("charged", [False, True])
+def test_all_pairs_are_those_of_a_list_without_an_end(charged):
+    (system,) = systems(ions(0, 7, species=(1, 6, 8)))
+    of = sources([2, 0, 2, 1, 0, 2, 2], charged)
+    every = module._AllPairs(system, of, 4)
+    listed = module._ListedPairs(system, of, 4, 100.0)
+    for one, other in zip(grouped(every, 7, 4), grouped(listed, 7, 4), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+    parts = [every.around(*part)[1] for part in ((0, 3), (3, 4), (4, 7))]
+    np.testing.assert_array_equal(np.concatenate(parts), every.around(0, 7)[1])
+
+
+def test_all_pairs_leave_out_neighbours_without_a_charge():
+    (system,) = systems(ions(0, 4))
+    of = module._Sources(np.zeros(4, int), np.array([1.0, 0.0, -2.0, 0.0]))
+    start, _, charges = module._AllPairs(system, of, 1).around(0, 4)
+    np.testing.assert_array_equal(start, [0, 1, 3, 4, 6])
+    np.testing.assert_array_equal(charges[: start[-1]], [-2, 1, -2, 1, 1, -2])
+
+
+@pytest.mark.parametrize("cell", [TRICLINIC, np.diag([1.0, 20.0, 3.0])])
+def test_heights_are_the_distances_of_opposite_faces(cell):
+    expected = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    np.testing.assert_allclose(core.heights(cell), expected, rtol=1e-14)
 
 
 # --- Threads and blocks ------------------------------------------------------

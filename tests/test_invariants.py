@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 import lode
 from lode import invariants
+from lode.core import invariants as core
 from lode.fields import GaussianDensity, PowerLawPotential
 from lode.radial import RadialBasis
 from lode.specification import build, specification
@@ -83,6 +84,43 @@ def test_power_spectrum_is_the_sum_that_its_labels_name(expansion):
     assert relative(x.values, expected) <= 1e-14
     both = [(l, b, k, a, n) for l, a, n, b, k in names]
     assert len({*names, *both}) == (L_MAX + 1) * (2 * expansion.basis.max_radial) ** 2
+
+
+@pytest.mark.parametrize("n_max", [1, 3, 5, 8, 9])
+@pytest.mark.parametrize("n_species", [1, 2, 5])
+@pytest.mark.parametrize("l_max", [0, 1, 4])
+def test_products_in_registers_are_the_sums_of_any_size(n_max, n_species, l_max):
+    rng = np.random.default_rng(n_max)
+    room = rng.normal(size=(3, n_species, (l_max + 1) ** 2, n_max + 2))
+    c, d = room[..., :n_max], rng.normal(size=(3, n_species, (l_max + 1) ** 2, 4))
+    n_x, n_y = n_species * n_max, n_species * 4
+    # What stands around the result must stay.
+    own = np.full((5, (l_max + 1) * n_x * (n_x + 1) // 2), np.nan)
+    cross = np.full((5, (l_max + 1) * n_x * n_y), np.nan)
+    core.power_spectrum(c, l_max, own[1:4])
+    core.cross_spectrum(c, d, l_max, cross[1:4])
+    for result in (own, cross):
+        assert np.isnan(result[[0, 4]]).all()
+    x, y = np.triu_indices(n_x)
+    factor = np.where(x == y, 1.0, np.sqrt(2.0))
+    parts = [slice(l * l, (l + 1) ** 2) for l in range(l_max + 1)]
+    for j in range(3):
+        c_lx, d_ly = (
+            [
+                v[j, :, part].transpose(0, 2, 1).reshape(-1, 2 * l + 1)
+                for l, part in enumerate(parts)
+            ]
+            for v in (c, d)
+        )
+        norm = 1.0 / np.sqrt(2.0 * np.arange(l_max + 1) + 1)
+        expected = [
+            f * (v @ v.T)[x, y] * factor for f, v in zip(norm, c_lx, strict=True)
+        ]
+        assert relative(own[j + 1], np.concatenate(expected)) <= 1e-14
+        expected = [
+            f * (v @ w.T).ravel() for f, v, w in zip(norm, c_lx, d_ly, strict=True)
+        ]
+        assert relative(cross[j + 1], np.concatenate(expected)) <= 1e-14
 
 
 def test_power_spectrum_of_two_fields_is_the_sum_that_its_labels_name():
