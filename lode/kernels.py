@@ -430,13 +430,15 @@ class Kernel:
             parts, layout.species, layout.counts, tuple(neighbors), weights
         )
 
-    def gram(self, a, b=None):
+    def gram(self, a, b=None, *, progress=False):
         """Kernel matrix between represented structures.
 
         Parameters
         ----------
         a, b : Representation
             Without ``b`` the kernel of ``a`` with itself, exactly symmetric.
+        progress : bool
+            Show a progress bar.
 
         Returns
         -------
@@ -462,7 +464,7 @@ class Kernel:
                         "both representations must have the same number of features, "
                         f"got {a.parts[key].shape[-1]} and {b.parts[key].shape[-1]}"
                     )
-        values = self._gram(a, b)
+        values = self._gram(a, b, progress)
         if a.weights is not None:
             values = a.weights @ values
         right = (a if b is None else b).weights
@@ -720,9 +722,9 @@ class PolynomialKernel(Kernel):
         columns[:, [species.index(z) for z in found]] = sums_Asp
         return columns.reshape(n_frames, -1)
 
-    def _gram(self, a, b):
+    def _gram(self, a, b, progress=False):
         if not self.is_linear:
-            return _environment_sum(self, a, b, self.average)
+            return _environment_sum(self, a, b, self.average, progress)
         sums_Asp, species_a = self._sums(a)
         sums_Bsp, species_b = (sums_Asp, species_a) if b is None else self._sums(b)
         values = np.zeros((len(sums_Asp), len(sums_Bsp)))
@@ -899,7 +901,7 @@ class WhitenedKernel(Kernel):
                 columns.append(np.zeros((n_frames, n_kept)))
         return np.hstack(columns)
 
-    def _gram(self, a, b):
+    def _gram(self, a, b, progress=False):
         sums_a = self._whitened_sums(a)
         sums_b = sums_a if b is None else self._whitened_sums(b)
         values = np.zeros((a.n_structures, (b or a).n_structures))
@@ -977,8 +979,8 @@ class ScaledKernel(Kernel):
         features = self.kernel._linear_features(representation, species)
         return np.sqrt(self.weight) * features
 
-    def _gram(self, a, b):
-        return self.weight * self.kernel._gram(a, b)
+    def _gram(self, a, b, progress=False):
+        return self.weight * self.kernel._gram(a, b, progress)
 
     def _diagonal(self, representation):
         return self.weight * self.kernel._diagonal(representation)
@@ -1082,12 +1084,13 @@ class SumKernel(Kernel):
             [k._linear_features(representation, species) for k in self.kernels]
         )
 
-    def _gram(self, a, b):
+    def _gram(self, a, b, progress=False):
         together, apart = self._terms()
-        values = [kernel._gram(a, b) for kernel in apart]
+        values = [kernel._gram(a, b, progress) for kernel in apart]
         if together:
             average = True in self._averages()
-            values.append(_environment_sum(SumKernel(together), a, b, average))
+            kernel = SumKernel(together)
+            values.append(_environment_sum(kernel, a, b, average, progress))
         return sum(values)
 
     def _diagonal(self, representation):
@@ -1156,8 +1159,8 @@ class ProductKernel(Kernel):
     def _averages(self):
         return set().union(*(kernel._averages() for kernel in self.kernels))
 
-    def _gram(self, a, b):
-        return _environment_sum(self, a, b, True in self._averages())
+    def _gram(self, a, b, progress=False):
+        return _environment_sum(self, a, b, True in self._averages(), progress)
 
     def _diagonal(self, representation):
         averaged = True in self._averages()
@@ -1224,8 +1227,8 @@ class StructureKernel(Kernel):
     def _averages(self):
         return self.kernel._averages()
 
-    def _gram(self, a, b):
-        return _power(self.kernel._gram(a, b), int(self.degree))
+    def _gram(self, a, b, progress=False):
+        return _power(self.kernel._gram(a, b, progress), int(self.degree))
 
     def _diagonal(self, representation):
         return _power(self.kernel._diagonal(representation), int(self.degree))
@@ -1521,14 +1524,14 @@ def _power(values, degree):
     return result
 
 
-def _environment_sum(kernel, a, b, average):
+def _environment_sum(kernel, a, b, average, progress=False):
     """Kernel matrix of an environment kernel, by the cheaper exact form."""
     weight, factors = kernel._monomial()
     use_moments = len(factors) == 2 and _moments_are_cheaper(factors, a, b or a)
     if use_moments:
-        values = weight * _moment_gram(factors, a, b)
+        values = weight * _moment_gram(factors, a, b, progress=progress)
     else:
-        values = _direct_gram(kernel, a, b)
+        values = _direct_gram(kernel, a, b, progress=progress)
     if average:
         values /= a.n_atoms[:, None] * (b or a).n_atoms
     return values
@@ -1569,7 +1572,7 @@ def _groups(a, b, delta):
     ]
 
 
-def _moment_gram(factors, a, b, memory=None):
+def _moment_gram(factors, a, b, memory=None, progress=False):
     """Σ_ij (p_i · p_j)(q_i · q_j) = ⟨Σ_i p_i q_iᵀ, Σ_j p_j q_jᵀ⟩, in feature blocks."""
     other = a if b is None else b
     p_a, q_a = (_factor(a, f) for f in factors)
@@ -1586,20 +1589,26 @@ def _moment_gram(factors, a, b, memory=None):
     size *= max((b.stop - b.start for b in blocks_q), default=0)
     buffer_a = np.empty(a.n_structures * size)
     buffer_b = None if b is None else np.empty(b.n_structures * size)
-    for groups_a, groups_b in _groups(a, other, delta):
-        for i, block_p in enumerate(blocks_p):
-            # p_i p_iᵀ is symmetric: blocks below the diagonal count in those above.
-            for block_q in blocks_q[i if symmetric else 0 :]:
-                twice = symmetric and block_p != block_q
-                m_A = _moments(a, groups_a, p_a[:, block_p], q_a[:, block_q], buffer_a)
-                m_B = m_A
-                if b is not None:
-                    m_B = _moments(
-                        b, groups_b, p_b[:, block_p], q_b[:, block_q], buffer_b
-                    )
-                product = m_A @ m_B.T
-                values += 2.0 * product if twice else product
+    tasks = [
+        (*groups, block_p, block_q)
+        for groups in _groups(a, other, delta)
+        for i, block_p in enumerate(blocks_p)
+        # p_i p_iᵀ is symmetric: blocks below the diagonal count in those above.
+        for block_q in blocks_q[i if symmetric else 0 :]
+    ]
+    for groups_a, groups_b, block_p, block_q in _watched(tasks, progress):
+        twice = symmetric and block_p != block_q
+        m_A = _moments(a, groups_a, p_a[:, block_p], q_a[:, block_q], buffer_a)
+        m_B = m_A
+        if b is not None:
+            m_B = _moments(b, groups_b, p_b[:, block_p], q_b[:, block_q], buffer_b)
+        product = m_A @ m_B.T
+        values += 2.0 * product if twice else product
     return values
+
+
+def _watched(tasks, progress):
+    return tqdm(tasks, desc="kernel", unit="block", disable=not progress)
 
 
 def _even_blocks(n, width):
@@ -1631,13 +1640,14 @@ def _fill_moments(representation, groups, p_ip, q_iq, m_Apq):
                 m_Apq[frame] += x_ip[start:stop].T @ x_iq[start:stop]
 
 
-def _direct_gram(kernel, a, b, block=None):
+def _direct_gram(kernel, a, b, block=None, progress=False):
     """Environment kernel in blocks, summed over the atoms of each structure."""
     block = _BLOCK if block is None else block
     other = a if b is None else b
     values = np.zeros((a.n_structures, other.n_structures))
     blocks_b = _environment_blocks(other, block)
-    for i, (z_a, rows, segments_a) in enumerate(_environment_blocks(a, block)):
+    blocks_a = list(enumerate(_environment_blocks(a, block)))
+    for i, (z_a, rows, segments_a) in _watched(blocks_a, progress):
         for j, (z_b, columns, segments_b) in enumerate(blocks_b):
             if b is None and j < i:
                 continue

@@ -416,3 +416,19 @@ def test_a_kernel_of_equivariants_is_refused():
     descriptor = lode.EquivariantPowerSpectrum(expansion, angular=2)
     with pytest.raises(TypeError, match="must be invariant, got Equivariant"):
         lode.PolynomialKernel(descriptor)
+
+
+@pytest.mark.parametrize("degree", [2, 3])
+def test_a_long_kernel_shows_its_progress(capsys, degree):
+    descriptor = lode.PowerSpectrum(
+        lode.SphericalExpansion(
+            lode.GaussianDensity(0.5), lode.RadialBasis.gto(2, 3.0), 1
+        )
+    )
+    kernel = lode.PolynomialKernel(descriptor, degree=degree)
+    frames = [Atoms("H2O", np.eye(3) * s) for s in (1.0, 1.1, 1.2)]
+    representation = kernel.represent(frames)
+    silent = kernel.gram(representation)
+    assert "kernel" not in capsys.readouterr().err
+    np.testing.assert_array_equal(kernel.gram(representation, progress=True), silent)
+    assert "kernel: 100%" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def water_kernel(boxes_path, path, *, kernel, curve, n_threads=None):
         # One thread of BLAS: sums in one order, the same digits on any number of cores.
         representation = kernel.represent(frames, n_threads=n_threads, progress=True)
         with single_threaded_blas():
-            arrays = {"gram": kernel.gram(representation)}
+            arrays = {"gram": kernel.gram(representation, progress=True)}
     else:
         representation = kernel.represent(
             frames, n_threads=n_threads, progress=True, environments=True
