@@ -383,8 +383,9 @@ def _lane_horner(p_kc, t, f_pc, p):
 def _far_field(r, reach, tail, exponent, l_max, f_c):
     """Pair functions beyond the reach of the table."""
     u = (reach / r) ** 2
-    f_c[:] = tail[-1]
-    for t in range(tail.shape[0] - 2, -1, -1):
+    for c in range(f_c.shape[0]):
+        f_c[c] = 0.0
+    for t in range(tail.shape[0] - 1, -1, -1):
         for c in range(f_c.shape[0]):
             f_c[c] = f_c[c] * u + tail[t, c]
     width = f_c.shape[0] // (l_max + 1)
@@ -543,12 +544,12 @@ def cell_images(fraction_ix, cell, margin):
         What they are images of.
     """
     n = fraction_ix.shape[0]
-    low = np.empty(3)
-    high = np.empty(3)
+    low = np.zeros(3)
+    high = np.ones(3)
     most = n
     for x in range(3):
-        low[x] = fraction_ix[:, x].min() - margin[x]
-        high[x] = fraction_ix[:, x].max() + margin[x]
+        low[x] -= margin[x]
+        high[x] += margin[x]
         most *= 2 * math.ceil(margin[x]) + 1
     position_ix = np.zeros((n, 3))
     for i in range(n):
@@ -557,13 +558,16 @@ def cell_images(fraction_ix, cell, margin):
                 position_ix[i, x] += fraction_ix[i, y] * cell[y, x]
     image_gx = np.empty((most, 3))
     atom_g = np.empty(most, dtype=np.int64)
-    image_gx[:n] = position_ix
-    atom_g[:n] = np.arange(n)
+    for i in range(n):
+        for x in range(3):
+            image_gx[i, x] = position_ix[i, x]
+        atom_g[i] = i
     count = n
-    top = np.ceil(margin).astype(np.int64)
-    for h in range(-top[0], top[0] + 1):
-        for k in range(-top[1], top[1] + 1):
-            for l in range(-top[2], top[2] + 1):
+    h_max, k_max = math.ceil(margin[0]), math.ceil(margin[1])
+    l_max = math.ceil(margin[2])
+    for h in range(-h_max, h_max + 1):
+        for k in range(-k_max, k_max + 1):
+            for l in range(-l_max, l_max + 1):
                 if h == 0 and k == 0 and l == 0:
                     continue
                 for i in range(n):
