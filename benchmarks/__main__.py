@@ -9,7 +9,11 @@ on another frame before, so that tables are made and code is compiled; times of 
 first call are not compared. Peak memory is that of a process of its own, above what
 it held after its imports.
 
-Written: ``results.csv``, ``results.md``, ``front.csv`` (error against time),
+``--growth`` measures frames of a thousand to tens of thousands of charges without a
+peer: time of the processor, memory, error where it is known. Written: ``growth.csv``
+with the columns of the results, ``growth.pdf`` and ``growth.png``.
+
+Written otherwise: ``results.csv``, ``results.md``, ``front.csv`` (error against time),
 ``results.pdf`` and ``results.png``. Every run replaces them, so run all cases.
 """
 
@@ -21,7 +25,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.cases import CASES, Expansion
+from benchmarks.cases import CASES, GROWTH_SIZES, Expansion, Growth
 
 _FOLDER = Path(__file__).parent
 _THREAD_VARIABLES = (
@@ -52,6 +56,14 @@ def arguments(words=None):
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--output", type=Path, default=_FOLDER, help="folder")
     parser.add_argument("--no-front", action="store_true", help="no error against time")
+    parser.add_argument(
+        "--growth",
+        nargs="*",
+        type=int,
+        metavar="ATOMS",
+        help="instead: time and memory against the number of atoms, by default "
+        + " ".join(map(str, GROWTH_SIZES)),
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(words)
     unknown = sorted(set(options.cases) - set(names))
@@ -67,6 +79,10 @@ def worker(request):
     from benchmarks import measurement
 
     threads = request["threads"]
+    if request["task"] == "growth":
+        case = Growth(order=request["order"], n_atoms=request["n_atoms"])
+        print(json.dumps(measurement.growth(case, threads)))
+        return
     chosen = [CASES[index] for index in request["cases"]]
     if request["task"] == "memory":
         side, tolerance = request["side"], request["tolerance"]
@@ -101,11 +117,33 @@ def answers(**request):
         raise SystemExit(f"benchmarks stopped: {' '.join(command)}")
 
 
+def growth(options):
+    """Time and memory against the number of atoms, each in a process of its own."""
+    rows = []
+    for order in (1, 2):
+        for n_atoms in options.growth or GROWTH_SIZES:
+            for threads in options.threads:
+                request = {"order": order, "n_atoms": n_atoms, "threads": threads}
+                (row,) = answers(task="growth", **request)
+                rows.append(row)
+                print(
+                    f"{row['case']:20} {threads} thread(s): {row['ours_s']:.3g} s, "
+                    f"{row['ours_mb']:.0f} MB",
+                    flush=True,
+                )
+    from benchmarks import report
+
+    report.write_growth(options.output, rows)
+
+
 def main(words=None):
     """Run what the command line asks for."""
     options = arguments(words)
     if options.worker:
         worker(json.loads(options.worker))
+        return
+    if options.growth is not None:
+        growth(options)
         return
     chosen = []
     for index, case in enumerate(CASES):

@@ -218,6 +218,58 @@ class Ewald(Case):
         return self.ours(1e-12, n_threads)(frame), codes.LammpsEwald(1e-10, 9.0)(frame)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """Features of one large frame, n = 4, l = 4, r_cut = 3 Å, smearing 1 Å; no peer.
+
+    Attributes
+    ----------
+    order : int
+        1 for the radial spectrum, LODE(1); 2 for the power spectrum, LODE(2).
+    n_atoms : int
+        At most 1000, or 1000 times a power of two.
+    tolerance : float
+    """
+
+    order: int
+    n_atoms: int
+    tolerance: float = 1e-6
+
+    @property
+    def name(self):
+        return f"growth-lode{self.order}-{self.n_atoms}"
+
+    def frame(self):
+        """The charge gas; a thousand charges, repeated and displaced by 0.2 Å."""
+        import numpy as np
+
+        from lode.datasets.gas import gas_frames
+
+        unit = min(self.n_atoms, 1000)
+        side = _SIDE * (unit / 64) ** (1 / 3)
+        frame = gas_frames(1, n_pairs=unit // 2, side=(side, 1.001 * side), seed=7)[0]
+        doublings = round(math.log2(self.n_atoms / unit))
+        frame = frame.repeat([2 ** ((doublings + i) // 3) for i in range(3)])
+        if len(frame) != self.n_atoms:
+            raise ValueError(
+                "n_atoms must be even and at most 1000, or 1000 times a power of two, "
+                f"got {self.n_atoms}"
+            )
+        if doublings:
+            noise = np.random.default_rng(7).normal(scale=0.2, size=(self.n_atoms, 3))
+            frame.positions += noise
+        return frame
+
+    def ours(self, n_threads, **options):
+        """Our calculation: a function of a frame."""
+        from benchmarks import codes
+
+        options = {"tolerance": self.tolerance, **options}
+        return codes.lode_growth(self.order, n_threads, **options)
+
+
+GROWTH_SIZES = tuple(1000 * 2**i for i in range(7))
+
 _CONVERGED = "converged peer"
 _STEP = "peer: one step of many, neighbour list kept; ours: everything"
 _SIZE = "same frame, same n and l"
@@ -256,6 +308,7 @@ CASES = (
         slow=True,
         note=_CONVERGED,
     ),
+    Expansion(name="lode-2048", peer="featomic", n_atoms=2048, smearing=1.0, slow=True),
     *(
         Spectrum(name=f"soap-{r}", peer=peer, n_atoms=64, radius=float(r), **settings)
         for r in (3, 6, 9)

@@ -26,6 +26,14 @@ def lode_expansion(smearing, tolerance, n_threads):
     return lambda frame: expansion.compute(frame, n_threads=n_threads)
 
 
+def lode_growth(order, n_threads, **options):
+    field = lode.PowerLawPotential(1, 1.0)
+    basis = lode.RadialBasis.gto(4, RADIUS)
+    expansion = lode.SphericalExpansion(field, basis, 4, **options)
+    descriptor = (lode.RadialSpectrum if order == 1 else lode.PowerSpectrum)(expansion)
+    return lambda frame: descriptor.compute(frame, n_threads=n_threads)
+
+
 def _featomic_basis(spline_accuracy, **radius):
     return {
         "type": "TensorProduct",

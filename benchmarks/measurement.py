@@ -18,6 +18,9 @@ _SHORTEST = 0.05
 _N_FRAMES = 4
 # A peer that takes longer sees one frame of each kind before, else all.
 _LONG = 1.0
+# Seconds of repeated calls of a large frame, and the largest whose error is measured.
+_GROWTH_BUDGET = 10.0
+_MOST_EXACT = 4000
 
 
 def deviation(case, result, reference, frame):
@@ -146,6 +149,49 @@ def measured(case, threads, repeats, budget):
         "ours_size": codes.numbers_per_atom(ours(frame), frame),
         "peer_size": codes.numbers_per_atom(result, frame),
         "note": case.note,
+    }
+
+
+def growth(case, threads):
+    """Time, error and memory of one large frame, in columns of the results.
+
+    The time is that of the processor, all threads together: other work on the machine
+    does not enter. Must run in a fresh process, whose largest memory above that after
+    the imports is taken.
+
+    Parameters
+    ----------
+    case : benchmarks.cases.Growth
+    threads : int
+
+    Returns
+    -------
+    dict
+    """
+    frame = case.frame()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    calculation = case.ours(threads)
+    seconds = []
+    # The first call compiles and makes tables.
+    while len(seconds) < 2 or (len(seconds) < 5 and sum(seconds) < _GROWTH_BUDGET):
+        start = time.process_time()
+        result = calculation(frame)
+        seconds.append(time.process_time() - start)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    error = None
+    if case.n_atoms <= _MOST_EXACT:
+        # The other way, by products of matrices, which many atoms make too long.
+        exact = case.ours(threads, tolerance=1e-10, method="split")(frame).values
+        error = float(np.abs(result.values - exact).max() / np.abs(exact).max())
+    return dict.fromkeys(
+        ("peer", "peer_version", "peer_s", "ratio", "peer_error", "peer_mb")
+    ) | {
+        "case": case.name,
+        "n_atoms": case.n_atoms,
+        "threads": threads,
+        "ours_s": min(seconds[1:]),
+        "ours_error": error,
+        "ours_mb": (after - before) / 1024.0,
     }
 
 

@@ -3,6 +3,8 @@
 import os
 import platform
 
+import numpy as np
+
 from lode.files import replacement, write_table
 
 COLUMNS = (
@@ -19,6 +21,7 @@ COLUMNS = (
     "ours_mb",
     "peer_mb",
 )
+_GROWTH_FROM = 4000
 _FRONT = ("case", "code", "setting", "seconds", "error")
 _HEADER = (
     "| case | atoms | threads | peer | ours, ms | peer, ms | ratio (quartiles) | "
@@ -47,6 +50,65 @@ def write(folder, rows, points):
             folder / "front.csv", _FRONT, [[_digits(x) for x in row] for row in points]
         )
         _plot(folder, rows, points)
+
+
+def write_growth(folder, rows):
+    """Write ``growth.csv`` and its plots.
+
+    Parameters
+    ----------
+    folder : Path
+    rows : list of dict
+        From :func:`benchmarks.measurement.growth`.
+    """
+    table = [[_digits(row[name]) for name in COLUMNS] for row in rows]
+    write_table(folder / "growth.csv", COLUMNS, table)
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (time, memory) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    threads = min(row["threads"] for row in rows)
+    for order, marker in ((1, "s"), (2, "o")):
+        chosen = [
+            (r["n_atoms"], r["ours_s"], r["ours_mb"])
+            for r in rows
+            if r["case"].startswith(f"growth-lode{order}-") and r["threads"] == threads
+        ]
+        n_atoms, seconds, megabytes = np.array(chosen).T
+        # A small frame may need no more than the imports did.
+        megabytes = np.maximum(megabytes, 1.0)
+        label = f"LODE({order})"
+        exponent = growth_exponent(n_atoms, seconds)
+        if exponent is not None:
+            label += f", $N^{{{exponent:.2f}}}$ from {_GROWTH_FROM} on"
+        time.loglog(n_atoms, seconds, f"{marker}-", label=label)
+        memory.loglog(n_atoms, megabytes, f"{marker}-", label=f"LODE({order})")
+    time.set(
+        xlabel="atoms",
+        ylabel="processor time / s",
+        title=f"n = 4, l = 4, tolerance $10^{{-6}}$, threads: {threads}",
+    )
+    memory.set(xlabel="atoms", ylabel="memory / MB", title="peak above the imports")
+    for axes in (time, memory):
+        axes.set_xticks(n_atoms, [f"{n:.0f}" for n in n_atoms], rotation=45)
+        axes.minorticks_off()
+        axes.legend(fontsize=8)
+        axes.grid(alpha=0.3)
+    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
+        with replacement((folder / "growth").with_suffix(suffix)) as path:
+            figure.savefig(path, metadata=metadata, dpi=150)
+    plt.close(figure)
+
+
+def growth_exponent(n_atoms, seconds):
+    """Fitted a of time ∝ N^a over the large frames; none if they are fewer than two."""
+    large = np.asarray(n_atoms) >= _GROWTH_FROM
+    if large.sum() < 2:
+        return None
+    logarithms = (np.log(np.asarray(x)[large]) for x in (n_atoms, seconds))
+    return float(np.polyfit(*logarithms, 1)[0])
 
 
 def _digits(value):

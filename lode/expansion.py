@@ -12,7 +12,7 @@ half of reciprocal space. ``docs/theory.md`` has the derivation.
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import vesin
@@ -30,21 +30,18 @@ from lode.radial import (
     pair_table,
 )
 from lode.systems import atomic_numbers, species_index, systems, whole_number
+from lode.waves import ProductSum, TransformSum, product_cost, transform_cost
 
 _LARGEST_ANGULAR = 30
 _SOURCES = ("species", "charges")
-# Wave vectors of one matrix product: the operands stay in the second-level cache.
-_WAVE_BLOCK = 512
 # Frames above this many atoms are cut into blocks of centres that run in parallel.
 _ROW_BLOCK = 256
 # Pairs of a finite frame that are listed at a time.
 _PAIR_BLOCK = 2_000_000
-# Microseconds of a pair with 392 channels, of 10^6 multiply-adds, of an entry of a
-# column and of a phase, on one core; only the choice of the splitting uses them.
-_COST_PAIR = 0.13
-_COST_PRODUCT = 42.0
-_COST_COLUMN = 0.0011
-_COST_PHASE = 0.0033
+# Microseconds of a neighbour in the list and of its 392 channels, on one core; only
+# the choice of the path uses them.
+_COST_NEIGHBOR = 0.058
+_COST_CHANNELS = 0.042
 _Y00 = 1.0 / math.sqrt(4.0 * math.pi)
 
 
@@ -192,10 +189,13 @@ class SphericalExpansion:
         Error of the coefficients, relative to the largest that one atom has of its
         own field; from 1e-13 to 1e-2. Where many atoms cancel each other, as in
         very dense cells, the sum itself can be smaller than that.
-    method : {"auto", "pairs", "split", "waves"}
+    method : {"auto", "pairs", "split", "waves", "nufft"}
         For potentials of periodic frames: "split" is pairs and waves, "waves" all
-        in reciprocal space; "auto" takes the cheaper. Finite frames and densities
-        need pairs only, whatever the method; "pairs" refuses periodic potentials.
+        in reciprocal space, both by matrix products, whose cost grows as the square
+        of the number of atoms; "nufft" is pairs and waves by non-uniform Fourier
+        transforms, for thousands of atoms; "auto" takes the cheapest. Finite frames
+        and densities need pairs only, whatever the method; "pairs" refuses periodic
+        potentials.
     split : float, optional
         Splitting width s in Å, larger than the smearing; by default the cheapest.
     scaling : RadialScaling, optional
@@ -274,7 +274,7 @@ class SphericalExpansion:
             raise ValueError(
                 f"tolerance must be from 1e-13 to 1e-2, got {self.tolerance}"
             )
-        methods = ("auto", "pairs", "split", "waves")
+        methods = ("auto", "pairs", "split", "waves", "nufft")
         if self.method not in methods:
             raise ValueError(f"method must be one of {methods}, got {self.method!r}")
         if self.method == "waves" and self.field.smearing == 0.0:
@@ -448,23 +448,48 @@ class SphericalExpansion:
         ndarray (n_atoms, n_fields, (l_max + 1)**2, n_max)
             One field for each of :meth:`fields`.
         """
-        n_lm = (self.max_angular + 1) ** 2
-        n_max = self.basis.max_radial
+        (values,) = self.around_runs(
+            system, species_i, n_species, len(system), n_threads
+        )
+        return values
+
+    def around_runs(self, system, species_i, n_species, size, n_threads=1):
+        """Coefficients around consecutive atoms of one frame, some atoms at a time.
+
+        Parameters
+        ----------
+        system, species_i, n_species, n_threads
+            As for :meth:`around`.
+        size : int
+            Number of atoms at a time.
+
+        Yields
+        ------
+        ndarray (size, n_fields, (l_max + 1)**2, n_max)
+            The last may have fewer rows.
+        """
         sources = _Sources(species_i, np.empty(0))
         if self.sources == "charges":
             sources = _Sources(np.zeros_like(species_i), system.charges)
             n_species = 1
-        shape = (len(system), n_species, n_lm, padded(n_max))
-        out_jamn = np.zeros(shape)
-        if not self.field.long_range:
-            self._add_density(system, sources, out_jamn, n_threads)
-        elif system.periodic:
-            self._add_periodic(system, sources, out_jamn, n_threads)
-        else:
-            self._add_finite(system, sources, out_jamn, n_threads)
-        return out_jamn[..., :n_max]
+        n_max = self.basis.max_radial
+        shape = (n_species, (self.max_angular + 1) ** 2, padded(n_max))
+        parts = None
+        for first in range(0, len(system), size):
+            out_jamn = np.zeros((min(size, len(system) - first), *shape))
+            if parts is None:
+                if not self.field.long_range:
+                    parts = self._density_parts(system, sources)
+                elif system.periodic:
+                    parts = self._periodic_parts(system, sources, n_species)
+                else:
+                    parts = self._finite_parts(system, sources)
+            for add in parts:
+                add(out_jamn, n_threads, first)
+            yield out_jamn[..., :n_max]
 
-    def _add_density(self, system, sources, out_jamn, n_threads):
+    def _density_parts(self, system, sources):
+        """What adds to the coefficients of a run of centres, for a density."""
         cutoff = self.cutoff_function
         table = pair_table(
             self.field,
@@ -474,53 +499,64 @@ class SphericalExpansion:
             limit=cutoff.radius,
             scaling=self.scaling,
         )
-        self._add_pairs(system, sources, table, out_jamn, n_threads, cutoff)
-        self._add_centre(self.center_atom_weight * table.centre, sources, out_jamn)
+        return (
+            self._pair_part(system, sources, table, cutoff),
+            _centre_part(self.center_atom_weight * table.centre, sources),
+        )
 
-    def _add_finite(self, system, sources, out_jamn, n_threads):
+    def _finite_parts(self, system, sources):
+        """The same for the potential of a finite frame."""
         arguments = (self.field, self.basis, self.max_angular, self.tolerance)
         table = pair_table(*arguments)
-        self._add_pairs(system, sources, table, out_jamn, n_threads)
-        self._add_centre(self.center_atom_weight * table.centre, sources, out_jamn)
+        return (
+            self._pair_part(system, sources, table),
+            _centre_part(self.center_atom_weight * table.centre, sources),
+        )
 
-    def _add_periodic(self, system, sources, out_jamn, n_threads):
+    def _periodic_parts(self, system, sources, n_species):
+        """The same for the potential of a periodic frame."""
         if self.method == "pairs":
             raise ValueError(
                 "method 'pairs' of a potential sums finite frames only, got a periodic "
-                "one; take 'auto', 'split' or 'waves'"
+                "one; take 'auto', 'split', 'waves' or 'nufft'"
             )
         field, basis, l_max = self.field, self.basis, self.max_angular
-        split = self.splitting(len(system), out_jamn.shape[1], system.volume)
+        way, split = self.path(len(system), n_species, system.volume)
         whole = _centre(field, basis)
         scale = float(np.abs(whole).max()) * _Y00
+        parts = []
         if split > field.smearing:
             table = pair_table(field, basis, l_max, self.tolerance, split)
-            self._add_pairs(system, sources, table, out_jamn, n_threads)
-            self._add_centre(table.centre, sources, out_jamn)
+            parts.append(self._pair_part(system, sources, table))
+            parts.append(_centre_part(table.centre, sources))
         smooth = field.smeared(split)
         modes = mode_table(smooth, basis, l_max, self.tolerance, scale)
-        waves = _WaveSum(system, sources, out_jamn.shape[1], smooth, modes, l_max)
-        waves.add_to(out_jamn, n_threads)
+        arguments = (system, sources, smooth, modes, l_max)
+        if way == "transforms":
+            waves = TransformSum(*arguments, self.tolerance, scale)
+        else:
+            waves = ProductSum(*arguments)
+        parts.append(waves.add_to)
         # The centre's own field is in both halves; take out what is not wanted.
         weight = self.center_atom_weight - 1.0
-        self._add_centre(weight * whole, sources, out_jamn)
+        parts.append(_centre_part(weight * whole, sources))
         if field.neutralized:
             # The short-range sum holds the k = 0 that the background cancels.
             zero = -field.split_at_zero(split) if split > field.smearing else 0.0
         else:
             zero = smooth.fourier_at_zero()
-        population = np.bincount(
-            sources.species_i, sources.weight_i, minlength=out_jamn.shape[1]
-        )
         background = 4 * math.pi / system.volume * zero * _volume_integral(basis) * _Y00
-        out_jamn[:, :, 0, : basis.max_radial] += population[:, None] * background
+        species_i, weight_i = sources.species_i, sources.weight_i
+        population = np.bincount(species_i, weight_i, minlength=n_species)
 
-    def _add_centre(self, centre, sources, out_jamn):
-        atoms = np.arange(len(sources.species_i))
-        own = np.outer(sources.weight_i, _Y00 * centre)
-        out_jamn[atoms, sources.species_i, 0, : len(centre)] += own
+        def add_background(out_jamn, n_threads, first):
+            out_jamn[:, :, 0, : basis.max_radial] += population[:, None] * background
 
-    def _add_pairs(self, system, sources, table, out_jamn, n_threads, cutoff=None):
+        parts.append(add_background)
+        return parts
+
+    def _pair_part(self, system, sources, table, cutoff=None):
+        """The same for the pairs of a table."""
         limit = table.range if cutoff is None else min(cutoff.radius, table.range)
         arguments = (
             table.coefficients,
@@ -532,23 +568,32 @@ class SphericalExpansion:
             0.0 if cutoff is None else cutoff.width,
             self.max_angular,
         )
-        if limit == 0.0:
-            return
-        n, n_species = out_jamn.shape[:2]
-        atoms = (system, sources, n_species)
-        if len(table.tail) > 0:
-            pairs = _AllPairs(*atoms)
-        elif _ImagePairs.faster(system, limit):
-            pairs = _ImagePairs(*atoms, limit)
-        else:
-            pairs = _ListedPairs(*atoms, limit)
-        step = min(_ROW_BLOCK, pairs.block)
 
-        def rows(low):
-            part = out_jamn[low : low + step]
-            core.add_pairs(*pairs.around(low, low + len(part)), *arguments, part)
+        @cache
+        def listed(n_species):
+            atoms = (system, sources, n_species)
+            if len(table.tail) > 0:
+                return _AllPairs(*atoms)
+            if _ImagePairs.faster(system, limit):
+                return _ImagePairs(*atoms, limit)
+            return _ListedPairs(*atoms, limit)
 
-        thread_map(rows, range(0, n, step), n_threads)
+        def add(out_jamn, n_threads, first):
+            if limit == 0.0:
+                return
+            n, n_species = out_jamn.shape[:2]
+            # Listed by the first run of centres, for all.
+            pairs = listed(n_species)
+            step = min(_ROW_BLOCK, pairs.block)
+
+            def rows(low):
+                part = out_jamn[low : low + step]
+                found = pairs.around(first + low, first + low + len(part))
+                core.add_pairs(*found, *arguments, part)
+
+            thread_map(rows, range(0, n, step), n_threads)
+
+        return add
 
     def splitting(self, n_atoms, n_species, volume):
         """Splitting width in Å that a periodic frame is computed with.
@@ -564,12 +609,37 @@ class SphericalExpansion:
         float
             The smearing itself if all is done in reciprocal space.
         """
-        smearing = self.field.smearing
-        if self.method == "waves":
-            return smearing
-        if self.split is not None:
-            return self.split
-        return _cheapest_splitting(self, n_atoms, n_species, volume)
+        return self.path(n_atoms, n_species, volume)[1]
+
+    def path(self, n_atoms, n_species, volume):
+        """How the long-range half of a periodic frame is computed.
+
+        Parameters
+        ----------
+        n_atoms, n_species : int
+        volume : float
+            Of the cell in Å³.
+
+        Returns
+        -------
+        way : {"products", "transforms"}
+            Products of matrices or non-uniform Fourier transforms.
+        split : float
+            Splitting width in Å, see :meth:`splitting`.
+        """
+        return _cheapest_path(self, n_atoms, n_species, volume)
+
+
+def _centre_part(centre, sources):
+    """What adds the field of an atom at its own centre."""
+
+    def add(out_jamn, n_threads, first):
+        atoms = np.arange(len(out_jamn))
+        part = slice(first, first + len(out_jamn))
+        own = np.outer(sources.weight_i[part], _Y00 * centre)
+        out_jamn[atoms, sources.species_i[part], 0, : len(centre)] += own
+
+    return add
 
 
 @dataclass(frozen=True)
@@ -711,119 +781,58 @@ class _ImagePairs:
         return core.sorted_pairs(*pairs, False, self.limit, *sources, *sizes)
 
 
-class _WaveSum:
-    """Long-range half of one frame: matrix products over blocks of wave vectors.
-
-    Rows are centres and species, columns harmonics and radial modes. Centres are cut
-    into blocks too, which run in parallel: nothing of size N × N_k is ever held.
-    """
-
-    def __init__(self, system, sources, n_species, field, modes, l_max):
-        self.positions, self.sources = system.positions, sources
-        self.n_species, self.modes, self.l_max = n_species, modes, l_max
-        self.reciprocal = 2 * math.pi * np.linalg.inv(system.cell).T
-        # |k·a| <= |k| |a| bounds the index of a wave vector.
-        edge = np.linalg.norm(system.cell, axis=1) * modes.limit / (2 * math.pi)
-        self.top = np.ceil(edge).astype(np.int64)
-        self.columns = core.half_space(self.reciprocal, modes.limit, *self.top[:2])
-        self.factor, self.field = 8 * math.pi / system.volume, field
-        count = modes.n_modes * (2 * np.arange(l_max + 1) + 1)
-        self.n_even, self.n_odd = int(count[::2].sum()), int(count[1::2].sum())
-
-    def add_to(self, out_jamn, n_threads):
-        """Add the coefficients (n_atoms, n_species, (l_max + 1)**2, n_max)."""
-        n = len(self.positions)
-        even_ajc = np.zeros((self.n_species, n, self.n_even))
-        odd_ajc = np.zeros((self.n_species, n, self.n_odd))
-        rows = [slice(j, j + _ROW_BLOCK) for j in range(0, n, _ROW_BLOCK)]
-
-        def product(task):
-            part, phases, structure, even_kc, odd_kc = task
-            shape = (self.n_species, *phases[0].shape)
-            even_ajk, odd_ajk = np.empty(shape), np.empty(shape)
-            core.field_phases(*phases, *structure, even_ajk, odd_ajk)
-            even_ajc[:, part] += even_ajk @ even_kc
-            odd_ajc[:, part] += odd_ajk @ odd_kc
-
-        def expand(part):
-            modes = (self.modes.n_modes, self.modes.expansion, self.l_max)
-            core.add_modes(even_ajc[:, part], odd_ajc[:, part], *modes, out_jamn[part])
-
-        for block in self._blocks():
-            table = self._table(block)
-            phases = thread_map(lambda r, b=block: self._phases(r, b), rows, n_threads)
-            structure = [sum(p[1][part] for p in phases) for part in (0, 1)]
-            waves = [p[0] for p in phases]
-            tasks = [
-                (r, w, structure, *table) for r, w in zip(rows, waves, strict=True)
-            ]
-            thread_map(product, tasks, n_threads)
-        thread_map(expand, rows, n_threads)
-
-    def _blocks(self):
-        """Runs of whole columns, of about a block of wave vectors each."""
-        ends = np.cumsum(self.columns[:, 3])
-        start = done = 0
-        while start < len(ends):
-            stop = int(np.searchsorted(ends, done + _WAVE_BLOCK)) + 1
-            stop = min(stop, len(ends))
-            yield self.columns[start:stop]
-            start, done = stop, int(ends[stop - 1])
-
-    def _table(self, block):
-        """Columns of the product for even and for odd l."""
-        k_kx = core.wave_vectors(self.reciprocal, block)
-        weight_k = self.factor * self.field.fourier(np.linalg.norm(k_kx, axis=1))
-        even_kc = np.empty((len(k_kx), self.n_even))
-        odd_kc = np.empty((len(k_kx), self.n_odd))
-        modes = self.modes
-        arguments = (modes.coefficients, modes.step, modes.n_modes, self.l_max)
-        core.wave_columns(k_kx, weight_k, *arguments, even_kc, odd_kc)
-        return even_kc, odd_kc
-
-    def _phases(self, part, block):
-        """Phases of some centres, and their sum over each species."""
-        n_k = int(block[:, 3].sum())
-        positions = self.positions[part]
-        phases = [np.empty((len(positions), n_k)) for _ in range(2)]
-        core.plane_waves(positions, self.reciprocal, block, self.top, *phases)
-        sums = [np.zeros((self.n_species, n_k)) for _ in range(2)]
-        weighted = phases
-        if len(self.sources.charge_i):
-            weighted = [p * self.sources.charge_i[part, None] for p in phases]
-        core.structure_factor(*weighted, self.sources.species_i[part], *sums)
-        return phases, sums
-
-
 @lru_cache(maxsize=4096)
-def _cheapest_splitting(expansion, n_atoms, n_species, volume):
-    """Splitting width with the smallest estimated cost.
+def _cheapest_path(expansion, n_atoms, n_species, volume):
+    """Way of the long-range half and splitting width with the smallest estimated cost.
 
-    On a fixed ladder of widths, so that frames of like size share their tables.
+    Widths are on a fixed ladder, so that frames of like size share their tables.
     """
-    smearing, basis = expansion.field.smearing, expansion.basis
+    smearing, method = expansion.field.smearing, expansion.method
+    if method == "waves":
+        widths = [smearing]
+    elif expansion.split is not None:
+        widths = [expansion.split]
+    else:
+        widths = [0.5 * 2 ** (i / 4) for i in range(20)]
+        widths = [w for w in widths if w > 1.15 * smearing] or [1.2 * smearing]
+        if smearing > 0.0 and method == "auto":
+            widths.insert(0, smearing)
+    ways = {
+        "auto": ("products", "transforms"),
+        "nufft": ("transforms",),
+    }.get(method, ("products",))
+    choices = [(way, width) for width in widths for way in ways]
+    if len(choices) == 1:
+        return choices[0]
+
+    def cost(choice):
+        way, width = choice
+        limit, n_columns = _long_range_size(expansion, width)
+        waves = product_cost if way == "products" else transform_cost
+        sizes = (n_atoms, n_species, n_columns, volume)
+        seconds = waves(*sizes, limit, expansion.tolerance)
+        if width > smearing:
+            seconds += _pair_cost(expansion, n_atoms, volume, width)
+        return seconds
+
+    return min(choices, key=cost)
+
+
+def _long_range_size(expansion, width):
+    """Largest wave number and number of columns; fitted to those of GTOs."""
     digits = math.sqrt(2.0 * math.log(1.0 / expansion.tolerance))
-    n_channels = (expansion.max_angular + 1) ** 2 * basis.max_radial
-    widths = [0.5 * 2 ** (i / 4) for i in range(20)]
-    widths = [w for w in widths if w > 1.15 * smearing] or [1.2 * smearing]
-    if smearing > 0.0 and expansion.method == "auto":
-        widths.insert(0, smearing)
+    cutoff = expansion.basis.cutoff
+    rank = 0.036 * digits**2 / math.log(10.0) - 0.17 + 0.22 * cutoff / width
+    n_channels = (expansion.max_angular + 1) ** 2 * expansion.basis.max_radial
+    return digits / width, n_channels * min(1.0, max(0.1, rank))
 
-    def cost(width):
-        density = n_atoms / volume
-        # Fitted to the measured range and number of modes of GTOs.
-        radius = basis.extent if basis.compact else 0.4 * basis.extent
-        n_waves = volume * (digits / width) ** 3 / (12 * math.pi**2)
-        rank = 0.036 * digits**2 / math.log(10.0) - 0.17 + 0.22 * basis.cutoff / width
-        n_columns = n_channels * min(1.0, max(0.1, rank))
-        product = n_waves * n_atoms * n_species * n_columns
-        waves = _COST_PRODUCT * 1e-6 * product + _COST_COLUMN * n_waves * n_columns
-        waves += _COST_PHASE * n_waves * n_atoms
-        if width == smearing:
-            return waves
-        sphere = 4 / 3 * math.pi * (radius + digits * width) ** 3
-        share = n_channels / 392
-        pairs = _COST_PAIR * 0.5 * n_atoms * density * sphere * (0.3 + 0.7 * share)
-        return pairs + waves
 
-    return min(widths, key=cost)
+def _pair_cost(expansion, n_atoms, volume, width):
+    """Estimated cost of the short-range half in microseconds on one core."""
+    basis = expansion.basis
+    digits = math.sqrt(2.0 * math.log(1.0 / expansion.tolerance))
+    # Fitted to the range of GTOs.
+    radius = basis.extent if basis.compact else 0.4 * basis.extent
+    neighbors = n_atoms / volume * 4 / 3 * math.pi * (radius + digits * width) ** 3
+    share = (expansion.max_angular + 1) ** 2 * basis.max_radial / 392
+    return n_atoms * neighbors * (_COST_NEIGHBOR + _COST_CHANNELS * share)

@@ -6,11 +6,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from tqdm import tqdm
 
 from lode.core import invariants as core
 from lode.coupling import clebsch_gordan
 from lode.expansion import SphericalExpansion, environment_labels, frame_map
+from lode.parallel import single_threaded_blas, thread_count
+from lode.radial import padded
 from lode.systems import systems, whole_number
+
+# Coefficients of at most this size exist at a time while features are computed.
+_COEFFICIENT_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -115,13 +121,115 @@ class _Descriptor:
 
         def fill(frame, inner_threads):
             rows = values[offsets[frame] : offsets[frame + 1]]
-            arguments = (checked[frame], index[frame], len(used), inner_threads)
-            self._fill(rows, *[e.around(*arguments) for e in self._expansions()])
+            size = max(1, _COEFFICIENT_BYTES // self._coefficient_bytes(used))
+            arguments = (checked[frame], index[frame], len(used), size, inner_threads)
+            start = 0
+            for found in self._runs(*arguments):
+                stop = start + len(found[0])
+                self._fill(rows[start:stop], *found)
+                start = stop
 
         frame_map(fill, len(checked), n_threads, progress)
         species, frame_index = environment_labels(checked)
         arrays = (values, species, frame_index, labels)
         return self._features(*arrays, len(checked), used)
+
+    def chunks(
+        self, frames, *, memory=2**27, species=None, n_threads=None, progress=False
+    ):
+        """Features of consecutive atoms, in pieces that need little memory.
+
+        Small frames are taken together, large ones cut: neither the features nor the
+        coefficients of all atoms exist at a time.
+
+        Parameters
+        ----------
+        frames : ase.Atoms or sequence of ase.Atoms
+        memory : int
+            Bytes of the coefficients and features of a piece, which has one atom at
+            least. What all pieces of a large frame share comes on top: its pairs and
+            its wave vectors, in proportion to its size.
+        species, n_threads, progress
+            As for :meth:`compute`.
+
+        Yields
+        ------
+        Features
+            With ``frame_index`` and ``n_frames`` as of :meth:`compute`; the values of
+            all pieces, one after the other, are its values.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`compute`, or if ``memory`` is not positive.
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> import lode
+        >>> basis = lode.RadialBasis.gto(max_radial=2, cutoff=3.0)
+        >>> density = lode.GaussianDensity(smearing=0.5)
+        >>> soap = lode.PowerSpectrum(lode.SphericalExpansion(density, basis, 2))
+        >>> [len(x.values) for x in soap.chunks([molecule("H2O")] * 4, memory=5000)]
+        [6, 6]
+        """
+        if not memory > 0:
+            raise ValueError(f"memory must be positive, got {memory}")
+        checked = systems(frames)
+        # All agree in the species; those of charges need them besides.
+        used, index = [e.species_of(checked, species) for e in self._expansions()][0]
+        labels = _labels(self, used)
+        n_features = math.prod(self._components) * len(labels)
+        size = int(memory // (8 * n_features + self._coefficient_bytes(used)))
+        size = max(1, size)
+        centers, frame_index = environment_labels(checked)
+        row = 0
+        title = type(self).__name__
+        bar = tqdm(total=len(centers), desc=title, unit="atom", disable=not progress)
+
+        def features(values):
+            nonlocal row
+            part = slice(row, row + len(values))
+            row = part.stop
+            bar.update(len(values))
+            of_part = (centers[part], frame_index[part])
+            return self._features(values, *of_part, labels, len(checked), used)
+
+        with bar:
+            for group in _groups([len(s) for s in checked], size):
+                if len(group) > 1 or len(checked[group[0]]) <= size:
+                    some = [checked[frame] for frame in group]
+                    found = self.compute(some, species=used, n_threads=n_threads)
+                    yield features(found.values)
+                    continue
+                frame = group[0]
+                arguments = (checked[frame], index[frame], len(used), size)
+                runs = self._runs(*arguments, thread_count(n_threads))
+                while True:
+                    with single_threaded_blas():
+                        found = next(runs, None)
+                    if found is None:
+                        break
+                    shape = (len(found[0]), *self._components, len(labels))
+                    values = np.empty(shape)
+                    self._fill(values, *found)
+                    yield features(values)
+
+    def _runs(self, *arguments):
+        """Coefficients of all expansions around consecutive atoms of one frame."""
+        return zip(
+            *[e.around_runs(*arguments) for e in self._expansions()], strict=True
+        )
+
+    def _coefficient_bytes(self, species):
+        """Memory of the coefficients of one centre."""
+        return sum(
+            8
+            * len(e.fields(species))
+            * (e.max_angular + 1) ** 2
+            * padded(e.basis.max_radial)
+            for e in self._expansions()
+        )
 
 
 @dataclass(frozen=True)
@@ -391,6 +499,18 @@ def _coupling_plan(descriptor, n_x, n_y):
     for array in plan:
         array.setflags(write=False)
     return plan
+
+
+def _groups(sizes, most):
+    """Runs of frames that have at most so many atoms together, or of one frame."""
+    start = 0
+    while start < len(sizes):
+        stop, total = start + 1, sizes[start]
+        while stop < len(sizes) and total + sizes[stop] <= most:
+            total += sizes[stop]
+            stop += 1
+        yield range(start, stop)
+        start = stop
 
 
 @lru_cache(maxsize=64)

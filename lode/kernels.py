@@ -370,7 +370,9 @@ class Kernel:
             Of stored environment features; single precision halves the memory. Sums
             over structures are always float64.
         chunk_bytes : int
-            Frames are processed in chunks whose features take about this memory.
+            Environments are processed in chunks whose features and coefficients take
+            about this memory; those of a large frame too, unless a descriptor has no
+            ``chunks``.
         environments : bool
             Also keep the features of all environments, so that the kernel can be
             fitted to some of the structures later.
@@ -1358,6 +1360,12 @@ def _check_features(given, species):
 
 def _computed(descriptor, checked, species, n_threads, progress, chunk_bytes):
     """Features of consecutive environments, from structures, chunk by chunk."""
+    if hasattr(descriptor, "chunks"):
+        options = {"species": species, "n_threads": n_threads, "progress": progress}
+        for part in descriptor.chunks(checked, memory=chunk_bytes, **options):
+            yield part.values
+        return
+    # A descriptor of the user's own: whole frames.
     stop = min(_FIRST_CHUNK, len(checked))
     start = 0
     bar = tqdm(

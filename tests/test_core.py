@@ -10,7 +10,7 @@ CORE = sorted(p for p in (PACKAGE / "core").glob("*.py") if p.name != "__init__.
 # of the physics.
 ROOMS = [
     *("parallel", "files", "systems", "charges", "combinations", "fields", "radial"),
-    *("expansion", "coupling", "invariants"),
+    *("waves", "expansion", "coupling", "invariants"),
     *("archive", "specification", "conditioning", "kernels", "regression", "learning"),
     *("equivariants", "ewald"),
     "dipoles",

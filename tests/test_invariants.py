@@ -1,3 +1,6 @@
+import dataclasses
+import tracemalloc
+
 import numba
 import numpy as np
 import pytest
@@ -6,6 +9,7 @@ from naive import full_power_spectrum, power_spectrum
 from scipy.spatial.transform import Rotation
 
 import lode
+from lode import invariants
 from lode.core import invariants as core
 from lode.fields import GaussianDensity, PowerLawPotential
 from lode.radial import RadialBasis
@@ -177,6 +181,97 @@ def test_number_of_threads_changes_no_bit(descriptor):
     for n_threads in (2, 5):
         other = descriptor.compute(frames, n_threads=n_threads).values
         np.testing.assert_array_equal(other, one)
+
+
+@pytest.mark.parametrize("descriptor", DESCRIPTORS, ids=IDS)
+@pytest.mark.parametrize("pbc", [False, True])
+@pytest.mark.parametrize("rows", [1, 4, 100])
+def test_chunks_are_parts_of_the_whole(descriptor, pbc, rows):
+    frames = [atoms_of(pbc, seed, n) for seed, n in enumerate((5, 2, 1, 6, 2))]
+    whole = descriptor.compute(frames)
+    n_lm = sum((e.max_angular + 1) ** 2 for e in descriptor._expansions())
+    memory = rows * 8 * (len(whole.labels) + 2 * n_lm * 4)
+    chunks = list(descriptor.chunks(frames, memory=memory))
+    sizes = [len(x.values) for x in chunks]
+    # Small frames stay together, large ones are cut.
+    expected = {1: [1] * 16, 4: [4, 1, 3, 4, 2, 2], 100: [16]}[rows]
+    assert sizes == expected
+    start = 0
+    for part in chunks:
+        rows = slice(start, start + len(part.values))
+        assert relative(part.values, whole.values[rows]) <= 1e-12
+        np.testing.assert_array_equal(part.species, whole.species[rows])
+        np.testing.assert_array_equal(part.frame_index, whole.frame_index[rows])
+        assert (part.n_frames, part.neighbor_species) == (5, (1, 8))
+        assert part.labels is whole.labels
+        start = rows.stop
+
+
+def test_chunks_of_tensors_and_of_fields_of_charges_are_parts_of_the_whole():
+    frames = [atoms_of(True, 0, 5), atoms_of(True, 1, 2)]
+    for frame in frames:
+        frame.set_initial_charges(np.linspace(-1, 1, len(frame)))
+    charged = dataclasses.replace(V, sources="charges")
+    for descriptor in (
+        lode.EquivariantPowerSpectrum(RHO, charged, angular=1),
+        lode.RadialSpectrum(charged),
+    ):
+        whole = descriptor.compute(frames)
+        chunks = list(descriptor.chunks(frames, memory=1))
+        assert len(chunks) == 7
+        assert {type(x) for x in chunks} == {type(whole)}
+        values = np.concatenate([x.values for x in chunks])
+        assert values.shape == whole.values.shape
+        assert relative(values, whole.values) <= 1e-12
+
+
+@pytest.mark.parametrize("way", ["split", "nufft"])
+def test_little_memory_for_coefficients_changes_nothing(way, monkeypatch):
+    frame = atoms_of(True, 4, 7)
+    potential = dataclasses.replace(V, method=way, split=1.3)
+    for descriptor in (lode.PowerSpectrum(potential), lode.PowerSpectrum(RHO, V)):
+        whole = descriptor.compute(frame, n_threads=2).values
+        with monkeypatch.context() as patch:
+            patch.setattr(invariants, "_COEFFICIENT_BYTES", 1)
+            assert relative(descriptor.compute(frame).values, whole) <= 1e-12
+
+
+@pytest.mark.parametrize("memory", [0, -1, float("nan")])
+def test_chunks_without_memory_are_an_error(memory):
+    with pytest.raises(ValueError, match=f"memory must be positive, got {memory}"):
+        next(lode.PowerSpectrum(V).chunks(atoms_of(True), memory=memory))
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="thousands of atoms")
+def test_chunks_bound_the_memory():
+    rng = np.random.default_rng(0)
+    n, memory = 4000, 2**20
+    numbers = np.resize([1, 8], n)
+    cell = 40.0 * np.eye(3)
+    frame = Atoms(numbers, rng.uniform(0, 40, (n, 3)), cell=cell, pbc=True)
+    basis = RadialBasis.gto(4, 2.0)
+    field = PowerLawPotential(1, 1.0)
+    # In reciprocal space: nothing is shared but the structure factor.
+    potential = lode.SphericalExpansion(
+        field, basis, 4, tolerance=1e-2, method="waves", center_atom_weight=0.0
+    )
+    descriptor = lode.PowerSpectrum(potential)
+    next(descriptor.chunks(frame, memory=memory))
+
+    def peak(rows_of):
+        tracemalloc.start()
+        assert sum(map(len, rows_of())) == n
+        _, size = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return size / 2**20
+
+    whole = peak(lambda: [descriptor.compute(frame, n_threads=1).values])
+    pieces = peak(
+        lambda: (x.values for x in descriptor.chunks(frame, memory=memory, n_threads=1))
+    )
+    # Features 5.8 MB, coefficients 6.4 MB and phases 33 MB of all atoms at a time;
+    # some 10 MB are operands of matrix products, whatever the number of atoms.
+    assert pieces < 16 < 45 < whole
 
 
 @pytest.mark.parametrize("descriptor", DESCRIPTORS, ids=IDS)

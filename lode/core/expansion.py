@@ -839,10 +839,16 @@ def plane_waves(position_jx, reciprocal, columns, top, real_jk, imag_jk):
             k = columns[c, 1] + top[1]
             re = real_h[h] * real_k[k] - imag_h[h] * imag_k[k]
             im = real_h[h] * imag_k[k] + imag_h[h] * real_k[k]
+            n = columns[c, 3]
             start = columns[c, 2] + top[2]
-            for l in range(columns[c, 3]):
-                real_jk[j, at + l] = re * real_l[start + l] - im * imag_l[start + l]
-                imag_jk[j, at + l] = re * imag_l[start + l] + im * real_l[start + l]
+            # Slices, whose indices cannot be negative: such a loop is vectorised.
+            c_l = real_l[start : start + n]
+            s_l = imag_l[start : start + n]
+            real_k_out = real_jk[j, at : at + n]
+            imag_k_out = imag_jk[j, at : at + n]
+            for l in range(n):
+                real_k_out[l] = re * c_l[l] - im * s_l[l]
+                imag_k_out[l] = re * s_l[l] + im * c_l[l]
             at += columns[c, 3]
 
 
@@ -935,3 +941,111 @@ def add_modes(even_ajc, odd_ajc, n_modes, expansion, l_max, out_jamn):
                     else:
                         odd += n_modes[l]
                 mode += n_modes[l]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def wave_tables(k_kx, table, step, l_max, y_mk, u_qk):
+    """Harmonics and radial modes at wave vectors.
+
+    Parameters
+    ----------
+    k_kx : ndarray (n_k, 3)
+        Wave vectors.
+    table, step : ModeTable
+    l_max : int
+    y_mk : ndarray ((l_max + 1)**2, n_k)
+    u_qk : ndarray (n_modes, n_k)
+        Written.
+    """
+    factors = harmonic_factors(l_max)
+    y_lm = np.empty(y_mk.shape[0])
+    u_lq = np.empty(u_qk.shape[0])
+    last = table.shape[0] - 1
+    for k in range(k_kx.shape[0]):
+        x, y, z = k_kx[k, 0], k_kx[k, 1], k_kx[k, 2]
+        norm = math.sqrt(x * x + y * y + z * z)
+        _harmonics(x / norm, y / norm, z / norm, l_max, factors, y_lm)
+        place = norm / step
+        interval = min(int(place), last)
+        _horner(table, interval, 2.0 * (place - interval) - 1.0, u_lq)
+        for m in range(y_lm.shape[0]):
+            y_mk[m, k] = y_lm[m]
+        for q in range(u_lq.shape[0]):
+            u_qk[q, k] = u_lq[q]
+
+
+@njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
+def wave_grid(place_k, y_k, u_k, l, y_other_k, u_other_k, l_other, field_sk, grid_g):
+    """Modes of a transform that gives one column in its real part, one in the other.
+
+    A column is T(k) F(k) with T = i^l Y_lm u and T(-k) its conjugate, so that its
+    transform is real if F is that of a real field.
+
+    Parameters
+    ----------
+    place_k : ndarray (n_k,) of int
+        Places of half of the wave vectors in the grid; -k stands as far from the
+        end as k from the beginning.
+    y_k, u_k : ndarray (n_k,)
+        Harmonic and radial mode of the first column.
+    l : int
+        Its angular momentum.
+    y_other_k, u_other_k, l_other
+        Those of the column in the imaginary part; l_other = -1 for none.
+    field_sk : ndarray (2, n_k) of complex
+        F at k and at -k.
+    grid_g : ndarray (n_g,) of complex
+        Written at the wave vectors only.
+    """
+    end = grid_g.shape[0] - 1
+    # i^l as (real, imaginary).
+    real = (1.0, 0.0, -1.0, 0.0)[l % 4]
+    imag = (0.0, 1.0, 0.0, -1.0)[l % 4]
+    if l_other < 0:
+        for k in range(place_k.shape[0]):
+            t = y_k[k] * u_k[k]
+            g = place_k[k]
+            grid_g[g] = complex(t * real, t * imag) * field_sk[0, k]
+            grid_g[end - g] = complex(t * real, -t * imag) * field_sk[1, k]
+        return
+    real_other = (1.0, 0.0, -1.0, 0.0)[l_other % 4]
+    imag_other = (0.0, 1.0, 0.0, -1.0)[l_other % 4]
+    for k in range(place_k.shape[0]):
+        t = y_k[k] * u_k[k]
+        o = y_other_k[k] * u_other_k[k]
+        re, im = t * real, t * imag
+        re_other, im_other = o * real_other, o * imag_other
+        g = place_k[k]
+        # T + i T', and conj(T) + i conj(T').
+        grid_g[g] = complex(re - im_other, im + re_other) * field_sk[0, k]
+        grid_g[end - g] = complex(re + im_other, re_other - im) * field_sk[1, k]
+
+
+@njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
+def add_transforms(value_tj, real_tx, imag_tx, expansion, out_jamn):
+    """Expand radial modes, as transforms give them, and add to the coefficients.
+
+    Parameters
+    ----------
+    value_tj : ndarray (n_transforms, n_atoms) of complex
+    real_tx, imag_tx : ndarray (n_transforms, 3) of int
+        Species, harmonic and mode of both parts; species -1 for nothing.
+    expansion : ndarray (n_modes, n_max)
+        Of the modes in radial functions.
+    out_jamn : ndarray (n_atoms, n_species, (l_max + 1)**2, width)
+        Added to.
+    """
+    n_max = expansion.shape[1]
+    # As many atoms at a time as the caches hold.
+    for start in range(0, out_jamn.shape[0], 32):
+        stop = min(start + 32, out_jamn.shape[0])
+        for t in range(value_tj.shape[0]):
+            a, m, q = real_tx[t, 0], real_tx[t, 1], real_tx[t, 2]
+            b, m_b, q_b = imag_tx[t, 0], imag_tx[t, 1], imag_tx[t, 2]
+            for j in range(start, stop):
+                value = value_tj[t, j]
+                for n in range(n_max):
+                    out_jamn[j, a, m, n] += value.real * expansion[q, n]
+                if b >= 0:
+                    for n in range(n_max):
+                        out_jamn[j, b, m_b, n] += value.imag * expansion[q_b, n]

@@ -1,0 +1,203 @@
+import subprocess
+import sys
+
+import numba
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+import lode
+from lode import expansion, waves
+from lode.fields import PowerLawPotential
+from lode.radial import RadialBasis
+
+# Interpreted loops are a thousand times slower.
+SMALL = numba.config.DISABLE_JIT
+L_MAX = 1 if SMALL else 4
+N_MAX = 2 if SMALL else 4
+N_ATOMS = 5 if SMALL else 40
+TRICLINIC = np.array([[10.2, 0.0, 0.0], [4.2, 8.8, 0.0], [-3.2, 3.4, 9.8]])
+CELLS = {
+    "cubic": 10.0 * np.eye(3),
+    "triclinic": TRICLINIC,
+    # The same lattice with vectors of up to five times the length; left-handed.
+    "skewed": np.array([[1, 0, 0], [3, 1, 0], [-2, 2, 1]])[[0, 2, 1]] @ TRICLINIC,
+}
+if SMALL:
+    CELLS = {name: 0.5 * cell for name, cell in CELLS.items()}
+
+
+def crystal(seed=0, n=N_ATOMS, cell="triclinic", species=(11, 17)):
+    rng = np.random.default_rng(seed)
+    atoms = Atoms(np.resize(species, n), cell=CELLS[cell], pbc=True)
+    atoms.set_scaled_positions(rng.uniform(-1, 1, (n, 3)))
+    return atoms
+
+
+def potential(method, p=1, kind="gto", **options):
+    basis = getattr(RadialBasis, kind)(N_MAX, 2.5)
+    options = {"max_angular": L_MAX, "tolerance": 1e-6, **options}
+    return lode.SphericalExpansion(
+        PowerLawPotential(p, 0.8), basis, method=method, **options
+    )
+
+
+def own(**options):
+    """Largest coefficient of an atom alone, to which the tolerance is relative."""
+    alone = Atoms([3], [[0.0, 0.0, 0.0]])
+    return np.abs(potential("auto", **options).compute(alone).values).max()
+
+
+def deviation(atoms, exact=None, **options):
+    """Of the transforms from the products, relative to what one atom has."""
+    if exact is None:
+        settings = {**options, "tolerance": 1e-13}
+        exact = potential("split", **settings).compute(atoms).values
+    found = potential("nufft", **options).compute(atoms).values
+    options.pop("split")
+    return np.abs(found - exact).max() / own(**options)
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-4, 1e-6, 1e-10])
+@pytest.mark.parametrize("p", [1, 2, 3, 6])
+@pytest.mark.parametrize("cell", CELLS)
+def test_transforms_agree_with_products(cell, p, tolerance):
+    atoms = crystal(1, cell=cell)
+    assert deviation(atoms, p=p, tolerance=tolerance, split=1.5) <= tolerance
+
+
+@pytest.mark.parametrize("n_atoms", [1, 2, 7])
+@pytest.mark.parametrize("species", [(11,), (11, 17), (1, 8, 11), (1, 3, 8, 11, 17)])
+def test_any_number_of_species_shares_the_transforms(species, n_atoms):
+    # Two species are the parts of one transform, two columns those of the last.
+    atoms = crystal(2, n_atoms, species=species)
+    assert deviation(atoms, split=1.4, tolerance=1e-8) <= 1e-8
+    wide = potential("nufft", species=(1, 3, 8, 11, 14, 17)).compute(atoms)
+    plain = potential("nufft").compute(atoms)
+    here = [wide.species.index(z) for z in plain.species]
+    np.testing.assert_allclose(wide.values[:, here], plain.values, atol=1e-5)
+    assert not np.delete(wide.values, here, axis=1).any()
+
+
+def test_fields_of_charges_are_transformed():
+    atoms = crystal(8)
+    charges = np.random.default_rng(0).normal(size=len(atoms))
+    atoms.set_initial_charges(charges)
+    exact = potential("split", sources="charges", tolerance=1e-13).compute(atoms).values
+    assert exact.shape[1] == 1
+    options = {"sources": "charges", "tolerance": 1e-7}
+    found = potential("nufft", split=1.4, **options).compute(atoms).values
+    assert np.abs(found - exact).max() <= 1e-7 * own()
+
+
+@pytest.mark.parametrize("kind", ["gto", "polynomial", "laplacian", "monomial"])
+@pytest.mark.parametrize("l_max", [0, 1, L_MAX])
+def test_transforms_agree_with_products_for_any_basis(kind, l_max):
+    for species in ((11,), (11, 17)):
+        atoms = crystal(3, species=species)
+        options = {"kind": kind, "max_angular": l_max, "split": 1.3}
+        assert deviation(atoms, tolerance=1e-7, **options) <= 1e-7
+
+
+@pytest.mark.parametrize("split", [None, 0.9, 3.0])
+def test_transforms_agree_with_products_for_any_splitting(split):
+    atoms = crystal(4)
+    exact = potential("waves", tolerance=1e-13).compute(atoms).values
+    assert deviation(atoms, exact, split=split) <= 1e-6
+
+
+def test_bare_charges_can_be_transformed():
+    basis, atoms = RadialBasis.monomial(2, 2.0), crystal(5, 4)
+    a, b = (
+        lode.SphericalExpansion(
+            PowerLawPotential(1, 0.0), basis, 1, tolerance=1e-9, method=m
+        ).compute(atoms)
+        for m in ("nufft", "split")
+    )
+    assert np.abs(a.values - b.values).max() <= 1e-8 * np.abs(b.values).max()
+
+
+@pytest.mark.parametrize("side", [1.0, 2.0, 6.0])
+def test_one_atom_cells_are_right(side):
+    # Small cells have no wave vectors below the limit.
+    atoms = Atoms([3], [[0.1, 0.2, 0.3]], cell=side * np.eye(3), pbc=True)
+    for split in (0.9, 1.6):
+        a, b = (
+            potential(m, split=split).compute(atoms).values for m in ("nufft", "split")
+        )
+        assert np.abs(a - b).max() <= 1e-6 * own()
+
+
+@pytest.mark.skipif(SMALL, reason="thousands of atoms")
+def test_long_waves_of_a_large_crystal_stay_empty():
+    # All phases add up: what a structure factor has of the wrong wave vectors is
+    # weighted with 1/k² in the longest waves.
+    atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    exact = potential("split", tolerance=1e-12, split=2.0).compute(atoms).values
+    found = potential("nufft", split=2.0).compute(atoms.repeat(8)).values
+    error = np.abs(found - np.tile(exact, (8**3, 1, 1, 1))).max()
+    # The fields nearly cancel: the tolerance is relative to that of one atom.
+    assert error <= 1e-6 * own()
+
+
+@pytest.mark.parametrize("species", [(11,), (11, 17), (1, 8, 11)])
+def test_number_of_threads_changes_no_bit(species, monkeypatch):
+    atoms = crystal(6, 6 if SMALL else 300, species=species)
+    e = potential("nufft", split=1.5)
+    one = e.compute(atoms, n_threads=1).values
+    for n_threads in (2, 3, 8):
+        other = e.compute(atoms, n_threads=n_threads).values
+        np.testing.assert_array_equal(other, one)
+    # Nor does the number of transforms that are kept at a time.
+    monkeypatch.setattr(waves, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(waves, "_ROW_BLOCK", 7)
+    for n_threads in (1, 2):
+        other = e.compute(atoms, n_threads=n_threads).values
+        np.testing.assert_array_equal(other, one)
+
+
+@pytest.mark.parametrize("l_max", [0, 4])
+def test_large_frames_are_transformed_and_small_ones_multiplied(l_max):
+    e = potential("auto", max_angular=l_max)
+    sizes = [2**i for i in range(4, 20)]
+    ways = [e.path(n, 2, 43.0 * n)[0] for n in sizes]
+    assert ways[0] == "products"
+    assert ways[-1] == "transforms"
+    # One change, at some thousand atoms or less.
+    assert ways == sorted(ways)
+    assert ways[sizes.index(8192)] == "transforms"
+    for method, way in (("split", "products"), ("nufft", "transforms")):
+        forced = potential(method, max_angular=l_max, split=1.7)
+        assert forced.path(10, 2, 430.0) == (way, 1.7)
+
+
+def test_auto_is_exact_on_both_sides_of_the_change(monkeypatch):
+    atoms = crystal(7)
+    exact = potential("split", tolerance=1e-13).compute(atoms).values
+    for way in ("products", "transforms"):
+        monkeypatch.setattr(expansion, "_cheapest_path", lambda *_, w=way: (w, 1.5))
+        found = potential("auto").compute(atoms).values
+        assert np.abs(found - exact).max() <= 1e-6 * own()
+
+
+def test_grids_hold_the_sphere():
+    for top in ((0, 0, 0), (1, 2, 30), (24, 24, 24), (60, 17, 9)):
+        for accuracy in (1e-2, 1e-7, 1e-14):
+            sizes, cost, _ = waves.transform_sizes(top, accuracy, 1000)
+            assert all(
+                n % 2 == 1 and n >= 2 * t + 1 for n, t in zip(sizes, top, strict=True)
+            )
+            assert cost > 0.0
+
+
+def test_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "finufft", None)
+    assert np.isfinite(potential("auto").compute(crystal(0, 3)).values).all()
+    with pytest.raises(ImportError, match=r"finufft \(pip install finufft\)"):
+        potential("nufft").compute(crystal(0, 3))
+
+
+def test_the_package_is_imported_when_needed_only():
+    code = "import sys, lode; sys.exit('finufft' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
