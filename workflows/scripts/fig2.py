@@ -144,7 +144,11 @@ def _tails(curve, rows, column, digits):
         deviations.append(1e3 * abs(energy[-1] - coulomb))
     # An energy of exactly nothing has no slope.
     slopes = [slope for slope in slopes if np.isfinite(slope)]
-    of_slopes = [f"{f(slopes):.3f}" if slopes else "" for f in (min, np.mean, max)]
+    # Plus zero: no minus before a zero.
+    of_slopes = [
+        f"{round(f(slopes), 3) + 0.0:.3f}" if slopes else ""
+        for f in (min, np.mean, max)
+    ]
     of_deviations = [
         f"{stable(f(deviations), digits):g}" if deviations else ""
         for f in (np.mean, max)
