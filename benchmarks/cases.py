@@ -150,9 +150,43 @@ class Spectrum(Case):
     ----------
     radius : float
         Cutoff in Å.
+    system : {"gas", "water", "molecules"}
+        Water: boxes of 32 molecules. Molecules: those of H, C, N and O that ASE has,
+        all in one call.
     """
 
     radius: float
+    system: str = "gas"
+
+    def frames(self, n_frames):
+        """Frames, or lists of molecules, each a little displaced."""
+        if self.system == "gas":
+            return super().frames(n_frames)
+        if self.system == "water":
+            from lode.datasets.water import standin_boxes
+
+            return standin_boxes(n_frames, n_sweeps=20, n_burn_in=200)
+        from ase.build import molecule
+        from ase.collections import g2
+
+        chosen = [molecule(name) for name in g2.names]
+        chosen = [a for a in chosen if set(a.numbers) <= {1, 6, 7, 8} and len(a) > 2]
+        sets = []
+        for seed in range(n_frames):
+            copies = [a.copy() for a in chosen]
+            for i, atoms in enumerate(copies):
+                atoms.rattle(0.02, seed=1000 * seed + i)
+            sets.append(copies)
+        return sets
+
+    @property
+    def species(self):
+        """Symbols that occur."""
+        return {
+            "gas": ["Na", "Cl"],
+            "water": ["H", "O"],
+            "molecules": ["H", "C", "N", "O"],
+        }[self.system]
 
     def ours(self, tolerance, n_threads):
         from benchmarks import codes
@@ -163,7 +197,8 @@ class Spectrum(Case):
         from benchmarks import codes
 
         if self.peer == "dscribe":
-            return codes.dscribe_spectrum(self.radius)
+            periodic = self.system != "molecules"
+            return codes.dscribe_spectrum(self.radius, self.species, periodic)
         return codes.featomic_spectrum(self.radius, 1e-8)
 
     def dense(self, result, frame):
@@ -279,6 +314,7 @@ CASES = (
     Expansion(
         name="lode-64-narrow", peer="featomic", n_atoms=64, smearing=0.5, in_front=True
     ),
+    Expansion(name="lode-64-sharp", peer="featomic", n_atoms=64, smearing=0.3),
     Expansion(
         name="lode-64-exact",
         peer="featomic",
@@ -310,7 +346,15 @@ CASES = (
     ),
     Expansion(name="lode-2048", peer="featomic", n_atoms=2048, smearing=1.0, slow=True),
     *(
-        Spectrum(name=f"soap-{r}", peer=peer, n_atoms=64, radius=float(r), **settings)
+        Spectrum(
+            name=f"soap-{r}" if system == "gas" else f"soap-{r}-{system}",
+            peer=peer,
+            n_atoms=n_atoms,
+            radius=float(r),
+            system=system,
+            **settings,
+        )
+        for system, n_atoms in (("gas", 64), ("water", 96), ("molecules", 536))
         for r in (3, 6, 9)
         for peer, settings in (
             ("featomic", {}),

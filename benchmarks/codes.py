@@ -91,18 +91,18 @@ def featomic_spectrum(radius, spline_accuracy):
     return calculator.compute
 
 
-def dscribe_spectrum(radius):
+def dscribe_spectrum(radius, species, periodic):
     """Same cutoff, n, l and width; its own GTO, hard cutoff, no weighting."""
     from dscribe.descriptors import SOAP
 
     soap = SOAP(
-        species=["Na", "Cl"],
+        species=species,
         r_cut=radius,
         n_max=N_MAX,
         l_max=L_MAX,
         sigma=DENSITY,
         rbf="gto",
-        periodic=True,
+        periodic=periodic,
         sparse=False,
     )
     return soap.create
@@ -110,10 +110,12 @@ def dscribe_spectrum(radius):
 
 def dense_spectrum(result, frame):
     """(n_atoms, l, s_1, n_1, s_2, n_2): every pair of channels, without factors."""
-    species = sorted(set(frame.numbers))
-    place = {int(z): s for s, z in enumerate(species)}
+    frames = structures(frame)
+    species = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    place = {z: s for s, z in enumerate(species)}
     n_s = len(species)
-    dense = np.zeros((len(frame), L_MAX + 1, n_s, N_MAX, n_s, N_MAX))
+    first_atom = np.cumsum([0, *map(len, frames)])
+    dense = np.zeros((first_atom[-1], L_MAX + 1, n_s, N_MAX, n_s, N_MAX))
     if isinstance(result, lode.Features):
         labels = result.labels
         first = np.array([place[z] for z in labels["species_1"]]), labels["n_1"]
@@ -127,21 +129,30 @@ def dense_spectrum(result, frame):
         a, b = place[key["neighbor_1_type"]], place[key["neighbor_2_type"]]
         l, n_1, n_2 = (block.properties[name] for name in ("l", "n_1", "n_2"))
         factor = (-1.0) ** l * (1.0 if a == b else np.sqrt(0.5))
-        rows = np.ix_(block.samples["atom"])[0][:, None]
+        rows = first_atom[block.samples["system"]] + block.samples["atom"]
+        rows = rows[:, None]
         dense[rows, l, a, n_1, b, n_2] = factor * block.values
         dense[rows, l, b, n_2, a, n_1] = factor * block.values
     return dense
 
 
+def structures(frame):
+    """What is computed in one call, as a list: a frame, or several molecules."""
+    return frame if isinstance(frame, list) else [frame]
+
+
 def numbers_per_atom(result, frame):
     """How many numbers a calculation gives for each atom."""
+    n_atoms = sum(map(len, structures(frame)))
+    if isinstance(result, list):
+        return sum(part.size for part in result) // n_atoms
     if isinstance(result, np.ndarray):
-        return result.size // len(frame)
+        return result.size // n_atoms
     if hasattr(result, "keys"):
-        return round(sum(block.values.size for block in result) / len(frame))
+        return round(sum(block.values.size for block in result) / n_atoms)
     if hasattr(result, "forces"):
         return 3
-    return result.values.size // len(frame)
+    return result.values.size // n_atoms
 
 
 def lode_ewald(tolerance):
