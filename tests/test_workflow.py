@@ -284,6 +284,7 @@ def test_second_run_on_one_core_gives_identical_files(finished, tmp_path):
     second = project_copy(tmp_path) / "results" / "test"
     snakemake(tmp_path, *TEST_RUN, "--cores", "1")
     names = [p.relative_to(first) for p in first.rglob("*.csv")]
+    names.remove(Path("figures/times.csv"))
     names += [Path("gas.extxyz"), Path("figures/fig1.pdf"), Path("figures/fig1.png")]
     names += [Path("figures/fig2.pdf"), Path("figures/fig2.png")]
     names += [Path("figures/fig3.pdf"), Path("figures/fig3.png")]
@@ -811,6 +812,22 @@ def test_summary_writes_table_and_page(tmp_path):
     )
     assert "60 generated frames" in page.read_text()
     assert "| fig1 | A\\|B | - | 0.5 % | yes |" in page.read_text()
+
+
+def test_times_of_the_jobs_stand_in_a_table(tmp_path):
+    files = []
+    for name, seconds in (("water/kernels/a", 2.0), ("water/b", 11.25)):
+        path = tmp_path / "benchmarks" / f"{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:02\t150.5\n")
+        files.append(path)
+    table_path = tmp_path / "times.csv"
+    readme_script.times(table_path, {"fig3": files}, tmp_path / "benchmarks")
+    assert table_path.read_text() == (
+        "figure,job,seconds,memory_mb\n"
+        "fig3,water/b,11.2,150.5\n"
+        "fig3,water/kernels/a,2.0,150.5\n"
+    )
 
 
 def test_readme_replaces_what_stands_between_the_markers(tmp_path):

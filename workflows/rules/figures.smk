@@ -134,7 +134,7 @@ rule summary:
 
 
 rule readme:
-    """The table in the README, with the times that the rules took."""
+    """The table in the README, and the times that the rules took."""
     input:
         summary=rules.summary.output.table,
         fig1=[
@@ -185,6 +185,7 @@ rule readme:
         ],
     output:
         page=update("<readme>"),
+        times="<figures>/times.csv",
     log:
         "<logs>/readme.log",
     benchmark:
@@ -193,6 +194,7 @@ rule readme:
         "../envs/lode.yaml"
     threads: 1
     params:
+        benchmarks=config["pathvars"]["benchmarks"],
         code=code_hash("readme"),
     script:
         "../scripts/readme.py"
