@@ -194,7 +194,6 @@ rule readme:
         "../envs/lode.yaml"
     threads: 1
     params:
-        benchmarks=config["pathvars"]["benchmarks"],
         code=code_hash("readme"),
     script:
         "../scripts/readme.py"

@@ -1,5 +1,6 @@
 """The generated table in the README."""
 
+import os
 from pathlib import Path
 
 from job import started_job
@@ -112,7 +113,7 @@ def seconds(benchmarks):
     return total
 
 
-def times(path, benchmarks, folder):
+def times(path, benchmarks):
     """Write how long each job took, and its memory.
 
     Parameters
@@ -121,10 +122,9 @@ def times(path, benchmarks, folder):
         Table to write: ``figure,job,seconds,memory_mb``, the longest of each figure
         first; memory is the largest resident set.
     benchmarks : dict of str to sequence of path_like
-        As for :func:`readme`.
-    folder : path_like
-        Folder of the benchmark files; a job is named by its place in there.
+        As for :func:`readme`; a job is named by its place in the folder of all.
     """
+    folder = os.path.commonpath([f for files in benchmarks.values() for f in files])
     rows = []
     for figure, files in benchmarks.items():
         jobs = []
@@ -164,4 +164,4 @@ if "snakemake" in globals():
     job = started_job(globals())
     benchmarks = {figure: job.input[figure] for figure in FIGURES}
     readme(job.output.page, job.input.summary, benchmarks)
-    times(job.output.times, benchmarks, job.params.benchmarks)
+    times(job.output.times, benchmarks)
