@@ -60,7 +60,7 @@ rule dimer_curves:
         "<benchmarks>/dimers/curves.tsv"
     conda:
         "../envs/lode.yaml"
-    threads: 8
+    threads: config["threads"]
     resources:
         mem_mb=4000,
         runtime=60,

@@ -13,7 +13,7 @@ rule dimer_features:
         "<benchmarks>/dimers/features/{model}.tsv"
     conda:
         "../envs/lode.yaml"
-    threads: 8
+    threads: config["threads"]
     resources:
         mem_mb=3000,
         runtime=60,
@@ -43,7 +43,7 @@ rule dimer_model:
         "<benchmarks>/dimers/model/{model}.tsv"
     conda:
         "../envs/lode.yaml"
-    threads: 8
+    threads: config["threads"]
     resources:
         mem_mb=4000,
         runtime=60,

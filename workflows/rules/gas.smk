@@ -34,7 +34,7 @@ rule energies:
     priority: 1
     conda:
         "../envs/lode.yaml"
-    threads: 8
+    threads: config["threads"]
     resources:
         mem_mb=2000,
         runtime=30,
@@ -58,7 +58,7 @@ rule features:
     priority: 1
     conda:
         "../envs/lode.yaml"
-    threads: 8
+    threads: config["threads"]
     resources:
         mem_mb=4000,
         runtime=60,

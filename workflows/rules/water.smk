@@ -33,7 +33,7 @@ rule water_boxes:
         "<benchmarks>/water/boxes.tsv"
     conda:
         "../envs/lode.yaml"
-    threads: 8
+    threads: config["threads"]
     resources:
         mem_mb=1000,
         runtime=30,
@@ -56,7 +56,7 @@ rule water_kernel:
         "<benchmarks>/water/kernels/{kernel}.tsv"
     conda:
         "../envs/lode.yaml"
-    threads: 8
+    threads: config["threads"]
     resources:
         mem_mb=6000,
         runtime=60,

@@ -13,7 +13,7 @@ rule water_tensor_features:
         "<benchmarks>/water/tensor_features/{features}.tsv"
     conda:
         "../envs/lode.yaml"
-    threads: 8
+    threads: config["threads"]
     resources:
         mem_mb=2000,
         runtime=30,
