@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
 import lode
 from lode.archive import load_archive, save_archive
@@ -47,8 +46,8 @@ _EQUAL_ERRORS = 1e-3
 _CONDITION = 1e-12
 
 _SUMS, _MODEL, _VERSION = "EquivariantSums", "EquivariantRegression", 1
-# Features of so much memory exist at a time, but of one frame at least: small enough
-# for the allocator to use the same memory again.
+# Features of so much memory exist at a time: small enough for the allocator to use the
+# same memory again.
 _CHUNK_BYTES = 2**24
 
 
@@ -183,31 +182,28 @@ def equivariant_sums(
     sums = np.zeros((len(checked), len(centers), n_q, n_f))
     moments = np.zeros((len(groups), len(centers), n_f, n_f))
     tasks = [(g, z) for g in range(len(groups)) for z in range(len(centers))]
-    bar = tqdm(
-        total=len(checked),
-        desc=type(descriptor).__name__,
-        unit="frame",
-        disable=not progress,
+    pieces = descriptor.chunks(
+        checked,
+        memory=_CHUNK_BYTES,
+        species=neighbors,
+        n_threads=n_threads,
+        progress=progress,
     )
-    with bar, single_threaded_blas():
-        for start, stop in _chunks([len(s) for s in checked], 8 * n_q * n_f):
-            x = descriptor.compute(
-                checked[start:stop], species=neighbors, n_threads=n_threads
-            )
-            for z, center in enumerate(centers):
-                rows = np.flatnonzero(x.species == center)
-                np.add.at(sums[:, z], start + x.frame_index[rows], x.values[rows])
+    for x in pieces:
+        for z, center in enumerate(centers):
+            rows = np.flatnonzero(x.species == center)
+            np.add.at(sums[:, z], x.frame_index[rows], x.values[rows])
 
-            def add_moment(task, x=x, start=start):
-                group, z = task
-                kept = members[group, start + x.frame_index]
-                rows = np.flatnonzero(kept & (x.species == centers[z]))
-                if len(rows):
-                    part = x.values[rows].reshape(-1, n_f)
-                    moments[group, z] += part.T @ part
+        def add_moment(task, x=x):
+            group, z = task
+            kept = members[group, x.frame_index]
+            rows = np.flatnonzero(kept & (x.species == centers[z]))
+            if len(rows):
+                part = x.values[rows].reshape(-1, n_f)
+                moments[group, z] += part.T @ part
 
+        with single_threaded_blas():
             thread_map(add_moment, tasks, n_threads)
-            bar.update(stop - start)
     return EquivariantSums(
         sums,
         moments,
@@ -215,18 +211,6 @@ def equivariant_sums(
         tuple(int(z) for z in neighbors),
         np.array([len(s) for s in checked]),
     )
-
-
-def _chunks(sizes, row_bytes):
-    """Consecutive frames whose features fill a chunk, (start, stop)."""
-    start, n_rows = 0, max(1, _CHUNK_BYTES // row_bytes)
-    rows = 0
-    for stop, size in enumerate(sizes):
-        if stop > start and rows + size > n_rows:
-            yield start, stop
-            start, rows = stop, 0
-        rows += size
-    yield start, len(sizes)
 
 
 @dataclass(eq=False)

@@ -7,6 +7,8 @@ import matplotlib as mpl
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
+from lode.files import replacement
+
 # Okabe and Ito's colours, told apart by all readers; yellow is too pale on white.
 _COLORS = (
     "#0072B2",
@@ -53,7 +55,7 @@ _PANELS = {"paper": "The paper's curves, recomputed", "ours": "Ours"}
 
 
 def save(figure, path):
-    """Write a figure so that the same figure gives the same bytes.
+    """Write a figure, whole or not at all; the same figure gives the same bytes.
 
     Parameters
     ----------
@@ -72,8 +74,8 @@ def save(figure, path):
         raise ValueError(
             f"a figure's suffix must be one of {list(_METADATA)}, got {suffix!r}"
         )
-    with mpl.rc_context(_STYLE):
-        figure.savefig(path, dpi=200, metadata=_METADATA[suffix])
+    with mpl.rc_context(_STYLE), replacement(path) as temporary:
+        figure.savefig(temporary, dpi=200, metadata=_METADATA[suffix])
 
 
 def figure_1(rows, curves, *, resolution, provenance):

@@ -3,7 +3,7 @@
 from statistics import fmean, stdev
 
 from job import started_job
-from lode.files import replacement, stable, table, write_table
+from lode.files import stable, table, write_table
 from lode.plotting import figure_1, save
 
 
@@ -57,8 +57,7 @@ def fig1_picture(table_path, paths, *, curves, resolution, provenance):
         table(table_path), curves, resolution=resolution, provenance=provenance
     )
     for path in paths:
-        with replacement(path) as temporary:
-            save(figure, temporary)
+        save(figure, path)
 
 
 def gas_provenance(gas, version):

@@ -7,7 +7,7 @@ from job import started_job
 from lode.datasets.acquire import provenance_line, read_provenance
 from lode.datasets.curves import TAIL, tail_slope
 from lode.datasets.dimers import COULOMB
-from lode.files import replacement, stable, table, write_table
+from lode.files import stable, table, write_table
 from lode.plotting import figure_2, save
 
 SETS = {"test": "training", "far": "far"}
@@ -198,8 +198,7 @@ def fig2_picture(errors_path, classes_path, curves_path, paths, *, models, prove
         provenance=provenance,
     )
     for path in paths:
-        with replacement(path) as temporary:
-            save(figure, temporary)
+        save(figure, path)
 
 
 def dimers_provenance(provenance_path, engine, version):

@@ -3,7 +3,7 @@
 from fig1 import fig1_table
 from job import started_job
 from lode.datasets.acquire import provenance_line, read_provenance
-from lode.files import replacement, table
+from lode.files import table
 from lode.plotting import figure_3, save
 
 
@@ -23,8 +23,7 @@ def fig3_picture(table_path, paths, *, models, provenance):
     """
     figure = figure_3(table(table_path), models, provenance=provenance)
     for path in paths:
-        with replacement(path) as temporary:
-            save(figure, temporary)
+        save(figure, path)
 
 
 def water_provenance(provenance_path, version):

@@ -3,7 +3,7 @@
 from fig1 import fig1_table
 from fig3 import water_provenance
 from job import started_job
-from lode.files import replacement, table
+from lode.files import table
 from lode.plotting import figure_3_tensor, save
 
 
@@ -28,8 +28,7 @@ def fig3_tensor_picture(table_path, trace_path, paths, *, models, provenance):
         table(table_path), table(trace_path), labels, provenance=provenance
     )
     for path in paths:
-        with replacement(path) as temporary:
-            save(figure, temporary)
+        save(figure, path)
 
 
 if "snakemake" in globals():

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from errors import write_errors
 from job import started_job
-from lode.files import stable, table, write_table
+from lode.files import table
 from lode.kernels import Representation
 from lode.learning import learning_curve
 from lode.parallel import single_threaded_blas
@@ -77,12 +78,7 @@ def learning_curve_table(
         n_threads=n_threads,
         progress=True,
     )
-    rows = [
-        (n, repeat, stable(float(error), digits, resolution))
-        for n, errors in zip(n_train, curve.rmse_percent_each.T, strict=True)
-        for repeat, error in enumerate(errors)
-    ]
-    write_table(path, ["n_train", "repeat", "rmse_percent"], rows)
+    write_errors(path, curve, digits, resolution)
 
 
 if "snakemake" in globals():

@@ -3,10 +3,10 @@
 import ase.io
 import numpy as np
 
+from errors import write_errors
 from job import started_job
 from lode.datasets.water import geometry_features
 from lode.dipoles import clausius_mossotti, dielectric_constant
-from lode.files import stable, write_table
 from lode.learning import learning_curve
 from water_kernel import saved_term
 
@@ -79,12 +79,7 @@ def water_curve(
     found = learning_curve(
         None, trace, n_train, **curve, **model, n_threads=n_threads, progress=True
     )
-    rows = [
-        (n, repeat, stable(float(error), digits))
-        for n, errors in zip(n_train, found.rmse_percent_each.T, strict=True)
-        for repeat, error in enumerate(errors)
-    ]
-    write_table(path, ["n_train", "repeat", "rmse_percent"], rows)
+    write_errors(path, found, digits)
 
 
 if "snakemake" in globals():

@@ -3,10 +3,10 @@
 import ase.io
 import numpy as np
 
+from errors import write_errors
 from job import started_job
 from lode.coupling import spherical_tensor
 from lode.equivariants import EquivariantSums, equivariant_learning_curve
-from lode.files import stable, write_table
 
 
 def water_tensor_curve(
@@ -66,12 +66,7 @@ def water_tensor_curve(
         n_threads=n_threads,
         progress=True,
     )
-    rows = [
-        (n, repeat, stable(float(error), digits))
-        for n, errors in zip(n_train, curve.rmse_percent_each.T, strict=True)
-        for repeat, error in enumerate(errors)
-    ]
-    write_table(path, ["n_train", "repeat", "rmse_percent"], rows)
+    write_errors(path, curve, digits)
 
 
 if "snakemake" in globals():
