@@ -881,17 +881,20 @@ class GaussianProcess:
         }
         targets = checked_targets(targets, training.n_frames)
         kernel, centers = self.kernel.fitted(training), center_species(training)
+        gram = None
         if self.weights == "likely":
             grams = [term.gram(training) for term in kernel.kernels]
             weights, settings["regularization"] = likely_weights(
                 grams, targets, intercept=self.intercept
             )
             kernel = kernel.weighted(weights)
+            gram = sum(w * k for w, k in zip(weights, grams, strict=True))
         if kernel.is_linear:
             features = kernel.linear_features(training, centers)
             solution = fit_features(features, targets, **settings)
         else:
-            solution = fit_kernel(kernel.gram(training), targets, **settings)
+            gram = kernel.gram(training) if gram is None else gram
+            solution = fit_kernel(gram, targets, **settings)
         self.solution, self._centers, self.fitted_kernel = solution, centers, kernel
         self.species = training.neighbor_species
         self._training = None if kernel.is_linear else kernel.needed(training)
