@@ -29,12 +29,19 @@ from lode.radial import (
     padded,
     pair_table,
 )
-from lode.systems import atomic_numbers, species_index, systems, whole_number
+from lode.systems import (
+    atomic_numbers,
+    side_by_side,
+    species_index,
+    systems,
+    whole_number,
+)
 from lode.waves import ProductSum, TransformSum, product_cost, transform_cost
 
 _LARGEST_ANGULAR = 30
 _SOURCES = ("species", "charges")
-# Frames above this many atoms are cut into blocks of centres that run in parallel.
+# Frames above this many atoms are cut into blocks of centres that run in parallel;
+# smaller finite ones are taken together.
 _ROW_BLOCK = 256
 # Pairs of a finite frame that are listed at a time.
 _PAIR_BLOCK = 2_000_000
@@ -315,18 +322,15 @@ class SphericalExpansion:
         checked = systems(frames)
         used, index = self.species_of(checked, species)
         sizes = [len(s) for s in checked]
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
         n_lm = (self.max_angular + 1) ** 2
         fields = self.fields(used)
-        shape = (offsets[-1], len(fields), n_lm, self.basis.max_radial)
+        shape = (sum(sizes), len(fields), n_lm, self.basis.max_radial)
         values = np.empty(shape)
 
-        def fill(frame, inner_threads):
-            rows = slice(offsets[frame], offsets[frame + 1])
-            arguments = (checked[frame], index[frame], len(used), inner_threads)
-            values[rows] = self.around(*arguments)
+        def fill(rows, system, species_i, inner_threads):
+            values[rows] = self.around(system, species_i, len(used), inner_threads)
 
-        frame_map(fill, len(checked), n_threads, progress)
+        system_map(fill, checked, index, n_threads, progress)
         labels = environment_labels(checked)
         return Coefficients(values, fields, *labels, _counted(sizes))
 
@@ -573,7 +577,9 @@ class SphericalExpansion:
         def listed(n_species):
             atoms = (system, sources, n_species)
             if len(table.tail) > 0:
-                return _AllPairs(*atoms)
+                return _AllPairs(*atoms, math.inf)
+            if _AllPairs.faster(system):
+                return _AllPairs(*atoms, limit)
             if _ImagePairs.faster(system, limit):
                 return _ImagePairs(*atoms, limit)
             return _ListedPairs(*atoms, limit)
@@ -676,18 +682,61 @@ def environment_labels(checked):
     return species, frame_index
 
 
-def frame_map(function, n_frames, n_threads=None, progress=False):
-    """Call ``function(frame, inner_threads)`` for each frame.
+def system_map(function, checked, index, n_threads=None, progress=False):
+    """Call ``function(rows, system, species_i, inner_threads)`` for all frames.
 
     Many frames run beside each other, each on one thread; few run one after the
-    other on all threads.
+    other on all threads. Small finite frames are taken together, since a call takes
+    longer than a molecule.
+
+    Parameters
+    ----------
+    function : callable
+        ``rows`` is the slice of the atoms of the system among those of all frames.
+    checked : list of System
+    index : list of ndarray of int
+        Place of each atom's species.
+    n_threads : int, optional
+    progress : bool
     """
     threads = thread_count(n_threads)
-    title = "expansion" if progress else None
-    inner = 1 if n_frames >= threads else threads
-    outer = threads if inner == 1 else 1
+    tasks = []
+    start = stop = 0
+    for group in _groups(checked, threads):
+        systems = checked[group]
+        stop += sum(map(len, systems))
+        species_i = np.concatenate(index[group])
+        tasks.append((slice(start, stop), side_by_side(systems), species_i))
+        start = stop
+    inner = 1 if len(tasks) >= threads else threads
     with single_threaded_blas():
-        thread_map(lambda f: function(f, inner), range(n_frames), outer, title, "frame")
+        thread_map(
+            lambda task: function(*task, inner),
+            tasks,
+            threads if inner == 1 else 1,
+            "expansion" if progress else None,
+            "frame",
+            [max(1, len(system.sizes)) for _, system, _ in tasks],
+        )
+
+
+def _groups(checked, threads):
+    """Runs of frames that are computed together: small finite ones, or a single one."""
+    small = [not s.periodic and len(s) <= _ROW_BLOCK for s in checked]
+    # Enough runs for all threads.
+    total = sum(len(s) for s, few in zip(checked, small, strict=True) if few)
+    most = min(_ROW_BLOCK, max(1, total // threads))
+    start = n_atoms = 0
+    for stop in range(1, len(checked) + 1):
+        n_atoms += len(checked[stop - 1])
+        last = stop == len(checked)
+        if (
+            last
+            or not (small[stop - 1] and small[stop])
+            or (n_atoms + len(checked[stop]) > most)
+        ):
+            yield slice(start, stop)
+            start, n_atoms = stop, 0
 
 
 @lru_cache(maxsize=256)
@@ -703,16 +752,27 @@ def _volume_integral(basis):
 
 
 class _AllPairs:
-    """Every pair of a finite frame.
+    """Every pair of a finite frame, or of each of several.
 
     As all classes of pairs, it gives those around a run of centres, best about
     ``block`` of them, in the order of the centre and of the species of its neighbour.
     """
 
-    def __init__(self, system, sources, n_species):
-        atoms = (sources.species_i, sources.charge_i)
-        self.arguments = (system.positions, *atoms, n_species)
-        self.block = max(1, _PAIR_BLOCK // len(system))
+    @staticmethod
+    def faster(system):
+        """Whether it is faster to look at every pair than a cell list: measured."""
+        largest = max(system.sizes, default=len(system))
+        return not system.periodic and largest <= _ROW_BLOCK
+
+    def __init__(self, system, sources, n_species, limit):
+        sizes = np.array(system.sizes or [len(system)])
+        stop_i = np.repeat(np.cumsum(sizes), sizes)
+        start_i = stop_i - np.repeat(sizes, sizes)
+        order_i = np.lexsort((sources.species_i, start_i))
+        atoms = (sources.species_i, sources.charge_i, n_species)
+        places = (start_i, stop_i, order_i)
+        self.arguments = (system.positions, *atoms, *places, limit)
+        self.block = max(1, _PAIR_BLOCK // int(sizes.max()))
 
     def around(self, low, high):
         """Pairs around some centres, as of ``core.sorted_pairs``."""

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from lode.core import invariants as core
 from lode.coupling import clebsch_gordan
-from lode.expansion import SphericalExpansion, environment_labels, frame_map
+from lode.expansion import SphericalExpansion, environment_labels, system_map
 from lode.parallel import single_threaded_blas, thread_count
 from lode.radial import padded
 from lode.systems import systems, whole_number
@@ -116,20 +116,19 @@ class _Descriptor:
         # All agree in the species; those of charges need them besides.
         used, index = [e.species_of(checked, species) for e in self._expansions()][0]
         labels = _labels(self, used)
-        offsets = np.concatenate([[0], np.cumsum([len(s) for s in checked])])
-        values = np.empty((offsets[-1], *self._components, len(labels)))
+        shape = (sum(map(len, checked)), *self._components, len(labels))
+        values = np.empty(shape)
 
-        def fill(frame, inner_threads):
-            rows = values[offsets[frame] : offsets[frame + 1]]
+        def fill(rows, system, species_i, inner_threads):
             size = max(1, _COEFFICIENT_BYTES // self._coefficient_bytes(used))
-            arguments = (checked[frame], index[frame], len(used), size, inner_threads)
-            start = 0
+            start = rows.start
+            arguments = (system, species_i, len(used), size, inner_threads)
             for found in self._runs(*arguments):
                 stop = start + len(found[0])
-                self._fill(rows[start:stop], *found)
+                self._fill(values[start:stop], *found)
                 start = stop
 
-        frame_map(fill, len(checked), n_threads, progress)
+        system_map(fill, checked, index, n_threads, progress)
         species, frame_index = environment_labels(checked)
         arrays = (values, species, frame_index, labels)
         return self._features(*arrays, len(checked), used)

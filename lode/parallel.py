@@ -42,7 +42,7 @@ def thread_count(n_threads=None):
     return int(n_threads)
 
 
-def thread_map(function, items, n_threads=1, progress=None, unit="it"):
+def thread_map(function, items, n_threads=1, progress=None, unit="it", counts=None):
     """Results of a function of each item, in order.
 
     Parameters
@@ -56,6 +56,8 @@ def thread_map(function, items, n_threads=1, progress=None, unit="it"):
         Title of a progress bar; none by default.
     unit : str
         What the bar counts.
+    counts : sequence of int, optional
+        How many of them each item is; by default one.
 
     Returns
     -------
@@ -65,9 +67,15 @@ def thread_map(function, items, n_threads=1, progress=None, unit="it"):
 
     def finished(results):
         # Even a hidden bar takes as long as a small frame.
-        if progress:
-            results = tqdm(results, total=len(items), desc=progress, unit=unit)
-        return list(results)
+        if not progress:
+            return list(results)
+        found = []
+        total = len(items) if counts is None else sum(counts)
+        with tqdm(total=total, desc=progress, unit=unit) as bar:
+            for result in results:
+                bar.update(1 if counts is None else counts[len(found)])
+                found.append(result)
+        return found
 
     if n_threads == 1 or len(items) < 2:
         return finished(map(function, items))

@@ -12,7 +12,7 @@ _SMALLEST_CELL_RATIO = 1e-6
 
 @dataclass(frozen=True)
 class System:
-    """One structure, finite or fully periodic.
+    """One structure, finite or fully periodic, or several finite ones side by side.
 
     Attributes
     ----------
@@ -25,7 +25,10 @@ class System:
     species : ndarray (n_atoms,) of int
         Atomic numbers.
     charges : ndarray (n_atoms,) or None
-        Charges of the atoms in e, ``None`` if the structure comes without.
+        Charges of the atoms in e, ``None`` if a structure comes without.
+    sizes : tuple of int
+        Atoms of each of several structures, which do not see each other; empty if
+        there is one.
     """
 
     positions: np.ndarray
@@ -33,6 +36,7 @@ class System:
     periodic: bool
     species: np.ndarray
     charges: np.ndarray | None = None
+    sizes: tuple = ()
 
     def __len__(self):
         return len(self.positions)
@@ -226,6 +230,30 @@ def systems(frames):
     return checked
 
 
+def side_by_side(checked):
+    """Finite structures as one, in which they do not see each other.
+
+    Parameters
+    ----------
+    checked : list of System
+        One of any kind, or several finite ones.
+
+    Returns
+    -------
+    System
+    """
+    if len(checked) == 1:
+        return checked[0]
+    positions, species = (
+        np.concatenate([getattr(s, name) for s in checked])
+        for name in ("positions", "species")
+    )
+    charges = [s.charges for s in checked]
+    charges = None if any(c is None for c in charges) else np.concatenate(charges)
+    sizes = tuple(len(s) for s in checked)
+    return System(positions, np.zeros((3, 3)), False, species, charges, sizes)
+
+
 def species_index(checked, species=None):
     """Species in use and the index of each atom's species among them.
 
@@ -249,7 +277,7 @@ def species_index(checked, species=None):
         If an atom's species is not among ``species``, or these are not different
         atomic numbers.
     """
-    present = {int(z) for s in checked for z in np.unique(s.species)}
+    present = set(np.unique(np.concatenate([s.species for s in checked])).tolist())
     if species is None:
         species = tuple(sorted(present))
     else:

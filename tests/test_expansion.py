@@ -4,6 +4,7 @@ import numba
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import (
@@ -673,21 +674,49 @@ def test_atoms_on_each_other_are_a_pair_in_a_tree_of_images():
 
 
 @pytest.mark.parametrize("charged", [False, True])
-def test_all_pairs_are_those_of_a_list_without_an_end(charged):
+@pytest.mark.parametrize("limit", [2.5, math.inf])
+def test_all_pairs_are_those_of_a_list(charged, limit):
     (system,) = systems(ions(0, 7, species=(1, 6, 8)))
     of = sources([2, 0, 2, 1, 0, 2, 2], charged)
-    every = module._AllPairs(system, of, 4)
-    listed = module._ListedPairs(system, of, 4, 100.0)
+    every = module._AllPairs(system, of, 4, limit)
+    listed = module._ListedPairs(system, of, 4, min(limit, 100.0))
     for one, other in zip(grouped(every, 7, 4), grouped(listed, 7, 4), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
     parts = [every.around(*part)[1] for part in ((0, 3), (3, 4), (4, 7))]
     np.testing.assert_array_equal(np.concatenate(parts), every.around(0, 7)[1])
 
 
+@pytest.mark.parametrize("charged", [False, True])
+@pytest.mark.parametrize("field", FIELDS, ids=names)
+def test_molecules_beside_each_other_do_not_see_each_other(field, charged):
+    frames = [molecule(name) for name in ("CH4", "H2O", "NH3", "CO2")]
+    # In between: they are not taken together with what is periodic.
+    frames.insert(2, crystal(0, 3))
+    for seed, atoms in enumerate(frames):
+        charges = np.random.default_rng(seed).normal(size=len(atoms))
+        # Charges of some are no charges of all.
+        if charged or seed:
+            atoms.set_initial_charges(charges)
+    species = sorted({z for atoms in frames for z in atoms.numbers})
+    e = expansion(field, sources="charges" if charged else "species", species=species)
+    together = e.compute(frames)
+    apart = [e.compute(atoms).values for atoms in frames]
+    np.testing.assert_array_equal(together.values, np.concatenate(apart))
+    for n_threads in (2, 7):
+        found = e.compute(frames, n_threads=n_threads).values
+        np.testing.assert_array_equal(found, together.values)
+
+
+def test_progress_counts_frames_also_where_several_are_one_piece(capsys):
+    frames = [molecule("H2O")] * 5 + [crystal(0, 3)]
+    expansion(FIELDS[0]).compute(frames, n_threads=1, progress=True)
+    assert "6/6" in capsys.readouterr().err
+
+
 def test_all_pairs_leave_out_neighbours_without_a_charge():
     (system,) = systems(ions(0, 4))
     of = module._Sources(np.zeros(4, int), np.array([1.0, 0.0, -2.0, 0.0]))
-    start, _, charges = module._AllPairs(system, of, 1).around(0, 4)
+    start, _, charges = module._AllPairs(system, of, 1, math.inf).around(0, 4)
     np.testing.assert_array_equal(start, [0, 1, 3, 4, 6])
     np.testing.assert_array_equal(charges[: start[-1]], [-2, 1, -2, 1, 1, -2])
 

@@ -477,37 +477,67 @@ def sorted_pairs(
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def all_pairs(position_ix, species_i, charge_i, n_species, low, high):
-    """Every other atom around the centres low ... high, in the order of its species.
+def all_pairs(
+    position_ix,
+    species_i,
+    charge_i,
+    n_species,
+    start_i,
+    stop_i,
+    order_i,
+    limit,
+    low,
+    high,
+):
+    """Every other atom of the same structure around the centres low ... high.
+
+    Parameters
+    ----------
+    position_ix : ndarray (n_atoms, 3)
+        Of structures one after the other.
+    species_i, charge_i, n_species
+        As of sorted_pairs.
+    start_i, stop_i : ndarray (n_atoms,) of int
+        First and last + 1 of the atoms of each atom's structure.
+    order_i : ndarray (n_atoms,) of int
+        Atoms of each structure in the order of their species.
+    limit : float
+        Pairs further apart are left out.
+    low, high : int
 
     Returns
     -------
     start_ja, sorted_px, charge_p : ndarray
         As of sorted_pairs.
     """
-    n = position_ix.shape[0]
     start_ja = np.empty((high - low) * n_species + 1, dtype=np.int64)
-    sorted_px = np.empty(((high - low) * max(0, n - 1), 3))
+    most = 0
+    for j in range(low, high):
+        most += stop_i[j] - start_i[j] - 1
+    sorted_px = np.empty((most, 3))
     charged = charge_i.shape[0] > 0
-    charge_p = np.empty(sorted_px.shape[0] if charged else 0)
-    order_i = np.argsort(species_i, kind="mergesort")
+    charge_p = np.empty(most if charged else 0)
     p = 0
     for j in range(low, high):
-        i = 0
+        i = start_i[j]
         for a in range(n_species):
             start_ja[(j - low) * n_species + a] = p
-            while i < n and species_i[order_i[i]] == a:
+            while i < stop_i[j] and species_i[order_i[i]] == a:
                 other = order_i[i]
+                i += 1
                 # Who is not charged adds nothing.
-                if other != j and not (charged and charge_i[other] == 0.0):
-                    for x in range(3):
-                        sorted_px[p, x] = position_ix[other, x] - position_ix[j, x]
+                if other == j or (charged and charge_i[other] == 0.0):
+                    continue
+                x = position_ix[other, 0] - position_ix[j, 0]
+                y = position_ix[other, 1] - position_ix[j, 1]
+                z = position_ix[other, 2] - position_ix[j, 2]
+                if x * x + y * y + z * z <= limit * limit:
+                    sorted_px[p, 0], sorted_px[p, 1], sorted_px[p, 2] = x, y, z
                     if charged:
                         charge_p[p] = charge_i[other]
                     p += 1
-                i += 1
     start_ja[-1] = p
-    return start_ja, sorted_px, charge_p
+    return start_ja, sorted_px[:p], charge_p[:p] if charged else charge_p
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
