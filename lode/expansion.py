@@ -20,7 +20,7 @@ from scipy.spatial import KDTree
 
 from lode.core import expansion as core
 from lode.fields import GaussianDensity, PowerLawPotential
-from lode.parallel import single_threaded_blas, thread_count, thread_map
+from lode.parallel import beside, single_threaded_blas, thread_count, thread_map
 from lode.radial import (
     ContractedBasis,
     RadialBasis,
@@ -528,11 +528,11 @@ class SphericalExpansion:
         way, split = self.path(len(system), n_species, system.volume)
         whole = _centre(field, basis)
         scale = float(np.abs(whole).max()) * _Y00
-        parts = []
+        pairs = []
         if split > field.smearing:
             table = pair_table(field, basis, l_max, self.tolerance, split)
-            parts.append(self._pair_part(system, sources, table))
-            parts.append(_centre_part(table.centre, sources))
+            pairs.append(self._pair_part(system, sources, table))
+            pairs.append(_centre_part(table.centre, sources))
         smooth = field.smeared(split)
         modes = mode_table(smooth, basis, l_max, self.tolerance, scale)
         arguments = (system, sources, smooth, modes, l_max)
@@ -540,10 +540,21 @@ class SphericalExpansion:
             waves = TransformSum(*arguments, self.tolerance, scale)
         else:
             waves = ProductSum(*arguments)
-        parts.append(waves.add_to)
+
+        def add_both_halves(out_jamn, n_threads, first):
+            def add_near():
+                for add in pairs:
+                    add(out_jamn, n_threads, first)
+
+            def far():
+                return waves.prepared(*out_jamn.shape[:2], n_threads, first)
+
+            _, prepared = beside(add_near, far, n_threads)
+            waves.add_to(out_jamn, prepared, n_threads, first)
+
         # The centre's own field is in both halves; take out what is not wanted.
         weight = self.center_atom_weight - 1.0
-        parts.append(_centre_part(weight * whole, sources))
+        add_centre = _centre_part(weight * whole, sources)
         if field.neutralized:
             # The short-range sum holds the k = 0 that the background cancels.
             zero = -field.split_at_zero(split) if split > field.smearing else 0.0
@@ -556,8 +567,7 @@ class SphericalExpansion:
         def add_background(out_jamn, n_threads, first):
             out_jamn[:, :, 0, : basis.max_radial] += population[:, None] * background
 
-        parts.append(add_background)
-        return parts
+        return add_both_halves, add_centre, add_background
 
     def _pair_part(self, system, sources, table, cutoff=None):
         """The same for the pairs of a table."""

@@ -6,7 +6,10 @@ bit by bit. BLAS is limited once, where the work enters, since that takes as lon
 a small piece.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+import os
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from math import inf
 from numbers import Real
@@ -15,10 +18,34 @@ import numba
 from threadpoolctl import ThreadpoolController
 from tqdm import tqdm
 
+# Set in a thread that does a piece of work.
+_thread = threading.local()
+
 
 @cache
 def _controller():
     return ThreadpoolController()
+
+
+# Kept: to start threads takes as long as the pair sum of a small frame.
+@cache
+def _workers(n_threads):
+    return ThreadPoolExecutor(n_threads, "lode")
+
+
+@cache
+def _companion():
+    return ThreadPoolExecutor(thread_name_prefix="lode-beside")
+
+
+def _forget():
+    _workers.cache_clear()
+    _companion.cache_clear()
+
+
+# Threads do not survive a fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def single_threaded_blas():
@@ -51,7 +78,8 @@ def thread_map(function, items, n_threads=1, progress=None, unit="it", counts=No
         Takes one item.
     items : sequence
     n_threads : int
-        How many at a time.
+        How many at a time. A piece of work that is cut again is done by its thread
+        alone.
     progress : str, optional
         Title of a progress bar; none by default.
     unit : str
@@ -64,20 +92,74 @@ def thread_map(function, items, n_threads=1, progress=None, unit="it", counts=No
     list
     """
     items = list(items)
-
-    def finished(results):
-        # Even a hidden bar takes as long as a small frame.
-        if not progress:
-            return list(results)
-        found = []
+    results = [None] * len(items)
+    left = deque(range(len(items)))
+    bar = None
+    # Even a hidden bar takes as long as a small frame.
+    if progress:
         total = len(items) if counts is None else sum(counts)
-        with tqdm(total=total, desc=progress, unit=unit) as bar:
-            for result in results:
-                bar.update(1 if counts is None else counts[len(found)])
-                found.append(result)
-        return found
+        bar = tqdm(total=total, desc=progress, unit=unit)
 
-    if n_threads == 1 or len(items) < 2:
-        return finished(map(function, items))
-    with ThreadPoolExecutor(n_threads) as pool:
-        return finished(pool.map(function, items))
+    alone = min(n_threads, len(items)) < 2 or hasattr(_thread, "works")
+
+    def work():
+        if not alone:
+            _thread.works = True
+        try:
+            while left:
+                try:
+                    i = left.popleft()
+                except IndexError:
+                    return
+                results[i] = function(items[i])
+                if bar is not None:
+                    with bar.get_lock():
+                        bar.update(1 if counts is None else counts[i])
+        except BaseException:
+            left.clear()
+            raise
+        finally:
+            if not alone:
+                del _thread.works
+
+    others = []
+    if not alone:
+        pool = _workers(n_threads - 1)
+        others = [pool.submit(work) for _ in range(min(n_threads, len(items)) - 1)]
+    try:
+        # The caller does its share: a thread that is woken may come late.
+        work()
+    finally:
+        started = [o for o in others if not o.cancel()]
+        wait(started)
+        if bar is not None:
+            bar.close()
+    for other in started:
+        other.result()
+    return results
+
+
+def beside(first, second, n_threads):
+    """Results of two calls, made beside each other if there is more than one thread.
+
+    Both may cut their work by :func:`thread_map`, which then shares the threads.
+
+    Parameters
+    ----------
+    first, second : callable
+        Take nothing.
+    n_threads : int
+
+    Returns
+    -------
+    tuple
+    """
+    if n_threads == 1 or hasattr(_thread, "works"):
+        return first(), second()
+    other = _companion().submit(first)
+    try:
+        result = second()
+    finally:
+        # What the first writes to must not be in use when an error gets out.
+        wait([other])
+    return other.result(), result

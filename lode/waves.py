@@ -107,17 +107,23 @@ class ProductSum(_HalfSpace):
         count = modes.n_modes * (2 * np.arange(l_max + 1) + 1)
         self.n_even, self.n_odd = int(count[::2].sum()), int(count[1::2].sum())
 
-    def add_to(self, out_jamn, n_threads, first=0):
-        """Add the coefficients of a run of centres.
+    def prepared(self, n, n_species, n_threads, first):
+        """Sums over the wave vectors for a run of centres, before they are expanded.
+
+        What :meth:`add_to` does not need the coefficients for: it can be done beside
+        other work.
 
         Parameters
         ----------
-        out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, n_max)
+        n, n_species : int
         n_threads : int
         first : int
             First of the centres.
+
+        Returns
+        -------
+        even_ajc, odd_ajc : ndarray (n_species, n, n_columns)
         """
-        n, n_species = out_jamn.shape[:2]
         even_ajc = np.zeros((n_species, n, self.n_even))
         odd_ajc = np.zeros((n_species, n, self.n_odd))
         rows = [slice(j, j + _ROW_BLOCK) for j in range(0, n, _ROW_BLOCK)]
@@ -135,10 +141,6 @@ class ProductSum(_HalfSpace):
                 even_ajc[:, some] += even_ajk @ even_kc
                 odd_ajc[:, some] += odd_ajk @ odd_kc
 
-        def expand(part):
-            modes = (self.modes.n_modes, self.modes.expansion, self.l_max)
-            core.add_modes(even_ajc[:, part], odd_ajc[:, part], *modes, out_jamn[part])
-
         for number, block in enumerate(self._blocks()):
             table = self._table(block)
             positions = self.positions[first : first + n]
@@ -153,7 +155,27 @@ class ProductSum(_HalfSpace):
                 (r, w, structure, *table) for r, w in zip(rows, waves, strict=True)
             ]
             thread_map(product, tasks, n_threads)
-        thread_map(expand, rows, n_threads)
+        return even_ajc, odd_ajc
+
+    def add_to(self, out_jamn, prepared, n_threads, first):
+        """Add the coefficients of a run of centres.
+
+        Parameters
+        ----------
+        out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, n_max)
+        prepared
+            Of :meth:`prepared` for the same centres.
+        n_threads : int
+        first : int
+            First of the centres.
+        """
+
+        def expand(start):
+            part = slice(start, start + _ROW_BLOCK)
+            modes = (self.modes.n_modes, self.modes.expansion, self.l_max)
+            core.add_modes(*(c[:, part] for c in prepared), *modes, out_jamn[part])
+
+        thread_map(expand, range(0, len(out_jamn), _ROW_BLOCK), n_threads)
 
     def _blocks(self):
         """Runs of whole columns, of about a block of wave vectors each."""
@@ -232,18 +254,20 @@ class TransformSum(_HalfSpace):
         turns = (system.positions @ np.linalg.inv(cell)).T
         self.angle_xj = 2 * math.pi * (turns - np.round(turns))
 
-    def add_to(self, out_jamn, n_threads, first=0):
-        """Add the coefficients of a run of centres, see :class:`ProductSum`."""
-        if len(self.columns) == 0:
-            return
+    def prepared(self, n, n_species, n_threads, first):
+        """What all centres share, as of :meth:`ProductSum.prepared`."""
+        return self._shared if len(self.columns) else []
+
+    def add_to(self, out_jamn, prepared, n_threads, first):
+        """Add the coefficients of a run of centres, see :meth:`ProductSum.add_to`."""
         angle_xj = self.angle_xj[:, first : first + len(out_jamn)]
         angle_xj = np.ascontiguousarray(angle_xj)
-        for task in self._prepared:
+        for task in prepared:
             self._add(*task, angle_xj, out_jamn, n_threads)
 
     @cached_property
-    def _prepared(self):
-        """What the centres share: columns, field and accuracy of groups of species."""
+    def _shared(self):
+        """Columns, field and accuracy of groups of species."""
         k_kx, weight_k = self.vectors_and_weights(self.columns)
         y_mk = np.empty(((self.l_max + 1) ** 2, len(k_kx)))
         u_qk = np.empty((len(self.modes.expansion), len(k_kx)))

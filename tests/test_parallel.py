@@ -1,0 +1,117 @@
+import multiprocessing
+import os
+import threading
+import time
+
+import pytest
+
+from lode.parallel import beside, thread_map
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_results_stand_in_the_order_of_the_items(n_threads):
+    def late(i):
+        time.sleep(0.002 * (7 - i))
+        return i * i
+
+    assert thread_map(late, range(7), n_threads) == [i * i for i in range(7)]
+    assert thread_map(late, [], n_threads) == []
+
+
+def test_the_pieces_run_beside_each_other_on_as_many_threads_as_asked_for():
+    all_there = threading.Barrier(3, timeout=20.0)
+
+    def piece(_):
+        # Passed only if three pieces wait at a time.
+        all_there.wait()
+        return threading.get_ident()
+
+    names = thread_map(piece, range(3), 3)
+    assert len(set(names)) == 3
+    assert threading.get_ident() in names
+
+
+def test_a_piece_that_is_cut_again_stays_on_its_thread():
+    def inner(_):
+        return threading.get_ident()
+
+    def outer(_):
+        names = set(thread_map(inner, range(20), 2))
+        pair = beside(threading.get_ident, threading.get_ident, 2)
+        return names | set(pair) == {threading.get_ident()}
+
+    assert all(thread_map(outer, range(8), 2))
+
+
+def test_one_piece_may_be_cut_again():
+    def outer(_):
+        return thread_map(lambda i: i, range(3), 3)
+
+    assert thread_map(outer, [0], 3) == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_an_error_gets_out_and_ends_the_rest(n_threads):
+    done = []
+
+    def piece(i):
+        if i == 3:
+            raise ValueError("the third")
+        time.sleep(0.001)
+        done.append(i)
+
+    with pytest.raises(ValueError, match="the third"):
+        thread_map(piece, range(500), n_threads)
+    assert len(done) < 100
+    count = len(done)
+    time.sleep(0.02)
+    assert len(done) == count
+    # Nothing is left behind.
+    assert thread_map(lambda i: i, range(9), n_threads) == list(range(9))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_progress_counts_what_the_items_hold(n_threads, capsys):
+    thread_map(len, ["ab", "c", "def"], n_threads, "letters", "letter", [2, 1, 3])
+    assert "6/6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_both_calls_give_their_results(n_threads):
+    def part():
+        return thread_map(lambda i: i + 1, range(5), n_threads)
+
+    assert beside(part, lambda: "second", n_threads) == ([1, 2, 3, 4, 5], "second")
+
+
+def test_an_error_of_one_call_waits_for_the_other():
+    ended = []
+
+    def slow():
+        time.sleep(0.05)
+        ended.append(True)
+
+    def wrong():
+        raise ValueError("second")
+
+    with pytest.raises(ValueError, match="second"):
+        beside(slow, wrong, 2)
+    assert ended == [True]
+    with pytest.raises(ValueError, match="second"):
+        beside(wrong, slow, 2)
+
+
+def _answer(queue):
+    queue.put(thread_map(lambda i: -i, range(4), 2))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes by fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own():
+    thread_map(len, ["a", "b"], 2)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=_answer, args=(queue,))
+    process.start()
+    assert queue.get(timeout=20) == [0, -1, -2, -3]
+    process.join()
