@@ -16,7 +16,6 @@ from functools import cache, lru_cache
 
 import numpy as np
 import vesin
-from scipy.spatial import KDTree
 
 from lode.core import expansion as core
 from lode.fields import GaussianDensity, PowerLawPotential
@@ -837,6 +836,9 @@ class _ImagePairs:
         self.tree = self._tree(self.images[0])
 
     def _tree(self, points):
+        # Half of the time that this module takes to import.
+        from scipy.spatial import KDTree
+
         return KDTree(points, balanced_tree=False, compact_nodes=False)
 
     def around(self, low, high):
