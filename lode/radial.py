@@ -301,9 +301,7 @@ def _bessel_zeros(max_radial, max_angular):
         pairs = zip(zeros[:-1], zeros[1:], strict=True)
         zeros = np.array(
             [
-                _root(
-                    lambda x, l=l: special.spherical_jn(l, x), a, b, xtol=1e-14
-                )
+                _root(lambda x, l=l: special.spherical_jn(l, x), a, b, xtol=1e-14)
                 for a, b in pairs
             ]
         )
