@@ -19,7 +19,13 @@ import vesin
 
 from lode.core import expansion as core
 from lode.fields import GaussianDensity, PowerLawPotential
-from lode.parallel import beside, single_threaded_blas, thread_count, thread_map
+from lode.parallel import (
+    beside,
+    scratch,
+    single_threaded_blas,
+    thread_count,
+    thread_map,
+)
 from lode.radial import (
     ContractedBasis,
     RadialBasis,
@@ -42,6 +48,8 @@ _SOURCES = ("species", "charges")
 # Frames above this many atoms are cut into blocks of centres that run in parallel;
 # smaller finite ones are taken together.
 _ROW_BLOCK = 256
+# Coefficients of at most this size are made at a time, before they are copied.
+_COEFFICIENT_BYTES = 2**28
 # Pairs of a finite frame that are listed at a time.
 _PAIR_BLOCK = 2_000_000
 # Microseconds of a neighbour in the list and of its 392 channels, on one core; only
@@ -327,7 +335,12 @@ class SphericalExpansion:
         values = np.empty(shape)
 
         def fill(rows, system, species_i, inner_threads):
-            values[rows] = self.around(system, species_i, len(used), inner_threads)
+            size = max(1, _COEFFICIENT_BYTES // (8 * math.prod(shape[1:])))
+            start = rows.start
+            arguments = (system, species_i, len(used), size, inner_threads)
+            for found in self.around_runs(*arguments):
+                values[start : start + len(found)] = found
+                start += len(found)
 
         system_map(fill, checked, index, n_threads, progress)
         labels = environment_labels(checked)
@@ -434,8 +447,8 @@ class SphericalExpansion:
         """
         return species if self.sources == "species" else (0,)
 
-    def around(self, system, species_i, n_species, n_threads=1):
-        """Coefficients around the atoms of one frame.
+    def around_runs(self, system, species_i, n_species, size, n_threads=1):
+        """Coefficients around consecutive atoms of one frame, some atoms at a time.
 
         Parameters
         ----------
@@ -444,32 +457,15 @@ class SphericalExpansion:
             Place of each atom's species among those expanded.
         n_species : int
             Number of species expanded.
-        n_threads : int
-
-        Returns
-        -------
-        ndarray (n_atoms, n_fields, (l_max + 1)**2, n_max)
-            One field for each of :meth:`fields`.
-        """
-        (values,) = self.around_runs(
-            system, species_i, n_species, len(system), n_threads
-        )
-        return values
-
-    def around_runs(self, system, species_i, n_species, size, n_threads=1):
-        """Coefficients around consecutive atoms of one frame, some atoms at a time.
-
-        Parameters
-        ----------
-        system, species_i, n_species, n_threads
-            As for :meth:`around`.
         size : int
             Number of atoms at a time.
+        n_threads : int
 
         Yields
         ------
         ndarray (size, n_fields, (l_max + 1)**2, n_max)
-            The last may have fewer rows.
+            One field for each of :meth:`fields`; the last may have fewer rows. It is
+            written again for the next atoms, and afterwards by others.
         """
         sources = _Sources(species_i, np.empty(0))
         if self.sources == "charges":
@@ -478,18 +474,20 @@ class SphericalExpansion:
         n_max = self.basis.max_radial
         shape = (n_species, (self.max_angular + 1) ** 2, padded(n_max))
         parts = None
-        for first in range(0, len(system), size):
-            out_jamn = np.zeros((min(size, len(system) - first), *shape))
-            if parts is None:
-                if not self.field.long_range:
-                    parts = self._density_parts(system, sources)
-                elif system.periodic:
-                    parts = self._periodic_parts(system, sources, n_species)
-                else:
-                    parts = self._finite_parts(system, sources)
-            for add in parts:
-                add(out_jamn, n_threads, first)
-            yield out_jamn[..., :n_max]
+        with scratch(min(size, len(system)), *shape) as room:
+            for first in range(0, len(system), size):
+                out_jamn = room[: len(system) - first]
+                out_jamn[:] = 0.0
+                if parts is None:
+                    if not self.field.long_range:
+                        parts = self._density_parts(system, sources)
+                    elif system.periodic:
+                        parts = self._periodic_parts(system, sources, n_species)
+                    else:
+                        parts = self._finite_parts(system, sources)
+                for add in parts:
+                    add(out_jamn, n_threads, first)
+                yield out_jamn[..., :n_max]
 
     def _density_parts(self, system, sources):
         """What adds to the coefficients of a run of centres, for a density."""
@@ -548,7 +546,8 @@ class SphericalExpansion:
             def far():
                 return waves.prepared(*out_jamn.shape[:2], n_threads, first)
 
-            _, prepared = beside(add_near, far, n_threads)
+            # Of small frames the pairs take longer, and a thread that is woken is late.
+            prepared, _ = beside(far, add_near, n_threads)
             waves.add_to(out_jamn, prepared, n_threads, first)
 
         # The centre's own field is in both halves; take out what is not wanted.
@@ -795,8 +794,9 @@ class _ListedPairs:
 
     def __init__(self, system, sources, n_species, limit):
         neighbors = vesin.NeighborList(cutoff=limit, full_list=False, n_threads=1)
+        # Not copied: valid as long as the list, and sorted_pairs copies.
         first, second, vector = neighbors.compute(
-            system.positions, system.cell, system.periodic, "ijD"
+            system.positions, system.cell, system.periodic, "ijD", copy=False
         )
         pairs = (first.view(np.int64), second.view(np.int64), vector)
         atoms = (sources.species_i, sources.charge_i, len(system), n_species)

@@ -6,20 +6,26 @@ bit by bit. BLAS is limited once, where the work enters, since that takes as lon
 a small piece.
 """
 
+import math
 import os
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
-from math import inf
 from numbers import Real
 
 import numba
+import numpy as np
 from threadpoolctl import ThreadpoolController
 from tqdm import tqdm
 
 # Set in a thread that does a piece of work.
 _thread = threading.local()
+# Arrays nobody works in now, and how many numbers are kept in them: 64 MB.
+_spare = []
+_MOST_SPARE = 2**23
+_lock = threading.Lock()
 
 
 @cache
@@ -39,6 +45,8 @@ def _companion():
 
 
 def _forget():
+    global _lock
+    _lock = threading.Lock()
     _workers.cache_clear()
     _companion.cache_clear()
 
@@ -53,6 +61,40 @@ def single_threaded_blas():
     return _controller().limit(limits=1, user_api="blas")
 
 
+@contextmanager
+def scratch(*shape):
+    """Array of floats to work in, with whatever stood there before.
+
+    Memory that is new to the process takes longer to get than to fill, and makes
+    threads wait for each other: some is kept for the next call.
+
+    Parameters
+    ----------
+    *shape : int
+
+    Yields
+    ------
+    ndarray
+        Valid inside the context only.
+    """
+    size = math.prod(shape)
+    with _lock:
+        fitting = [i for i, a in enumerate(_spare) if a.size >= size]
+        found = min(fitting, key=lambda i: _spare[i].size, default=None)
+        room = None if found is None else _spare.pop(found)
+    if room is None:
+        room = np.empty(size)
+    try:
+        yield room[:size].reshape(shape)
+    finally:
+        # One large array would leave no room for others.
+        if 4 * room.size <= _MOST_SPARE:
+            with _lock:
+                _spare.append(room)
+                while sum(a.size for a in _spare) > _MOST_SPARE:
+                    _spare.pop(0)
+
+
 def thread_count(n_threads=None):
     """Checked number of threads; by default that of ``NUMBA_NUM_THREADS``.
 
@@ -64,7 +106,7 @@ def thread_count(n_threads=None):
     if n_threads is None:
         return numba.config.NUMBA_NUM_THREADS
     is_number = isinstance(n_threads, Real) and not isinstance(n_threads, bool)
-    if not is_number or not 1 <= n_threads < inf or int(n_threads) != n_threads:
+    if not is_number or not 1 <= n_threads < math.inf or int(n_threads) != n_threads:
         raise ValueError(f"n_threads must be a positive whole number, got {n_threads}")
     return int(n_threads)
 

@@ -17,7 +17,7 @@ import numpy as np
 from ase.geometry import minkowski_reduce
 
 from lode.core import expansion as core
-from lode.parallel import thread_map
+from lode.parallel import scratch, thread_map
 
 # Wave vectors of one matrix product: the operands stay in the second-level cache.
 _WAVE_BLOCK = 512
@@ -128,33 +128,36 @@ class ProductSum(_HalfSpace):
         odd_ajc = np.zeros((n_species, n, self.n_odd))
         rows = [slice(j, j + _ROW_BLOCK) for j in range(0, n, _ROW_BLOCK)]
 
-        def product(task):
-            part, phases, structure, even_kc, odd_kc = task
-            shape = (n_species, min(n, _PRODUCT_BLOCK), len(even_kc))
-            both_ajk = np.empty((2, *shape))
-            for start in range(0, len(phases[0]), shape[1]):
-                some = slice(start, start + shape[1])
-                few = [p[some] for p in phases]
-                even_ajk, odd_ajk = both_ajk[:, :, : len(few[0])]
-                core.field_phases(*few, *structure, even_ajk, odd_ajk)
-                some = slice(part.start + start, part.start + start + len(few[0]))
-                even_ajc[:, some] += even_ajk @ even_kc
-                odd_ajc[:, some] += odd_ajk @ odd_kc
+        positions = self.positions[first : first + n]
 
-        for number, block in enumerate(self._blocks()):
-            table = self._table(block)
-            positions = self.positions[first : first + n]
-            waves = thread_map(
-                lambda r, b=block, x=positions: self._phases(x[r], b), rows, n_threads
-            )
-            if number == len(self.structures):
-                known = waves if n == len(self.positions) else None
-                self.structures.append(self._sums(block, n_species, known, n_threads))
-            structure = self.structures[number]
-            tasks = [
-                (r, w, structure, *table) for r, w in zip(rows, waves, strict=True)
-            ]
-            thread_map(product, tasks, n_threads)
+        def product(row, phases, structure, even_kc, odd_kc):
+            step = min(n, _PRODUCT_BLOCK)
+            with scratch(2, n_species, step, len(even_kc)) as both_ajk:
+                for start in range(row.start, min(row.stop, n), step):
+                    some = slice(start, min(start + step, row.stop, n))
+                    even_ajk, odd_ajk = both_ajk[:, :, : some.stop - start]
+                    few = [p[some] for p in phases]
+                    core.field_phases(*few, *structure, even_ajk, odd_ajk)
+                    even_ajc[:, some] += even_ajk @ even_kc
+                    odd_ajc[:, some] += odd_ajk @ odd_kc
+
+        blocks = list(self._blocks())
+        most = max((int(block[:, 3].sum()) for block in blocks), default=0)
+        with scratch(2 * n * most) as room:
+            for number, block in enumerate(blocks):
+                even_kc, odd_kc = table = self._table(block)
+                phases = room[: 2 * n * len(even_kc)].reshape(2, n, -1)
+                thread_map(
+                    lambda r, b=block, p=phases: self._wave(positions[r], b, p[:, r]),
+                    rows,
+                    n_threads,
+                )
+                if number == len(self.structures):
+                    known = phases if n == len(self.positions) else None
+                    sums = self._sums(block, n_species, known, n_threads)
+                    self.structures.append(sums)
+                of_block = (phases, self.structures[number], *table)
+                thread_map(lambda r, b=of_block: product(r, *b), rows, n_threads)
         return even_ajc, odd_ajc
 
     def add_to(self, out_jamn, prepared, n_threads, first):
@@ -198,30 +201,30 @@ class ProductSum(_HalfSpace):
         core.wave_columns(k_kx, 2 * weight_k, *arguments, even_kc, odd_kc)
         return even_kc, odd_kc
 
-    def _phases(self, positions, block):
-        """Phases of some atoms."""
-        shape = (len(positions), int(block[:, 3].sum()))
-        phases = np.empty(shape), np.empty(shape)
+    def _wave(self, positions, block, phases):
+        """Write the phases of some atoms."""
         core.plane_waves(positions, self.reciprocal, block, self.top, *phases)
-        return phases
 
     def _sums(self, block, n_species, known, n_threads):
         """Phases summed over the atoms of each species; those of all may be known."""
+        n, n_waves = len(self.positions), int(block[:, 3].sum())
 
-        def of_rows(row):
-            part = slice(row * _ROW_BLOCK, (row + 1) * _ROW_BLOCK)
-            if known is None:
-                phases = self._phases(self.positions[part], block)
-            else:
-                phases = known[row]
-            if len(self.sources.charge_i):
-                phases = [p * self.sources.charge_i[part, None] for p in phases]
-            sums = np.zeros((2, n_species, phases[0].shape[1]))
-            core.structure_factor(*phases, self.sources.species_i[part], *sums)
+        def of_rows(start):
+            part = slice(start, min(start + _ROW_BLOCK, n))
+            sums = np.zeros((2, n_species, n_waves))
+            with scratch(2, part.stop - start, n_waves) as room:
+                phases = room
+                if known is not None:
+                    phases = known[:, part]
+                else:
+                    self._wave(self.positions[part], block, phases)
+                if len(self.sources.charge_i):
+                    charge_i = self.sources.charge_i[part, None]
+                    phases = np.multiply(phases, charge_i, out=room)
+                core.structure_factor(*phases, self.sources.species_i[part], *sums)
             return sums
 
-        rows = range(-(-len(self.positions) // _ROW_BLOCK))
-        return sum(thread_map(of_rows, rows, n_threads))
+        return sum(thread_map(of_rows, range(0, n, _ROW_BLOCK), n_threads))
 
 
 class TransformSum(_HalfSpace):

@@ -2,10 +2,13 @@ import multiprocessing
 import os
 import threading
 import time
+from contextlib import ExitStack
 
+import numpy as np
 import pytest
 
-from lode.parallel import beside, thread_map
+from lode import parallel
+from lode.parallel import beside, scratch, thread_map
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
@@ -115,3 +118,23 @@ def test_a_forked_process_has_threads_of_its_own():
     process.start()
     assert queue.get(timeout=20) == [0, -1, -2, -3]
     process.join()
+
+
+def test_scratch_is_used_again_and_never_twice_at_a_time():
+    with scratch(3, 4) as first, scratch(3, 4) as second:
+        assert first.shape == second.shape == (3, 4)
+        assert not np.shares_memory(first, second)
+    with scratch(2, 3) as again:
+        assert np.shares_memory(again, first) or np.shares_memory(again, second)
+
+
+def test_scratch_that_is_kept_has_a_bound(monkeypatch):
+    monkeypatch.setattr(parallel, "_spare", [])
+    monkeypatch.setattr(parallel, "_MOST_SPARE", 100)
+    with scratch(26):
+        pass
+    assert parallel._spare == []
+    with ExitStack() as stack:
+        for _ in range(7):
+            stack.enter_context(scratch(25))
+    assert [a.size for a in parallel._spare] == [25] * 4
