@@ -1,20 +1,23 @@
 """Times of lode and of its peers, side by side: ``python -m benchmarks``.
 
-Each case is run with ours and with the peer in turn (A B A B) in one process, on the
-same frames and with the same number of threads; the ratio is the median of the
-ratios of the pairs. Errors are relative to the largest number of a converged
-reference, which for frames of 64 charges is the peer's own. Ours runs at the largest
+Results: each case is run with ours and with the peer in turn (A B A B) in one
+process, on the same frames and with the same number of threads; the ratio is the
+median of the ratios of the pairs. Errors are relative to the largest number of a
+converged reference, which for small frames is the peer's own. Ours runs at the largest
 tolerance whose measured error is no larger than the peer's. Both codes are called
-on another frame before, so that tables are made and code is compiled; times of a
-first call are not compared. Peak memory is that of a process of its own, above what
-it held after its imports.
+on another frame before, so that tables are made and code is compiled. Peak memory is
+that of a process of its own, above what it held after its imports.
 
-``--growth`` measures frames of a thousand to tens of thousands of charges without a
-peer: time of the processor, memory, error where it is known. Written: ``growth.csv``
-with the columns of the results, ``growth.pdf`` and ``growth.png``.
+Growth: frames of up to tens of thousands of atoms, and smearings from 0.3 to 1 Å: time
+of the processor, memory, error where it is known; featomic as far as its memory goes.
 
-Written otherwise: ``results.csv``, ``results.md``, ``front.csv`` (error against time),
-``results.pdf`` and ``results.png``. Every run replaces them, so run all cases.
+Roofline: what the compiled loops reach of what the machine can do. Latency: times of
+imports and of a first result.
+
+Written: ``results``, ``growth``, ``roofline`` and ``latency`` as ``.csv`` and ``.md``,
+plots as ``.pdf`` and ``.png``, ``front.csv`` (error against time), and the tables of
+the README and of ``docs/performance.md``. Every run replaces what it measures, so run
+all cases.
 """
 
 import argparse
@@ -25,9 +28,17 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.cases import CASES, GROWTH_SIZES, Expansion, Growth
+from benchmarks.cases import (
+    CASES,
+    GROWTH_SIZES,
+    SMEARING_SIZES,
+    Expansion,
+    Growth,
+    growth_cases,
+)
 
 _FOLDER = Path(__file__).parent
+_PARTS = ("results", "growth", "roofline", "latency")
 _THREAD_VARIABLES = (
     "RAYON_NUM_THREADS",
     "OMP_NUM_THREADS",
@@ -46,22 +57,30 @@ def arguments(words=None):
     )
     names = list(dict.fromkeys(case.name for case in CASES))
     parser.add_argument(
-        "cases", nargs="*", metavar="case", help=f"by default all of {', '.join(names)}"
+        "cases",
+        nargs="*",
+        metavar="case",
+        help=f"of the results, and only these; by default all of {', '.join(names)}",
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=_PARTS, help="parts to run, by default all"
     )
     parser.add_argument("--all", action="store_true", help="also those of minutes each")
-    parser.add_argument("--repeats", type=int, default=15, help="pairs of timings")
+    parser.add_argument("--repeats", type=int, default=7, help="pairs of timings")
     parser.add_argument(
         "--budget", type=float, default=30.0, help="seconds of timed pairs in a case"
     )
-    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="of the results"
+    )
     parser.add_argument("--output", type=Path, default=_FOLDER, help="folder")
     parser.add_argument("--no-front", action="store_true", help="no error against time")
     parser.add_argument(
-        "--growth",
-        nargs="*",
+        "--sizes",
+        nargs="+",
         type=int,
         metavar="ATOMS",
-        help="instead: time and memory against the number of atoms, by default "
+        help="of the growth, instead of all systems and sizes of "
         + " ".join(map(str, GROWTH_SIZES)),
     )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -69,8 +88,10 @@ def arguments(words=None):
     unknown = sorted(set(options.cases) - set(names))
     if unknown:
         parser.error(f"cases must be among {', '.join(names)}, got {unknown}")
-    if options.repeats < 1 or min(options.threads) < 1:
-        parser.error("repeats and threads must be positive whole numbers")
+    numbers = (options.repeats, *options.threads, *(options.sizes or ()))
+    if min(numbers) < 1:
+        parser.error("repeats, threads and sizes must be positive whole numbers")
+    options.only = options.only or (_PARTS[:1] if options.cases else _PARTS)
     return options
 
 
@@ -80,8 +101,13 @@ def worker(request):
 
     threads = request["threads"]
     if request["task"] == "growth":
-        case = Growth(order=request["order"], n_atoms=request["n_atoms"])
-        print(json.dumps(measurement.growth(case, threads)))
+        case, side = Growth(**request["case"]), request["side"]
+        print(json.dumps(measurement.growth(case, side, threads)))
+        return
+    if request["task"] == "smearing":
+        for n_atoms in request["sizes"]:
+            rows = measurement.smearings(n_atoms, threads, request["repeats"])
+            print(json.dumps(rows), flush=True)
         return
     chosen = [CASES[index] for index in request["cases"]]
     if request["task"] == "memory":
@@ -119,38 +145,42 @@ def answers(**request):
 
 def growth(options):
     """Time and memory against the number of atoms, each in a process of its own."""
-    rows = []
-    for order in (1, 2):
-        for n_atoms in options.growth or GROWTH_SIZES:
-            for threads in options.threads:
-                request = {"order": order, "n_atoms": n_atoms, "threads": threads}
-                (row,) = answers(task="growth", **request)
-                rows.append(row)
-                print(
-                    f"{row['case']:20} {threads} thread(s): {row['ours_s']:.3g} s, "
-                    f"{row['ours_mb']:.0f} MB",
-                    flush=True,
-                )
-    from benchmarks import report
+    from benchmarks import measurement, report
 
-    report.write_growth(options.output, rows)
+    threads = min(options.threads)
+    rows, peer_rows = [], {}
+    peer_ends = "" if find_spec("featomic") else "featomic is not installed"
+    for case in growth_cases(options.sizes):
+        task = {"task": "growth", "case": vars(case), "threads": threads}
+        (row,) = answers(side="ours", **task)
+        if case.kind == "expansion" and not peer_ends:
+            peer_ends = measurement.too_large(case, peer_rows)
+            if not peer_ends:
+                (found,) = answers(side="peer", **task)
+                peer_rows[case.n_atoms] = found["peer_mb"]
+                row |= found | {"ratio": found["peer_s"] / row["ours_s"]}
+        rows.append(row)
+        peer = f", peer {row['peer_s']:.3g} s" if row["peer_s"] else ""
+        print(
+            f"{row['case']:26} ours {row['ours_s']:.3g} s, {row['ours_mb']:.0f} MB"
+            + peer,
+            flush=True,
+        )
+    sizes = options.sizes or SMEARING_SIZES
+    task = {"task": "smearing", "sizes": sizes, "repeats": options.repeats}
+    for found in answers(**task, threads=threads):
+        rows += found
+    report.write_growth(options.output, rows, peer_ends)
 
 
-def main(words=None):
-    """Run what the command line asks for."""
-    options = arguments(words)
-    if options.worker:
-        worker(json.loads(options.worker))
-        return
-    if options.growth is not None:
-        growth(options)
-        return
+def results(options):
+    """Ours and each peer in turn."""
     chosen = []
     for index, case in enumerate(CASES):
         if case.name in options.cases or (
             not options.cases and (options.all or not case.slow)
         ):
-            if find_spec(case.peer) is None:
+            if find_spec(case.module) is None:
                 print(f"{case.name}: left out, {case.peer} is not installed")
             else:
                 chosen.append(index)
@@ -167,7 +197,7 @@ def main(words=None):
         for index, row in zip(cases, timed, strict=True):
             rows.append(row)
             print(
-                f"{row['case']:22} {row['peer']:9} {threads} thread(s): ours "
+                f"{row['case']:22} {row['peer']:10} {threads} thread(s): ours "
                 f"{1e3 * row['ours_s']:.3g} ms, peer {1e3 * row['peer_s']:.3g} ms, "
                 f"ratio {row['ratio']:.1f}",
                 flush=True,
@@ -193,7 +223,26 @@ def main(words=None):
 
     from benchmarks import report
 
-    report.write(options.output, rows, points)
+    report.write(options.output, rows, points, page=_page(options, "README.md"))
+    wrong = report.exceeded(rows)
+    if wrong:
+        raise SystemExit(f"the error exceeds the tolerance in {', '.join(wrong)}")
+
+
+def _page(options, name):
+    """A page with numbers of ours, if this run is the one to write them."""
+    whole = options.output == _FOLDER and not options.cases
+    return _FOLDER.parent / name if whole else None
+
+
+def main(words=None):
+    """Run what the command line asks for."""
+    options = arguments(words)
+    if options.worker:
+        worker(json.loads(options.worker))
+        return
+    for part in options.only:
+        {"results": results, "growth": growth}[part](options)
 
 
 if __name__ == "__main__":

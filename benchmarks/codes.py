@@ -1,4 +1,4 @@
-"""The calculations that are timed: ours, featomic's, dscribe's and LAMMPS'.
+"""The calculations that are timed: ours and those of the peers.
 
 Each function prepares what can be prepared once and returns a function of a frame.
 Packages that are not needed are not imported.
@@ -19,36 +19,45 @@ DENSITY = 0.3
 COULOMB = 14.399645
 
 
-def lode_expansion(smearing, tolerance, n_threads):
+def lode_expansion(smearing, tolerance, n_threads, **options):
     field = lode.PowerLawPotential(1, smearing)
     basis = lode.RadialBasis.gto(N_MAX, RADIUS)
-    expansion = lode.SphericalExpansion(field, basis, L_MAX, tolerance=tolerance)
+    options = {"tolerance": tolerance, **options}
+    expansion = lode.SphericalExpansion(field, basis, L_MAX, **options)
     return lambda frame: expansion.compute(frame, n_threads=n_threads)
 
 
-def lode_growth(order, n_threads, **options):
+def lode_growth(kind, n_threads, *, tolerance, **options):
+    if kind == "ewald":
+        return lode_ewald(tolerance)
+    if kind == "soap":
+        return lode_spectrum(6.0, tolerance, n_threads)
     field = lode.PowerLawPotential(1, 1.0)
     basis = lode.RadialBasis.gto(4, RADIUS)
-    expansion = lode.SphericalExpansion(field, basis, 4, **options)
-    descriptor = (lode.RadialSpectrum if order == 1 else lode.PowerSpectrum)(expansion)
+    expansion = lode.SphericalExpansion(field, basis, 4, tolerance=tolerance, **options)
+    descriptor = {
+        "lode1": lode.RadialSpectrum,
+        "lode2": lode.PowerSpectrum,
+        "expansion": lambda e: e,
+    }[kind](expansion)
     return lambda frame: descriptor.compute(frame, n_threads=n_threads)
 
 
-def _featomic_basis(spline_accuracy, **radius):
+def _featomic_basis(spline_accuracy, n_max=N_MAX, l_max=L_MAX, **radius):
     return {
         "type": "TensorProduct",
-        "max_angular": L_MAX,
-        "radial": {"type": "Gto", "max_radial": N_MAX - 1, **radius},
+        "max_angular": l_max,
+        "radial": {"type": "Gto", "max_radial": n_max - 1, **radius},
         "spline_accuracy": spline_accuracy,
     }
 
 
-def featomic_expansion(smearing, cutoff, spline_accuracy):
+def featomic_expansion(smearing, cutoff, spline_accuracy, **size):
     import featomic
 
     calculator = featomic.LodeSphericalExpansion(
         density={"type": "SmearedPowerLaw", "smearing": smearing, "exponent": 1},
-        basis=_featomic_basis(spline_accuracy, radius=RADIUS),
+        basis=_featomic_basis(spline_accuracy, radius=RADIUS, **size),
         k_cutoff=cutoff / smearing,
     )
     return calculator.compute
@@ -108,6 +117,21 @@ def dscribe_spectrum(radius, species, periodic):
     return soap.create
 
 
+def quippy_spectrum(radius, species):
+    """Same cutoff, n, l and width; its own radial functions, and one number more."""
+    from ase.data import atomic_numbers
+    from quippy.descriptors import Descriptor
+
+    numbers = " ".join(str(z) for z in sorted(atomic_numbers[s] for s in species))
+    n_species = len(species)
+    soap = Descriptor(
+        f"soap cutoff={radius} cutoff_transition_width=0.5 atom_sigma={DENSITY} "
+        f"n_max={N_MAX} l_max={L_MAX} normalise=F n_Z={n_species} Z={{{numbers}}} "
+        f"n_species={n_species} species_Z={{{numbers}}}"
+    )
+    return lambda frame: [soap.calc(atoms)["data"] for atoms in structures(frame)]
+
+
 def dense_spectrum(result, frame):
     """(n_atoms, l, s_1, n_1, s_2, n_2): every pair of channels, without factors."""
     frames = structures(frame)
@@ -139,6 +163,11 @@ def dense_spectrum(result, frame):
 def structures(frame):
     """What is computed in one call, as a list: a frame, or several molecules."""
     return frame if isinstance(frame, list) else [frame]
+
+
+def numbers(result):
+    """Numbers of one of our results: values, or forces."""
+    return result.forces if hasattr(result, "forces") else result.values
 
 
 def numbers_per_atom(result, frame):

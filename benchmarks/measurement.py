@@ -7,11 +7,14 @@ import importlib.metadata
 import resource
 import statistics
 import time
+from dataclasses import replace
 from itertools import cycle
 
 import numpy as np
+import psutil
 
 from benchmarks import codes
+from benchmarks.cases import SMEARINGS, Growth
 
 # Shortest measured stretch in seconds: short calculations are repeated within it.
 _SHORTEST = 0.05
@@ -32,17 +35,17 @@ def deviation(case, result, reference, frame):
 def chosen_tolerance(case, reference, frame, peer_error, n_threads):
     """First tolerance at which our error is no larger than the peer's, and error.
 
+    The first of all if the peer's is not known.
+
     Raises
     ------
     RuntimeError
         If there is none.
     """
     for tolerance in case.tolerances:
-        if reference is None:
-            return tolerance, None
         result = case.ours(tolerance, n_threads)(frame)
         error = deviation(case, result, reference, frame)
-        if error <= peer_error:
+        if peer_error is None or error <= peer_error:
             return tolerance, error
     raise RuntimeError(f"no tolerance of {case.name} is as exact as {case.peer}")
 
@@ -113,11 +116,9 @@ def measured(case, threads, repeats, budget):
     result = theirs(frame)
     once = time.perf_counter() - start
     reference, source = case.reference(frame, threads)
-    peer_error = None
-    if reference is not None:
+    peer_error = agreement = None
+    if case.comparable:
         peer_error = deviation(case, result, reference, frame)
-    agreement = None
-    if reference is not None:
         agreement = deviation(case, *case.agreement(frame, threads), frame)
     tolerance, error = chosen_tolerance(case, reference, frame, peer_error, threads)
     ours = case.ours(tolerance, threads)
@@ -152,7 +153,7 @@ def measured(case, threads, repeats, budget):
     }
 
 
-def growth(case, threads):
+def growth(case, side, threads):
     """Time, error and memory of one large frame, in columns of the results.
 
     The time is that of the processor, all threads together: other work on the machine
@@ -162,37 +163,123 @@ def growth(case, threads):
     Parameters
     ----------
     case : benchmarks.cases.Growth
+    side : {"ours", "peer"}
     threads : int
 
     Returns
     -------
     dict
+        All columns for ours, those of the peer for the peer.
     """
     frame = case.frame()
+    if side == "peer":
+        calculation = case.theirs()
+        # Tables are made, at the price of a small frame.
+        calculation(replace(case, n_atoms=64).frame())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    calculation = case.ours(threads)
+    if side == "ours":
+        calculation = case.ours(threads)
     seconds = []
-    # The first call compiles and makes tables.
-    while len(seconds) < 2 or (len(seconds) < 5 and sum(seconds) < _GROWTH_BUDGET):
+    # Our first call compiles and makes tables.
+    fewest = 2 if side == "ours" else 1
+    while len(seconds) < fewest or (len(seconds) < 5 and sum(seconds) < _GROWTH_BUDGET):
         start = time.process_time()
         result = calculation(frame)
         seconds.append(time.process_time() - start)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    best, memory = min(seconds[fewest - 1 :]), (after - before) / 1024.0
+    if side == "peer":
+        version = importlib.metadata.version("featomic")
+        peer = {"peer": "featomic", "peer_version": version}
+        return peer | {"peer_s": best, "peer_mb": memory}
     error = None
     if case.n_atoms <= _MOST_EXACT:
-        # The other way, by products of matrices, which many atoms make too long.
-        exact = case.ours(threads, tolerance=1e-10, method="split")(frame).values
-        error = float(np.abs(result.values - exact).max() / np.abs(exact).max())
+        exact = codes.numbers(case.exact(threads)(frame))
+        error = float(np.abs(codes.numbers(result) - exact).max() / np.abs(exact).max())
+    return _row(case.name, case.n_atoms, threads, best, error) | {"ours_mb": memory}
+
+
+def _row(name, n_atoms, threads, seconds, error):
+    """Columns of the results without a peer and memory."""
     return dict.fromkeys(
-        ("peer", "peer_version", "peer_s", "ratio", "peer_error", "peer_mb")
+        (
+            "peer",
+            "peer_version",
+            "peer_s",
+            "ratio",
+            "peer_error",
+            "peer_mb",
+            "ours_mb",
+        )
     ) | {
-        "case": case.name,
-        "n_atoms": case.n_atoms,
+        "case": name,
+        "n_atoms": n_atoms,
         "threads": threads,
-        "ours_s": min(seconds[1:]),
+        "ours_s": seconds,
         "ours_error": error,
-        "ours_mb": (after - before) / 1024.0,
     }
+
+
+def too_large(case, memories):
+    """Why the peer cannot take a frame, or nothing.
+
+    Parameters
+    ----------
+    case : benchmarks.cases.Growth
+    memories : dict of int to float
+        MB that the peer took, by the number of atoms.
+
+    Returns
+    -------
+    str
+    """
+    if not memories:
+        return ""
+    largest = max(memories)
+    # Pairs of atoms.
+    needed = memories[largest] * (case.n_atoms / largest) ** 2
+    room = psutil.virtual_memory().available / 2**20
+    if needed <= 0.9 * room:
+        return ""
+    return (
+        f"featomic ends at {largest} atoms: {case.n_atoms} would take about "
+        f"{needed / 1024:.0f} GB, {room / 1024:.0f} GB are free"
+    )
+
+
+def smearings(n_atoms, threads, repeats):
+    """Time of the coefficients of a potential against its smearing, at one tolerance.
+
+    Parameters
+    ----------
+    n_atoms, threads, repeats : int
+        All smearings are taken in turn, so often.
+
+    Returns
+    -------
+    list of dict
+        Columns of the results.
+    """
+    tolerance = 1e-6
+    frame = Growth(kind="expansion", n_atoms=n_atoms).frame()
+    runs = [codes.lode_expansion(s, tolerance, threads) for s in SMEARINGS]
+    results = [run(frame).values for run in runs]
+    seconds = np.empty((repeats, len(runs)))
+    for repeat in range(repeats):
+        for i, run in enumerate(runs):
+            start = time.process_time()
+            run(frame)
+            seconds[repeat, i] = time.process_time() - start
+    rows = []
+    for smearing, result, column in zip(SMEARINGS, results, seconds.T, strict=True):
+        error = None
+        if n_atoms <= _MOST_EXACT:
+            run = codes.lode_expansion(smearing, 1e-10, threads, method="split")
+            exact = run(frame).values
+            error = float(np.abs(result - exact).max() / np.abs(exact).max())
+        name = f"smearing-{smearing:g}-{n_atoms}"
+        rows.append(_row(name, n_atoms, threads, float(np.median(column)), error))
+    return rows
 
 
 def peak_memory(case, side, tolerance, threads):

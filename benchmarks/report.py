@@ -2,10 +2,11 @@
 
 import os
 import platform
+from collections import defaultdict
 
 import numpy as np
 
-from lode.files import replacement, write_table
+from lode.files import replacement, with_block, write_table
 
 COLUMNS = (
     "case",
@@ -21,6 +22,9 @@ COLUMNS = (
     "ours_mb",
     "peer_mb",
 )
+WRITER = "benchmarks"
+# Colours that are told apart by everyone (M. Okabe, K. Ito).
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _GROWTH_FROM = 4000
 _FRONT = ("case", "code", "setting", "seconds", "error")
 _HEADER = (
@@ -30,7 +34,7 @@ _HEADER = (
 )
 
 
-def write(folder, rows, points):
+def write(folder, rows, points, page=None):
     """Write ``results.csv``, ``results.md``, ``front.csv`` and the plots.
 
     Parameters
@@ -40,11 +44,15 @@ def write(folder, rows, points):
         From :func:`benchmarks.measurement.measured`, with the memory.
     points : list of sequence
         From :func:`benchmarks.measurement.front`.
+    page : Path, optional
+        Page that has a table of the ratios between its markers.
     """
     table = [[_digits(row[name]) for name in COLUMNS] for row in rows]
     write_table(folder / "results.csv", COLUMNS, table)
     with replacement(folder / "results.md") as path:
-        path.write_text(_page(rows))
+        path.write_text(_page(rows), encoding="utf-8")
+    if page:
+        write_block(page, _ratios(rows))
     if points:
         write_table(
             folder / "front.csv", _FRONT, [[_digits(x) for x in row] for row in points]
@@ -52,54 +60,184 @@ def write(folder, rows, points):
         _plot(folder, rows, points)
 
 
-def write_growth(folder, rows):
-    """Write ``growth.csv`` and its plots.
+def write_block(page, block):
+    """Replace what stands between the markers of a page."""
+    text = page.read_text(encoding="utf-8")
+    with replacement(page) as path:
+        path.write_text(with_block(text, block, WRITER), encoding="utf-8")
 
-    Parameters
-    ----------
-    folder : Path
-    rows : list of dict
-        From :func:`benchmarks.measurement.growth`.
-    """
-    table = [[_digits(row[name]) for name in COLUMNS] for row in rows]
-    write_table(folder / "growth.csv", COLUMNS, table)
+
+def machine():
+    """Words that say where and when a measurement was made."""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}, load average {os.getloadavg()[1]:.1f} over the "
+        "last five minutes (about 1 if quiet)"
+    )
+
+
+def save(figure, path):
+    """Write a figure as PDF and PNG, whole and the same every time."""
+    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
+        with replacement(path.with_suffix(suffix)) as temporary:
+            figure.savefig(temporary, metadata=metadata, dpi=150)
+
+
+def axes_of(n_rows, n_columns, **options):
+    """Figure and axes without a display."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (time, memory) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-    threads = min(row["threads"] for row in rows)
-    for order, marker in ((1, "s"), (2, "o")):
-        chosen = [
-            (r["n_atoms"], r["ours_s"], r["ours_mb"])
-            for r in rows
-            if r["case"].startswith(f"growth-lode{order}-") and r["threads"] == threads
-        ]
-        n_atoms, seconds, megabytes = np.array(chosen).T
-        # A small frame may need no more than the imports did.
-        megabytes = np.maximum(megabytes, 1.0)
-        label = f"LODE({order})"
-        exponent = growth_exponent(n_atoms, seconds)
-        if exponent is not None:
-            label += f", $N^{{{exponent:.2f}}}$ from {_GROWTH_FROM} on"
-        time.loglog(n_atoms, seconds, f"{marker}-", label=label)
-        memory.loglog(n_atoms, megabytes, f"{marker}-", label=f"LODE({order})")
-    time.set(
-        xlabel="atoms",
-        ylabel="processor time / s",
-        title=f"n = 4, l = 4, tolerance $10^{{-6}}$, threads: {threads}",
-    )
-    memory.set(xlabel="atoms", ylabel="memory / MB", title="peak above the imports")
-    for axes in (time, memory):
-        axes.set_xticks(n_atoms, [f"{n:.0f}" for n in n_atoms], rotation=45)
-        axes.minorticks_off()
-        axes.legend(fontsize=8)
-        axes.grid(alpha=0.3)
-    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
-        with replacement((folder / "growth").with_suffix(suffix)) as path:
-            figure.savefig(path, metadata=metadata, dpi=150)
+    return plt.subplots(n_rows, n_columns, layout="constrained", **options)
+
+
+def closed(figure):
+    """Free the memory of a figure."""
+    from matplotlib import pyplot as plt
+
     plt.close(figure)
+
+
+def write_growth(folder, rows, peer_ends=""):
+    """Write ``growth.csv``, ``growth.md`` and the plots.
+
+    Parameters
+    ----------
+    folder : Path
+    rows : list of dict
+        From :func:`benchmarks.measurement.growth` and ``smearings``.
+    peer_ends : str
+        Why the peer has no larger frames.
+    """
+    table = [[_digits(row[name]) for name in COLUMNS] for row in rows]
+    write_table(folder / "growth.csv", COLUMNS, table)
+    series = _series(rows)
+    with replacement(folder / "growth.md") as path:
+        path.write_text(_growth_page(rows, series, peer_ends), encoding="utf-8")
+    figure, ((gas, memory), (water, smearing)) = axes_of(2, 2, figsize=(10, 8))
+    for place, (name, points) in enumerate(series.items()):
+        n_atoms, seconds, megabytes = points.T
+        style = {"marker": "os^vDP"[place % 6], "color": COLORS[place % 6]}
+        label = _TITLES[name]
+        exponent = growth_exponent(n_atoms, seconds)
+        fitted = label
+        if exponent is not None:
+            fitted += f", $N^{{{exponent:.2f}}}$ from {_GROWTH_FROM} on"
+        time = water if name.endswith("water") else gas
+        time.loglog(n_atoms, seconds, label=fitted, **style)
+        # A small frame may need no more than the imports did.
+        memory.loglog(n_atoms, np.maximum(megabytes, 1.0), label=label, **style)
+    gas.set(title="gas of charges, tolerance $10^{-6}$")
+    water.set(title="liquid water, tolerance $10^{-6}$")
+    memory.set(ylabel="memory / MB", title="peak above the imports")
+    if peer_ends:
+        note = peer_ends.replace(": ", ":\n").replace(", ", ",\n")
+        memory.text(
+            0.97, 0.03, note, transform=memory.transAxes, ha="right", fontsize=7
+        )
+    for time in (gas, water):
+        time.set(ylabel="processor time, one thread / s")
+    for place, (n_atoms, points) in enumerate(_smearings(rows).items()):
+        widths, seconds = points.T
+        style = {"marker": "os^vDP"[place % 6], "color": COLORS[place % 6]}
+        smearing.plot(
+            widths, seconds / seconds[-1], label=f"{n_atoms} charges", **style
+        )
+    smearing.set(
+        xlabel="smearing / Å",
+        ylabel="time over that of the last",
+        title="n = 8, l = 6, tolerance $10^{-6}$",
+        ylim=(0.0, 1.6),
+    )
+    for axes in (gas, memory, water):
+        axes.set_xlabel("atoms")
+    for axes in (gas, memory, water, smearing):
+        if axes.lines:
+            axes.legend(fontsize=7)
+        axes.grid(alpha=0.3)
+    save(figure, folder / "growth")
+    closed(figure)
+
+
+_TITLES = {
+    "lode1": "LODE(1)",
+    "lode2": "LODE(2)",
+    "expansion": "coefficients",
+    "featomic": "coefficients, featomic",
+    "ewald": "Ewald energy and forces",
+    "lode2-water": "LODE(2)",
+    "soap-water": "SOAP, n = 8, l = 6, 6 Å",
+}
+
+
+def _series(rows):
+    """(atoms, seconds, MB) of each kind of growth, smallest frame first."""
+    series = defaultdict(list)
+    for row in rows:
+        if not row["case"].startswith("growth-"):
+            continue
+        name = row["case"].removeprefix("growth-").removesuffix(f"-{row['n_atoms']}")
+        series[name].append((row["n_atoms"], row["ours_s"], row["ours_mb"]))
+        if row["peer"]:
+            peer = (row["n_atoms"], row["peer_s"], row["peer_mb"])
+            series[row["peer"]].append(peer)
+    return {name: np.array(series[name]) for name in _TITLES if name in series}
+
+
+def _smearings(rows):
+    """(smearing, seconds) by the number of charges."""
+    found = defaultdict(list)
+    for row in rows:
+        if row["case"].startswith("smearing-"):
+            width = float(row["case"].split("-")[1])
+            found[row["n_atoms"]].append((width, row["ours_s"]))
+    return {n_atoms: np.array(points) for n_atoms, points in found.items()}
+
+
+def _growth_page(rows, series, peer_ends):
+    lines = [
+        "# Time and memory of large frames",
+        "",
+        f"Made by `python -m benchmarks`. {machine()}. Time of the processor on one "
+        "thread, the best of a few calls; memory is the peak above that after the "
+        "imports. Potentials: n = 4, l = 4, 3 Å, smearing 1 Å; all at a tolerance of "
+        f"1e-6. {peer_ends + '.' if peer_ends else ''}".rstrip(),
+        "",
+        f"| what | largest frame, atoms | s | MB | exponent from {_GROWTH_FROM} on |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, points in series.items():
+        exponent = growth_exponent(*points.T[:2])
+        system = "water" if name.endswith("water") else "gas"
+        n_atoms, seconds, megabytes = points[-1]
+        cells = (
+            f"{_TITLES[name]}, {system}",
+            f"{n_atoms:.0f}",
+            f"{seconds:.3g}",
+            f"{megabytes:.0f}",
+            "" if exponent is None else f"{exponent:.2f}",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "| charges | slowest smearing over fastest, 0.3 to 1 Å | milliseconds |",
+        "| --- | --- | --- |",
+    ]
+    for n_atoms, points in _smearings(rows).items():
+        seconds = points[:, 1]
+        times = ", ".join(f"{1e3 * s:.3g} ({w:g} Å)" for w, s in points)
+        lines.append(f"| {n_atoms} | {seconds.max() / seconds.min():.2f} | {times} |")
+    known = [row for row in rows if row["ours_error"] is not None]
+    worst = max(known, key=lambda row: row["ours_error"], default=None)
+    if worst:
+        lines += [
+            "",
+            f"Largest of the {len(known)} measured errors: {worst['ours_error']:.1e} "
+            f"({worst['case']}); asked for: 1e-06.",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def growth_exponent(n_atoms, seconds):
@@ -109,6 +247,23 @@ def growth_exponent(n_atoms, seconds):
         return None
     logarithms = (np.log(np.asarray(x)[large]) for x in (n_atoms, seconds))
     return float(np.polyfit(*logarithms, 1)[0])
+
+
+def _ratios(rows):
+    """Short table of how many times faster ours is."""
+    ratios = defaultdict(dict)
+    threads = sorted({row["threads"] for row in rows})
+    for row in rows:
+        ratios[row["case"], row["peer"]][row["threads"]] = row["ratio"]
+    head = [f"{n} thread{'s' if n > 1 else ''}" for n in threads]
+    lines = [
+        "| case | peer | " + " | ".join(head) + " |",
+        "| --- | --- |" + " --- |" * len(threads),
+    ]
+    for (case, peer), found in ratios.items():
+        cells = [f"{found[n]:.3g}" if n in found else "" for n in threads]
+        lines.append(f"| {case} | {peer} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _digits(value):
@@ -122,11 +277,9 @@ def _page(rows):
         "# Ours and its peers",
         "",
         "Made by `python -m benchmarks`; `python -m benchmarks --help` says how. "
-        f"{platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, load average {os.getloadavg()[1]:.1f} over the "
-        "last five minutes (about 1 if quiet). Times are medians of pairs taken in "
-        "turn; the ratio is the median of the pairs' ratios, larger is better "
-        "for us. Memory is that of a first call, the making of our tables included.",
+        f"{machine()}. Times are medians of pairs taken in turn; the ratio is the "
+        "median of the pairs' ratios, larger is better for us. Memory is that of a "
+        "first call, the making of our tables included.",
         "",
         _HEADER,
         "|" + " --- |" * (_HEADER.count("|") - 1),
@@ -151,6 +304,10 @@ def _page(rows):
             row["note"],
         )
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    lines += ["", _bounds(rows)]
+    if len({row["threads"] for row in rows}) > 1:
+        lines += ["", "How many times faster, by the number of threads:", ""]
+        lines.append(_ratios(rows))
     lines += [
         "",
         "The reference of each error, and how far the two codes are from each other if "
@@ -165,20 +322,31 @@ def _page(rows):
     return "\n".join(lines) + "\n"
 
 
+def exceeded(rows):
+    """Cases whose error is larger than the tolerance that was asked for."""
+    return [
+        f"{row['case']}/{row['peer']}"
+        for row in rows
+        if row["ours_error"] > row["tolerance"]
+    ]
+
+
+def _bounds(rows):
+    """Whether the tolerance bounds the error, in words."""
+    wrong = exceeded(rows)
+    if wrong:
+        return f"**The error exceeds the tolerance in {', '.join(wrong)}.**"
+    return f"The tolerance bounds the error in each of the {len(rows)} rows."
+
+
 def _error(value):
     return "" if value is None else f"{value:.1e}"
 
 
 def _plot(folder, rows, points):
     """Time against atoms, and error against time."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (growth, pareto) = plt.subplots(
-        1, 2, figsize=(9, 3.8), layout="constrained"
-    )
+    figure, (growth, pareto) = axes_of(1, 2, figsize=(9, 3.8))
+    colors = {"lode": COLORS[0], "featomic": COLORS[1]}
     for suffix, marker in (("", "o"), ("-narrow", "s")):
         label = "σ = 0.5 Å" if suffix else "σ = 1.0 Å"
         chosen = [
@@ -187,28 +355,25 @@ def _plot(folder, rows, points):
             if r["threads"] == 1 and r["case"] == f"lode-{r['n_atoms']}{suffix}"
         ]
         n_atoms = [r["n_atoms"] for r in chosen]
-        for name, side, color in (("lode", "ours", "C0"), ("featomic", "peer", "C1")):
+        for name, side in (("lode", "ours"), ("featomic", "peer")):
             seconds = [r[f"{side}_s"] for r in chosen]
             style = f"{marker}-" if suffix == "" else f"{marker}--"
             growth.loglog(
-                n_atoms, seconds, style, color=color, label=f"{name}, {label}"
+                n_atoms, seconds, style, color=colors[name], label=f"{name}, {label}"
             )
-    sizes = sorted({r["n_atoms"] for r in rows if r["case"].startswith("lode-")})
+    growth.set(xlabel="atoms", ylabel="time / s", title="LODE, featomic's own accuracy")
+    sizes = sorted({r["n_atoms"] for r in rows if r["case"] == f"lode-{r['n_atoms']}"})
     growth.set_xticks(sizes, [str(n) for n in sizes])
     growth.minorticks_off()
-    growth.set(xlabel="atoms", ylabel="time / s", title="LODE, featomic's own accuracy")
     for case, code in dict.fromkeys((p[0], p[1]) for p in points):
         some = [p for p in points if (p[0], p[1]) == (case, code)]
-        color = "C0" if code == "lode" else "C1"
         style = "s--" if "narrow" in case else "o-"
         times, errors = [p[3] for p in some], [p[4] for p in some]
         label = f"{code}, σ = {'0.5' if 'narrow' in case else '1.0'} Å"
-        pareto.loglog(times, errors, style, color=color, label=label)
+        pareto.loglog(times, errors, style, color=colors[code], label=label)
     pareto.set(xlabel="time / s", ylabel="largest relative error", title="64 charges")
     for axes in (growth, pareto):
         axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
-    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
-        with replacement((folder / "results").with_suffix(suffix)) as path:
-            figure.savefig(path, metadata=metadata, dpi=150)
-    plt.close(figure)
+    save(figure, folder / "results")
+    closed(figure)

@@ -29,8 +29,8 @@ _lock = threading.Lock()
 
 
 @cache
-def _controller():
-    return ThreadpoolController()
+def _blas():
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
 # Kept: to start threads takes as long as the pair sum of a small frame.
@@ -56,9 +56,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
+@contextmanager
 def single_threaded_blas():
     """Context in which BLAS uses one thread; wrap it around :func:`thread_map`."""
-    return _controller().limit(limits=1, user_api="blas")
+    # As ThreadpoolController.limit, which takes a tenth of a small frame.
+    before = [(c, c.get_num_threads()) for c in _blas()]
+    changed = [(c, n) for c, n in before if n != 1]
+    for controller, _ in changed:
+        controller.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for controller, n in changed:
+            controller.set_num_threads(n)
 
 
 @contextmanager
@@ -134,6 +144,10 @@ def thread_map(function, items, n_threads=1, progress=None, unit="it", counts=No
     list
     """
     items = list(items)
+    n_threads = min(n_threads, len(items))
+    alone = n_threads < 2 or hasattr(_thread, "works")
+    if alone and not progress:
+        return [function(item) for item in items]
     results = [None] * len(items)
     left = deque(range(len(items)))
     bar = None
@@ -141,8 +155,6 @@ def thread_map(function, items, n_threads=1, progress=None, unit="it", counts=No
     if progress:
         total = len(items) if counts is None else sum(counts)
         bar = tqdm(total=total, desc=progress, unit=unit)
-
-    alone = min(n_threads, len(items)) < 2 or hasattr(_thread, "works")
 
     def work():
         if not alone:
@@ -167,7 +179,7 @@ def thread_map(function, items, n_threads=1, progress=None, unit="it", counts=No
     others = []
     if not alone:
         pool = _workers(n_threads - 1)
-        others = [pool.submit(work) for _ in range(min(n_threads, len(items)) - 1)]
+        others = [pool.submit(work) for _ in range(n_threads - 1)]
     try:
         # The caller does its share: a thread that is woken may come late.
         work()

@@ -9,9 +9,17 @@ import pytest
 pytest.importorskip("featomic", reason="featomic is not installed")
 matplotlib = pytest.importorskip("matplotlib")
 
+from benchmarks import codes  # noqa: E402
 from benchmarks.__main__ import arguments, main  # noqa: E402
-from benchmarks.cases import CASES  # noqa: E402
-from benchmarks.report import growth_exponent  # noqa: E402
+from benchmarks.cases import (  # noqa: E402
+    CASES,
+    SMEARINGS,
+    SPECIES,
+    Growth,
+    system_frames,
+)
+from benchmarks.measurement import too_large  # noqa: E402
+from benchmarks.report import exceeded, growth_exponent  # noqa: E402
 
 COLUMNS = (
     "case,peer,peer_version,n_atoms,threads,ours_s,peer_s,ratio,"
@@ -20,7 +28,8 @@ COLUMNS = (
 
 
 def test_the_smallest_case_gives_the_columns_of_the_results(tmp_path):
-    main(["lode-64", "--repeats", "1", "--no-front", "--output", str(tmp_path)])
+    folder = ["--output", str(tmp_path)]
+    main(["lode-64", "--repeats", "1", "--threads", "1", "--no-front", *folder])
     with open(tmp_path / "results.csv", newline="") as file:
         assert file.readline().strip() == COLUMNS
         file.seek(0)
@@ -46,18 +55,60 @@ def test_an_unknown_case_is_refused(capsys):
 
 
 def test_growth_gives_the_columns_of_the_results(tmp_path):
-    main(["--growth", "100", "200", "--output", str(tmp_path)])
+    folder = ["--output", str(tmp_path)]
+    main(["--only", "growth", "--sizes", "96", "192", "--repeats", "1", *folder])
     with open(tmp_path / "growth.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert ",".join(rows[0]) == COLUMNS
-    names = [f"growth-lode{order}-{n}" for order in (1, 2) for n in (100, 200)]
+    kinds = ("lode1", "lode2", "expansion", "ewald")
+    names = [f"growth-{kind}-{n}" for kind in kinds for n in (96, 192)]
+    names += [f"smearing-{s:g}-{n}" for n in (96, 192) for s in SMEARINGS]
     assert [row["case"] for row in rows] == names
     for row in rows:
         assert float(row["ours_s"]) > 0.0
         assert float(row["ours_error"]) <= 1e-6
-        assert not row["peer"]
-    files = {"growth.csv", "growth.pdf", "growth.png"}
+        # featomic's own growth stands beside that of the coefficients.
+        assert (row["peer"] == "featomic") == ("expansion" in row["case"])
+    files = {"growth.csv", "growth.md", "growth.pdf", "growth.png"}
     assert {p.name for p in tmp_path.iterdir()} == files
+
+
+def test_a_peer_ends_where_its_memory_does():
+    case = Growth(kind="expansion", n_atoms=10**6)
+    assert too_large(case, {}) == ""
+    assert too_large(case, {500: 0.001, 1000: 0.001}) == ""
+    assert "ends at 1000 atoms" in too_large(case, {500: 10.0, 1000: 1000.0})
+
+
+def test_an_error_above_the_tolerance_is_said():
+    row = {"case": "a", "peer": "b", "ours_error": 2e-6, "tolerance": 1e-6}
+    assert exceeded([row]) == ["a/b"]
+    assert exceeded([row | {"tolerance": 2e-6}]) == []
+
+
+@pytest.mark.parametrize(("system", "n_atoms"), [("water", 192), ("oxide", 32)])
+def test_frames_of_a_system_have_the_wanted_size(system, n_atoms):
+    first, second = system_frames(system, n_atoms, 2)
+    assert len(first) == len(second) == n_atoms
+    assert set(first.get_chemical_symbols()) == set(SPECIES[system])
+    assert first.pbc.all()
+    assert np.abs(first.positions - second.positions).max() > 1e-3
+    with pytest.raises(ValueError, match="multiple of"):
+        system_frames(system, n_atoms + 1, 1)
+
+
+@pytest.mark.parametrize("peer", ["dscribe", "quippy-ase"])
+@pytest.mark.parametrize("system", ["gas", "water", "oxide", "molecules"])
+def test_a_peer_with_another_basis_gives_as_many_numbers(peer, system):
+    name = "soap-3" if system == "gas" else f"soap-3-{system}"
+    (case,) = (c for c in CASES if (c.name, c.peer) == (name, peer))
+    pytest.importorskip(case.module, reason=f"{peer} is not installed")
+    frame = case.frames(1)[0]
+    found = codes.numbers_per_atom(case.theirs()(frame), frame)
+    ours = codes.numbers_per_atom(case.ours(1e-6, 1)(frame), frame)
+    # quippy adds a constant.
+    assert found - ours == (peer == "quippy-ase")
+    assert len(codes.structures(frame)) == (1 if system != "molecules" else len(frame))
 
 
 def test_growth_exponent_is_that_of_the_large_frames():

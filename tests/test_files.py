@@ -1,10 +1,11 @@
 """Files are whole or absent; tables print stable digits."""
 
 import math
+from pathlib import Path
 
 import pytest
 
-from lode.files import replacement, stable, table, write_table
+from lode.files import markers, replacement, stable, table, with_block, write_table
 
 
 def test_replacement_writes_the_file_and_makes_its_folder(tmp_path):
@@ -82,3 +83,23 @@ def test_stable_refuses_what_is_no_error(value):
 def test_stable_refuses_no_digits():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         stable(1.0, 0)
+
+
+BEGIN, END = markers("a program")
+
+
+def test_what_stands_between_the_markers_is_replaced():
+    page = f"Before\n{BEGIN}\nold\n{END}\nAfter\n"
+    assert with_block(page, "new", "a program") == page.replace("old", "new")
+
+
+@pytest.mark.parametrize("page", ["nothing", BEGIN, END + BEGIN, 2 * (BEGIN + END)])
+def test_a_page_without_one_pair_of_markers_is_refused(page):
+    with pytest.raises(ValueError, match="exactly once each"):
+        with_block(page, "new", "a program")
+
+
+@pytest.mark.parametrize("writer", ["snakemake", "benchmarks"])
+def test_the_readme_has_one_pair_of_markers_of_each_writer(writer):
+    page = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    assert "new" in with_block(page, "new", writer)

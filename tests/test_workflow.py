@@ -27,7 +27,7 @@ import learning_curve as learning_curve_script  # noqa: E402
 import readme as readme_script  # noqa: E402
 import source as source_script  # noqa: E402
 import summary as summary_script  # noqa: E402
-from lode.files import table, write_table  # noqa: E402
+from lode.files import markers, table, write_table  # noqa: E402
 from workflows.code_hash import code_files, code_hash  # noqa: E402
 from workflows.configuration import check_configuration  # noqa: E402
 
@@ -830,7 +830,8 @@ def test_times_of_the_jobs_stand_in_a_table(tmp_path):
 
 def test_readme_replaces_what_stands_between_the_markers(tmp_path):
     page, summary = tmp_path / "README.md", tmp_path / "summary.csv"
-    page.write_text(f"Before\n{readme_script.BEGIN}\nold\n{readme_script.END}\nAfter\n")
+    begin, end = markers(readme_script.WRITER)
+    page.write_text(f"Before\n{begin}\nold\n{end}\nAfter\n")
     write_table(
         summary,
         summary_script.COLUMNS,
@@ -846,34 +847,15 @@ def test_readme_replaces_what_stands_between_the_markers(tmp_path):
         readme_script.readme(page, summary, {"fig1": benchmarks})
         assert page.read_text().splitlines() == [
             "Before",
-            readme_script.BEGIN,
+            begin,
             "| figure | target | time | paper | ours |",
             "| --- | --- | --- | --- | --- |",
             "| [fig1](figures/fig1.pdf) | `snakemake fig1` | 2 min | about 20 % "
             "| SOAP 9: 20.2 % |",
             "|  |  |  | - | LODE(2): 3 % (not met) |",
-            readme_script.END,
+            end,
             "After",
         ]
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        "nothing",
-        readme_script.BEGIN,
-        f"{readme_script.END}{readme_script.BEGIN}",
-        f"{readme_script.BEGIN}{readme_script.END}" * 2,
-    ],
-)
-def test_readme_without_one_pair_of_markers_is_refused(page):
-    with pytest.raises(ValueError, match="exactly once each"):
-        readme_script.with_block(page, "new")
-
-
-def test_the_readme_has_one_pair_of_markers():
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "new" in readme_script.with_block(page, "new")
 
 
 def test_the_example_in_the_readme_learns(tmp_path, monkeypatch):
