@@ -835,6 +835,7 @@ def tables(found):
             "GF/s",
             "operations a byte",
             "roof, GF/s",
+            "its limit",
             "share of the roof",
         ),
         (
@@ -848,6 +849,7 @@ def tables(found):
                 f"{r['gflops']:.1f}",
                 f"{r['intensity']:.2f}",
                 f"{r['roof_gflops']:.1f}",
+                "memory" if r["roof_gflops"] < peak["gflops"] else "arithmetic",
                 f"{r['share']:.0%}",
             )
             for r in found
