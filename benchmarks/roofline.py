@@ -37,7 +37,7 @@ COLUMNS = (
     "part",
     # Frame or level of memory.
     "case",
-    # Loop; of the pairs the level whose roof it is.
+    # Loop; of the pairs the level whose roof it is, or one step alone.
     "what",
     # Calls of dgemm, or pairs.
     "count",
@@ -99,6 +99,37 @@ def _triad(a, b, c, n_times):
         s = 1.0 / (i + 1.0)
         for x in range(a.shape[0]):
             a[x] = b[x] + s * c[x]
+
+
+# Not cached: the cache would not see that the kernels of the other file changed.
+@njit(error_model="numpy", fastmath={"contract"})
+def _radial_step(table, interval_p, t_p, f_pc):
+    """Radial functions of all pairs, a batch after the other to the same place."""
+    for p in range(interval_p.shape[0]):
+        core._lane_horner(table[interval_p[p]], t_p[p], f_pc, p % f_pc.shape[0])
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def _angular_step(n_pairs, unit_xp, l_max, factors, y_mp):
+    """Harmonics of one batch, as often as there are whole batches."""
+    for _ in range(n_pairs // y_mp.shape[1]):
+        for p in range(0, y_mp.shape[1], core._LANES):
+            core._lane_harmonics(unit_xp, p, l_max, factors, y_mp)
+
+
+@njit(error_model="numpy")
+def _sum_step(start_ja, y_mp, f_pc, l_max, out_jamn):
+    """Sums of the products of one batch, over the runs of the pairs."""
+    n_species = out_jamn.shape[1]
+    batch = f_pc.shape[0]
+    for j in range(out_jamn.shape[0]):
+        first = start_ja[j * n_species]
+        for low in range(first, start_ja[(j + 1) * n_species], batch):
+            for a in range(n_species):
+                start = max(start_ja[j * n_species + a] - low, 0)
+                stop = min(start_ja[j * n_species + a + 1] - low, batch)
+                if start < stop:
+                    core._add_products(out_jamn[j, a], y_mp, f_pc, l_max, start, stop)
 
 
 def cache_sizes():
@@ -252,6 +283,44 @@ class PairLoop:
         sizes = self.settings[-1], self.shape[-1]
         each = sum(pair_operations(*sizes).values())
         return self.count * each + self.smoothed * smoothing_operations(*sizes)
+
+    def steps(self):
+        """The three steps that all pairs share, each alone, on the same pairs.
+
+        Yields
+        ------
+        name : str
+        function, arguments
+            The step of all pairs.
+        operations, bytes : int
+            Per pair; of the radial functions the table's bytes.
+        """
+        table, step = self.settings[:2]
+        l_max, width = self.settings[-1], self.shape[-1]
+        place_p = np.linalg.norm(self.found[1], axis=1) / step
+        interval_p = np.minimum(place_p.astype(np.int64), len(table) - 1)
+        t_p = 2.0 * (place_p - interval_p) - 1.0
+        batch = core._BATCH
+        f_pc = np.ones((batch, table.shape[2]))
+        y_mp = np.ones(((l_max + 1) ** 2, batch))
+        unit_xp = np.full((3, batch), math.sqrt(1 / 3))
+        factors = core.harmonic_factors(l_max)
+        out_jamn = np.zeros(self.shape)
+        each, moved = pair_operations(l_max, width), pair_bytes(l_max, width)
+        for name, function, arguments, size in (
+            ("radial functions", _radial_step, (table, interval_p, t_p, f_pc), "table"),
+            (
+                "harmonics",
+                _angular_step,
+                (self.count, unit_xp, l_max, factors, y_mp),
+                "harmonics written",
+            ),
+        ):
+            yield name, function, arguments, each[name], moved[size]
+        read = moved["harmonics read"] + moved["radial functions read"]
+        read += self.runs * run_bytes(l_max, width) / self.count
+        arguments = (self.found[0], y_mp, f_pc, l_max, out_jamn)
+        yield "products", _sum_step, arguments, each["products"], read
 
     @property
     def table_bytes(self):
@@ -644,17 +713,27 @@ def _pair_rows(case, loop, machine, n_repeats):
     table = bandwidths(f"table {case}", loop.table.nbytes, n_repeats)
     near = [r for r in machine if r["case"] == "level 1"]
     rows = [table[0]]
-    for what, moved, levels, size in (
-        ("table", loop.table_bytes, table[:1], loop.table.nbytes),
-        ("level 1", loop.all_bytes, near, None),
-    ):
+    size = loop.table.nbytes
+    parts = [
+        ("table", seconds, loop.operations, loop.table_bytes, table[:1], size),
+        ("level 1", seconds, loop.operations, loop.all_bytes, near, None),
+    ]
+    for name, function, arguments, operations, moved in loop.steps():
+        function(*arguments)
+        alone = statistics.median(
+            _seconds(function, *arguments, n_times=n_times) for _ in range(n_repeats)
+        )
+        whole = (loop.count * operations, loop.count * moved)
+        level = (table[:1], size) if name == "radial functions" else (near, None)
+        parts.append((name, alone, *whole, *level))
+    for what, time_of, operations, moved, levels, size in parts:
         row = _row(
             "pairs",
             case,
             what,
             count=loop.count,
-            seconds=seconds,
-            operations=loop.operations,
+            seconds=time_of,
+            operations=operations,
             bytes=moved,
             working_set=size,
         )
@@ -823,40 +902,56 @@ def tables(found):
             if r["part"] == "product"
         ),
     )
-    lines += ["", "The pair loop, and the roof that each level of memory sets:", ""]
-    lines += _markdown(
-        (
-            "frame",
-            "level",
-            "pairs",
-            "ns a pair",
-            "operations a pair",
-            "bytes a pair",
-            "GF/s",
-            "operations a byte",
-            "roof, GF/s",
-            "its limit",
-            "share of the roof",
-        ),
-        (
+    for words, levels in (
+        ("The pair loop, and the roof that each level of memory sets:", True),
+        ("Its steps alone, on the same pairs:", False),
+    ):
+        lines += ["", words, ""]
+        lines += _pair_table(found, levels, peak["gflops"])
+    return "\n".join(lines)
+
+
+def _pair_table(found, levels, peak):
+    """Rows of the whole loop for each level, or of its steps."""
+    header = (
+        "frame",
+        "level" if levels else "step",
+        "pairs",
+        "ns a pair",
+        "operations a pair",
+        "bytes a pair",
+        "GF/s",
+        "GB/s",
+        "operations a byte",
+        "roof, GF/s",
+        "its limit",
+        "share of the roof",
+    )
+    cells = []
+    for r in found:
+        whole = r["what"] in ("table", "level 1")
+        if r["part"] != "pairs" or whole != levels:
+            continue
+        name = r["what"]
+        if name == "table":
+            name += f", {_size(r['working_set'])}"
+        cells.append(
             (
                 r["case"],
-                f"table, {_size(r['working_set'])}" if r["working_set"] else r["what"],
+                name,
                 r["count"],
-                f"{1e9 * r['seconds'] / r['count']:.0f}",
+                f"{1e9 * r['seconds'] / r['count']:.1f}",
                 f"{r['operations'] / r['count']:.0f}",
                 f"{r['bytes'] / r['count']:.0f}",
                 f"{r['gflops']:.1f}",
+                f"{r['gbytes_s']:.0f}",
                 f"{r['intensity']:.2f}",
                 f"{r['roof_gflops']:.1f}",
-                "memory" if r["roof_gflops"] < peak["gflops"] else "arithmetic",
+                "memory" if r["roof_gflops"] < peak else "arithmetic",
                 f"{r['share']:.0%}",
             )
-            for r in found
-            if r["part"] == "pairs"
-        ),
-    )
-    return "\n".join(lines)
+        )
+    return _markdown(header, cells)
 
 
 def _levels(found):

@@ -205,6 +205,34 @@ def test_the_measured_pairs_are_the_density():
     np.testing.assert_allclose(found, exact, rtol=0, atol=1e-12 * np.abs(exact).max())
 
 
+def test_the_measured_steps_together_are_the_loop():
+    loop = roofline.pair_loop(roofline.density(), roofline.gas(16))
+    l_max, width = loop.settings[-1], loop.shape[-1]
+    steps = {name: other for name, *other in loop.steps()}
+    # Of ones: the number of the pairs of a centre and a species.
+    function, arguments, *_ = steps["products"]
+    function(*arguments)
+    *_, out_jamn = arguments
+    count_ja = np.diff(loop.found[0]).reshape(loop.shape[:2])
+    expected = np.broadcast_to(count_ja[:, :, None, None], loop.shape)
+    np.testing.assert_array_equal(out_jamn, expected)
+    for name in ("radial functions", "harmonics"):
+        function, arguments, *_ = steps[name]
+        function(*arguments)
+    table, interval_p, t_p, f_pc = steps["radial functions"][1]
+    last = np.arange(loop.count)[-core._BATCH :]
+    powers_pk = t_p[last, None] ** np.arange(8)
+    expected_pc = np.einsum("pk,pkc->pc", powers_pk, table[interval_p[last]])
+    np.testing.assert_allclose(f_pc[last % core._BATCH], expected_pc, atol=1e-12)
+    unit_xp, _, _, y_mp = steps["harmonics"][1][1:]
+    np.testing.assert_allclose(y_mp.T, core.harmonics(unit_xp.T.copy(), l_max))
+    operations = sum(loop.count * other[2] for other in steps.values())
+    each = roofline.pair_operations(l_max, width)
+    shared = each["unit vector"] + each["place"]
+    smooth = loop.smoothed * roofline.smoothing_operations(l_max, width)
+    assert operations + loop.count * shared + smooth == loop.operations
+
+
 def test_rates_are_written_whole_with_their_columns(tmp_path):
     pytest.importorskip("matplotlib")
     page = tmp_path / "docs" / "performance.md"
@@ -229,6 +257,9 @@ def test_rates_are_written_whole_with_their_columns(tmp_path):
                 ("machine", f"table {case}", "read"),
                 ("pairs", case, "table"),
                 ("pairs", case, "level 1"),
+                ("pairs", case, "radial functions"),
+                ("pairs", case, "harmonics"),
+                ("pairs", case, "products"),
             )
         ],
         *[
