@@ -3,6 +3,7 @@
 import csv
 import math
 
+import numba
 import numpy as np
 import pytest
 
@@ -10,6 +11,9 @@ from benchmarks import latency, roofline
 from lode import SphericalExpansion
 from lode.core import expansion as core
 
+compiled = pytest.mark.skipif(
+    bool(numba.config.DISABLE_JIT), reason="thousands of pairs in plain Python"
+)
 PAGE = f"before\n\n{roofline.BEGIN}\nold\n{roofline.END}\n\nafter\n"
 
 
@@ -170,6 +174,7 @@ def test_runs_are_the_products_that_the_kernel_makes(monkeypatch):
     assert sum(runs) == loop.count
 
 
+@compiled
 def test_the_measured_step_is_that_of_the_library():
     waves, n_species = roofline.wave_sum(roofline.potential(), roofline.gas(300))
     n = len(waves.positions)
@@ -181,6 +186,7 @@ def test_the_measured_step_is_that_of_the_library():
     np.testing.assert_array_equal(found[1], expected[1])
 
 
+@compiled
 def test_both_measured_halves_are_the_potential():
     frame, expansion = roofline.gas(64), roofline.potential()
     loop = roofline.pair_loop(expansion, frame)
@@ -194,6 +200,7 @@ def test_both_measured_halves_are_the_potential():
     np.testing.assert_allclose(found, exact, rtol=0, atol=1e-12 * np.abs(exact).max())
 
 
+@compiled
 def test_the_measured_pairs_are_the_density():
     frame, expansion = roofline.water(), roofline.density()
     assert isinstance(expansion, SphericalExpansion)
@@ -233,6 +240,7 @@ def test_the_measured_steps_together_are_the_loop():
     assert operations + loop.count * shared + smooth == loop.operations
 
 
+@compiled
 def test_rates_are_written_whole_with_their_columns(tmp_path):
     pytest.importorskip("matplotlib")
     page = tmp_path / "docs" / "performance.md"
@@ -308,5 +316,6 @@ def test_latency_is_that_of_every_program(tmp_path, monkeypatch):
     assert {p.name for p in tmp_path.iterdir()} == {"latency.csv", "latency.md"}
 
 
+@compiled
 def test_a_first_result_comes_from_a_process_of_its_own():
     assert latency.seconds(latency.PROGRAMS["first power spectrum"]) > 0.0
