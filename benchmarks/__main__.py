@@ -38,7 +38,8 @@ from benchmarks.cases import (
 )
 
 _FOLDER = Path(__file__).parent
-_PARTS = ("results", "growth", "roofline", "latency")
+# The quiet machine that the short ones need comes first.
+_PARTS = ("results", "roofline", "latency", "growth")
 _THREAD_VARIABLES = (
     "RAYON_NUM_THREADS",
     "OMP_NUM_THREADS",
@@ -103,6 +104,11 @@ def worker(request):
     if request["task"] == "growth":
         case, side = Growth(**request["case"]), request["side"]
         print(json.dumps(measurement.growth(case, side, threads)))
+        return
+    if request["task"] == "roofline":
+        from benchmarks import roofline
+
+        roofline.write(request["folder"], request["repeats"], request["page"])
         return
     if request["task"] == "smearing":
         for n_atoms in request["sizes"]:
@@ -229,6 +235,22 @@ def results(options):
         raise SystemExit(f"the error exceeds the tolerance in {', '.join(wrong)}")
 
 
+def roofline(options):
+    """What the loops reach of the machine, on one thread."""
+    page = _page(options, "docs/performance.md")
+    folder, page = str(options.output), page and str(page)
+    request = {"folder": folder, "page": page, "repeats": options.repeats}
+    # It prints nothing.
+    list(answers(task="roofline", threads=1, **request))
+
+
+def latency(options):
+    """Times of imports and of a first result."""
+    from benchmarks import latency
+
+    latency.write(options.output, options.repeats)
+
+
 def _page(options, name):
     """A page with numbers of ours, if this run is the one to write them."""
     whole = options.output == _FOLDER and not options.cases
@@ -241,8 +263,15 @@ def main(words=None):
     if options.worker:
         worker(json.loads(options.worker))
         return
-    for part in options.only:
-        {"results": results, "growth": growth}[part](options)
+    parts = {
+        "results": results,
+        "growth": growth,
+        "roofline": roofline,
+        "latency": latency,
+    }
+    for name in options.only:
+        print(f"{name}:", flush=True)
+        parts[name](options)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,13 @@ Written: ``latency.csv`` and ``latency.md``.
 """
 
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import numba
-import numpy as np
-
+from benchmarks.report import digits, provenance
 from lode.files import replacement, write_table
 
 COLUMNS = (
@@ -125,15 +122,11 @@ def write(folder, n_repeats=15):
     """
     folder = Path(folder)
     found = rows(n_repeats)
-    table = [[_digits(row[name]) for name in COLUMNS] for row in found]
+    table = [[digits(row[name]) for name in COLUMNS] for row in found]
     write_table(folder / "latency.csv", COLUMNS, table)
     with replacement(folder / "latency.md") as path:
         path.write_text(_page(found), encoding="utf-8")
     return found
-
-
-def _digits(value):
-    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def _page(found):
@@ -141,10 +134,7 @@ def _page(found):
         "# From the start to a first result",
         "",
         "Made by `benchmarks/latency.py`, which says how. "
-        f"{platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, NumPy {np.__version__}, Numba "
-        f"{numba.__version__}, load average {os.getloadavg()[1]:.1f} over the last "
-        "five minutes (about 1 if quiet). Wall times of whole processes, compiled "
+        f"{provenance()}. Wall times of whole processes, compiled "
         f"code in the cache: medians of {found[0]['rounds']} rounds.",
         "",
         "| program | s | over `import numba` | the same, net of the bare start |",

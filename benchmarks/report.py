@@ -3,7 +3,9 @@
 import os
 import platform
 from collections import defaultdict
+from pathlib import Path
 
+import numba
 import numpy as np
 
 from lode.files import replacement, with_block, write_table
@@ -47,7 +49,7 @@ def write(folder, rows, points, page=None):
     page : Path, optional
         Page that has a table of the ratios between its markers.
     """
-    table = [[_digits(row[name]) for name in COLUMNS] for row in rows]
+    table = [[digits(row[name]) for name in COLUMNS] for row in rows]
     write_table(folder / "results.csv", COLUMNS, table)
     with replacement(folder / "results.md") as path:
         path.write_text(_page(rows), encoding="utf-8")
@@ -55,7 +57,7 @@ def write(folder, rows, points, page=None):
         write_block(page, _ratios(rows))
     if points:
         write_table(
-            folder / "front.csv", _FRONT, [[_digits(x) for x in row] for row in points]
+            folder / "front.csv", _FRONT, [[digits(x) for x in row] for row in points]
         )
         _plot(folder, rows, points)
 
@@ -67,17 +69,19 @@ def write_block(page, block):
         path.write_text(with_block(text, block, WRITER), encoding="utf-8")
 
 
-def machine():
+def provenance():
     """Words that say where and when a measurement was made."""
     return (
         f"{platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, load average {os.getloadavg()[1]:.1f} over the "
-        "last five minutes (about 1 if quiet)"
+        f"{platform.python_version()}, NumPy {np.__version__}, Numba "
+        f"{numba.__version__}, load average {os.getloadavg()[1]:.1f} over the last "
+        "five minutes (about 1 if quiet)"
     )
 
 
 def save(figure, path):
     """Write a figure as PDF and PNG, whole and the same every time."""
+    path = Path(path)
     for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
         with replacement(path.with_suffix(suffix)) as temporary:
             figure.savefig(temporary, metadata=metadata, dpi=150)
@@ -111,7 +115,7 @@ def write_growth(folder, rows, peer_ends=""):
     peer_ends : str
         Why the peer has no larger frames.
     """
-    table = [[_digits(row[name]) for name in COLUMNS] for row in rows]
+    table = [[digits(row[name]) for name in COLUMNS] for row in rows]
     write_table(folder / "growth.csv", COLUMNS, table)
     series = _series(rows)
     with replacement(folder / "growth.md") as path:
@@ -200,7 +204,7 @@ def _growth_page(rows, series, peer_ends):
     lines = [
         "# Time and memory of large frames",
         "",
-        f"Made by `python -m benchmarks`. {machine()}. Time of the processor on one "
+        f"Made by `python -m benchmarks`. {provenance()}. Time of the processor on one "
         "thread, the best of a few calls; memory is the peak above that after the "
         "imports. Potentials: n = 4, l = 4, 3 Å, smearing 1 Å; all at a tolerance of "
         f"1e-6. {peer_ends + '.' if peer_ends else ''}".rstrip(),
@@ -266,7 +270,8 @@ def _ratios(rows):
     return "\n".join(lines)
 
 
-def _digits(value):
+def digits(value):
+    """A cell of a table: four digits, nothing for none."""
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else value
@@ -277,7 +282,7 @@ def _page(rows):
         "# Ours and its peers",
         "",
         "Made by `python -m benchmarks`; `python -m benchmarks --help` says how. "
-        f"{machine()}. Times are medians of pairs taken in turn; the ratio is the "
+        f"{provenance()}. Times are medians of pairs taken in turn; the ratio is the "
         "median of the pairs' ratios, larger is better for us. Memory is that of a "
         "first call, the making of our tables included.",
         "",
