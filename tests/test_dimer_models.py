@@ -75,6 +75,7 @@ V = expansion({"PowerLawPotential": {"exponent": 1, "smearing": 1.0}})
 MODELS = {
     "soap": {
         "label": "SOAP",
+        "isolated": True,
         "features": {
             "difference": False,
             "model": {
@@ -96,6 +97,7 @@ MODELS = {
     },
     "ours": {
         "label": "ours",
+        "isolated": False,
         "features": {
             "difference": True,
             "model": {
@@ -125,6 +127,7 @@ def folder(tmp_path_factory):
             folder / "curves.extxyz",
             folder / f"{name}.npz",
             **model["features"],
+            isolated=model["isolated"],
             **{key: SETTINGS[key] for key in ("train_fraction", "n_splits", "seed")},
             n_threads=1,
         )
@@ -134,6 +137,7 @@ def folder(tmp_path_factory):
             folder / f"{name}.csv",
             folder / f"{name}_experiments.csv",
             intercept=name == "soap",
+            isolated=model["isolated"],
             hold_out=name == "ours",
             **SETTINGS,
         )
@@ -170,6 +174,59 @@ def test_charges_along_a_curve_are_those_of_each_frame():
         expected = formal_charges(atoms)
         np.testing.assert_array_equal(atoms.get_initial_charges(), expected)
     assert any(atoms.get_initial_charges().any() for atoms in frames)
+
+
+def test_isolated_molecules_are_both_of_each_dimer():
+    frames = features_script.charged(curves())
+    molecules, dimer = features_script.isolated_molecules(frames)
+    assert len(molecules) == 20
+    for i, frame in enumerate(dimer[::2]):
+        assert frames[frame].info["name"] == f"dimer-{i}"
+        first, second = molecules[2 * i : 2 * i + 2]
+        whole = frames[frame]
+        np.testing.assert_array_equal(
+            np.concatenate([first.numbers, second.numbers]), whole.numbers
+        )
+        np.testing.assert_array_equal(
+            np.concatenate([m.get_initial_charges() for m in (first, second)]),
+            whole.get_initial_charges(),
+        )
+
+
+def test_isolated_molecules_are_learnt_from_with_their_dimers(folder):
+    features, *_ = features_script.saved_features(folder / "soap.npz")
+    frames = curves()
+    assert len(features) == len(frames) + 20
+    name, kind = (np.array([a.info[key] for a in frames]) for key in ("name", "kind"))
+    energy = np.array([a.info["e_int_ev"] for a in frames])
+    alone = np.repeat(np.arange(10), 2)
+    rows = np.append(ordered_split(name, 0.6) & (kind == "training"), alone < 6)
+    fitted = fit_features(
+        features[rows],
+        np.append(energy, np.zeros(20))[rows],
+        groups=np.append(name, [f"dimer-{i}" for i in alone])[rows],
+        n_folds=3,
+        normal_equations=True,
+    )
+    found = table(folder / "soap.csv")
+    np.testing.assert_allclose(
+        [float(row["predicted"]) for row in found],
+        fitted.predict(features[:60]),
+        atol=1e-6,
+    )
+
+
+def test_a_difference_has_no_isolated_molecules(folder, tmp_path):
+    with pytest.raises(ValueError, match="must not both be true"):
+        features_script.dimer_features(
+            folder / "curves.extxyz",
+            tmp_path / "f.npz",
+            **MODELS["ours"]["features"],
+            isolated=True,
+            train_fraction=0.6,
+            n_splits=2,
+            seed=0,
+        )
 
 
 def test_predictions_of_every_frame_and_its_part(folder):
@@ -222,6 +279,7 @@ def test_random_splits_are_fitted_to_themselves_alone(folder, tmp_path):
         tmp_path / "f.npz",
         *paths,
         intercept=False,
+        isolated=False,
         hold_out=False,
         **SETTINGS,
     )

@@ -495,6 +495,11 @@ def test_the_configuration_of_the_paper_is_valid(config):
             "dimer_models: labels must differ",
         ),
         (
+            ["dimer_models", "multiscale", "isolated"],
+            True,
+            "dimer_models.multiscale: isolated must be false",
+        ),
+        (
             ["summary", "claims", -1, "curve"],
             "lode2",
             "a curve must be one of .*got 'lode2'",

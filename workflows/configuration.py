@@ -92,6 +92,12 @@ def _check_references(config):
             )
     for name, curve in config["curves"].items():
         _check_name(f"curves.{name}", curve.get("counterpart"), config["curves"])
+    for name, model in config["dimer_models"].items():
+        if model["isolated"] and model["features"]["difference"]:
+            raise ValueError(
+                f"configuration: dimer_models.{name}: isolated must be false where "
+                "difference is true: the difference of one molecule is always zero"
+            )
     for name, model in config["water_models"].items():
         place = f"water_models.{name}"
         for kernel in model["kernels"]:

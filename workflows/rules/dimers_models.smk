@@ -19,6 +19,7 @@ rule dimer_features:
         runtime=60,
     params:
         settings=lookup(dpath="dimer_models/{model}/features", within=config),
+        isolated=lookup(dpath="dimer_models/{model}/isolated", within=config),
         splits={
             key: config["dimer_model"][key]
             for key in ("train_fraction", "n_splits", "seed")
@@ -49,6 +50,7 @@ rule dimer_model:
         runtime=60,
     params:
         intercept=lookup(dpath="dimer_models/{model}/intercept", within=config),
+        isolated=lookup(dpath="dimer_models/{model}/isolated", within=config),
         hold_out=lookup(dpath="dimer_models/{model}/hold_out", within=config),
         settings=config["dimer_model"],
         code=code_hash("dimer_model"),

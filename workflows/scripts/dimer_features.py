@@ -21,6 +21,8 @@ from lode.regression import sparse_features
 from lode.specification import build
 
 KIND = "dimer features"
+# Kinds of frames that are learnt from.
+LEARNT = ("training", "isolated")
 
 
 def dimer_features(
@@ -29,6 +31,7 @@ def dimer_features(
     *,
     model,
     difference,
+    isolated,
     train_fraction,
     n_splits,
     seed,
@@ -46,16 +49,30 @@ def dimer_features(
         Specification of a sparse model.
     difference : bool
         Whether the model describes E(AB) − E(A) − E(B), or the dimer as a whole.
+    isolated : bool
+        Whether the features of the molecules alone follow those of the frames.
     train_fraction : float
         The sparse points are from this share of the dimers, at training distances.
     n_splits, seed : int
         Number and seed of the random splits, beside the one by name.
     n_threads : int, optional
         Threads to use.
+
+    Raises
+    ------
+    ValueError
+        With ``difference`` and ``isolated``: the difference of one molecule is zero
+        whatever the model.
     """
+    if difference and isolated:
+        raise ValueError("difference and isolated must not both be true")
     frames = charged(ase.io.read(curves_path, ":"))
     kind = np.array([str(a.info["kind"]) for a in frames])
     masks = splits(frames, train_fraction, n_splits, seed)
+    if isolated:
+        molecules, dimer = isolated_molecules(frames)
+        frames, kind = frames + molecules, np.append(kind, ["isolated"] * len(dimer))
+        masks = [np.append(mask, mask[dimer]) for mask in masks]
     if difference:
         frames = interactions(frames, [int(a.info["n_atoms_a"]) for a in frames])
 
@@ -64,7 +81,7 @@ def dimer_features(
         features = sparse_features(
             build(model),
             frames,
-            [mask & (kind == "training") for mask in masks],
+            [mask & np.isin(kind, LEARNT) for mask in masks],
             species=_species(frames),
             n_threads=n_threads,
             progress=True,
@@ -97,6 +114,32 @@ def charged(frames):
     return frames
 
 
+def isolated_molecules(frames):
+    """Both molecules of every dimer, each alone.
+
+    Parameters
+    ----------
+    frames : sequence of ase.Atoms
+        With ``name`` and ``n_atoms_a``. Molecules are rigid along the curve of a dimer:
+        the first frame of each name stands for all.
+
+    Returns
+    -------
+    molecules : list of ase.Atoms
+        Two for each dimer, with their initial charges.
+    dimer : ndarray (n_molecules,) of int
+        The frame that each is from.
+    """
+    first = {}
+    for i, atoms in enumerate(frames):
+        first.setdefault(atoms.info["name"], i)
+    molecules = []
+    for i in first.values():
+        n = int(frames[i].info["n_atoms_a"])
+        molecules += [frames[i][:n], frames[i][n:]]
+    return molecules, np.repeat(np.array(list(first.values()), dtype=np.int64), 2)
+
+
 def splits(frames, train_fraction, n_splits, seed):
     """Which frames are learnt from: in the split by name, then in random ones.
 
@@ -123,7 +166,7 @@ def splits(frames, train_fraction, n_splits, seed):
 
 
 def saved_features(path):
-    """Features that :func:`dimer_features` wrote, (n_frames, n_features) by split."""
+    """Features that :func:`dimer_features` wrote, (n_rows, n_features) by split."""
     arrays = load_archive(path, KIND)[1]
     return [arrays[f"features_{i}"] for i in range(len(arrays))]
 
@@ -140,6 +183,7 @@ if "snakemake" in globals():
         job.input.curves,
         job.output.features,
         **job.params.settings,
+        isolated=job.params.isolated,
         **job.params.splits,
         n_threads=job.threads,
     )

@@ -3,7 +3,7 @@
 import ase.io
 import numpy as np
 
-from dimer_features import saved_features, splits
+from dimer_features import LEARNT, isolated_molecules, saved_features, splits
 from job import started_job
 from lode.files import stable, write_table
 from lode.learning import relative_error
@@ -39,6 +39,7 @@ def dimer_model(
     experiments_path,
     *,
     intercept,
+    isolated,
     hold_out,
     train_fraction,
     n_splits,
@@ -55,7 +56,8 @@ def dimer_model(
         Frames with ``name``, ``subset``, ``kind``, ``distance``, the charges and
         ``e_int_ev``.
     features_path : path_like
-        The model's features of them, for each split.
+        The model's features of them, for each split; with ``isolated`` those of the
+        molecules follow.
     predictions_path : path_like
         Table to write: every frame with its energy and the prediction in eV of the
         model that learnt from the first dimers; ``part`` is ``train`` or ``test``.
@@ -66,6 +68,8 @@ def dimer_model(
         out is left out with those of the first model.
     intercept : bool
         Whether the model has a constant.
+    isolated : bool
+        Whether the model also learns that a molecule alone has no interaction energy.
     hold_out : bool
         Whether to leave out each charged molecule, and the pairs of like charges.
     train_fraction : float
@@ -87,21 +91,28 @@ def dimer_model(
         np.array([str(a.info[key]) for a in frames]) for key in ("name", "kind")
     )
     energy = np.array([float(a.info["e_int_ev"]) for a in frames])
+    # The frame of each row of features: its own, then, of a molecule, its dimer's.
+    frame = np.arange(len(frames))
+    if isolated:
+        frame = np.append(frame, isolated_molecules(frames)[1])
+    n_alone = len(frame) - len(frames)
+    learnt_kind = np.append(kind, ["isolated"] * n_alone)
+    learnt_energy = np.append(energy, np.zeros(n_alone))
 
     def solution(features, train, regularization=None):
-        rows = train & (kind == "training")
+        rows = train[frame] & np.isin(learnt_kind, LEARNT)
         found = fit_features(
             features[rows],
-            energy[rows],
+            learnt_energy[rows],
             regularization=regularization,
-            groups=name[rows],
+            groups=name[frame][rows],
             n_folds=n_folds,
             seed=seed,
             intercept=intercept,
             normal_equations=True,
         )
         if len(found.errors):
-            error = 100.0 * found.errors.min() / energy[rows].std()
+            error = 100.0 * found.errors.min() / learnt_energy[rows].std()
             print(f"cross-validation {error:.2f} %, λ = {found.regularization:.1e}")
         return found
 
@@ -109,7 +120,7 @@ def dimer_model(
     with single_threaded_blas():
         train, *drawn = splits(frames, train_fraction, n_splits, seed)
         chosen = solution(features, train)
-        predicted = chosen.predict(features)
+        predicted = chosen.predict(features[: len(frames)])
         rows = []
         for i, atoms in enumerate(frames):
             part = "train" if train[i] else "test"
@@ -130,7 +141,8 @@ def dimer_model(
 
         def errors(task):
             experiment, left_out, train, values, regularization = task
-            predicted = solution(values, train, regularization).predict(values)
+            fitted = solution(values, train, regularization)
+            predicted = fitted.predict(values[: len(frames)])
             n_dimers = len(np.unique(name[~train]))
             rows = []
             for label, found in (("test", "training"), ("far", "far")):
@@ -210,6 +222,7 @@ if "snakemake" in globals():
         job.output.predictions,
         job.output.experiments,
         intercept=job.params.intercept,
+        isolated=job.params.isolated,
         hold_out=job.params.hold_out,
         **job.params.settings,
         n_threads=job.threads,
