@@ -140,6 +140,11 @@ class Case:
         """Name by which the peer is imported."""
         return _MODULES.get(self.peer, self.peer)
 
+    @property
+    def title(self):
+        """Words for it; cases with the same stand in one line of the README."""
+        raise NotImplementedError
+
     def frames(self, n_frames):
         """Frames, or lists of molecules, that differ a little."""
         return system_frames(self.system, self.n_atoms, n_frames)
@@ -185,6 +190,11 @@ class Expansion(Case):
     smearing: float
     cutoff: float = 1.2 * math.pi
     in_front: bool = False
+
+    @property
+    def title(self):
+        words = f"LODE, {self.n_atoms} atoms of {self.system}, σ = {self.smearing} Å"
+        return f"{words}, {self.note}" if self.note else words
 
     def ours(self, tolerance, n_threads):
         from benchmarks import codes
@@ -241,6 +251,10 @@ class Spectrum(Case):
 
     radius: float
 
+    @property
+    def title(self):
+        return f"SOAP within 3 to 9 Å, {self.n_atoms} atoms of {self.system}"
+
     def ours(self, tolerance, n_threads):
         from benchmarks import codes
 
@@ -284,6 +298,10 @@ class Ewald(Case):
 
     cutoff: float
     most_threads: int = 1
+
+    @property
+    def title(self):
+        return f"Ewald energy and forces, {self.n_atoms} charges"
 
     def ours(self, tolerance, n_threads):
         from benchmarks import codes

@@ -131,6 +131,7 @@ def measured(case, threads, repeats, budget):
     seconds = [statistics.median(side) for side in pairs.T]
     return {
         "case": case.name,
+        "title": case.title,
         "peer": case.peer,
         "peer_version": importlib.metadata.version(case.peer),
         "n_atoms": case.n_atoms,

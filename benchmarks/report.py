@@ -54,7 +54,7 @@ def write(folder, rows, points, page=None):
     with replacement(folder / "results.md") as path:
         path.write_text(_page(rows), encoding="utf-8")
     if page:
-        write_block(page, _ratios(rows))
+        write_block(page, _ratios(rows, "title"))
     if points:
         write_table(
             folder / "front.csv", _FRONT, [[digits(x) for x in row] for row in points]
@@ -253,19 +253,20 @@ def growth_exponent(n_atoms, seconds):
     return float(np.polyfit(*logarithms, 1)[0])
 
 
-def _ratios(rows):
-    """Short table of how many times faster ours is."""
-    ratios = defaultdict(dict)
+def _ratios(rows, name="case"):
+    """How many times faster ours is; a range where a line has several cases."""
+    ratios = defaultdict(lambda: defaultdict(list))
     threads = sorted({row["threads"] for row in rows})
     for row in rows:
-        ratios[row["case"], row["peer"]][row["threads"]] = row["ratio"]
+        ratios[row[name], row["peer"]][row["threads"]].append(row["ratio"])
     head = [f"{n} thread{'s' if n > 1 else ''}" for n in threads]
     lines = [
-        "| case | peer | " + " | ".join(head) + " |",
+        f"| {'case' if name == 'case' else ''} | peer | " + " | ".join(head) + " |",
         "| --- | --- |" + " --- |" * len(threads),
     ]
     for (case, peer), found in ratios.items():
-        cells = [f"{found[n]:.3g}" if n in found else "" for n in threads]
+        ends = ((min(found[n]), max(found[n])) if found[n] else () for n in threads)
+        cells = ("–".join(dict.fromkeys(f"{x:.3g}" for x in some)) for some in ends)
         lines.append(f"| {case} | {peer} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -19,7 +19,7 @@ from benchmarks.cases import (  # noqa: E402
     system_frames,
 )
 from benchmarks.measurement import too_large  # noqa: E402
-from benchmarks.report import exceeded, growth_exponent  # noqa: E402
+from benchmarks.report import _ratios, exceeded, growth_exponent  # noqa: E402
 
 COLUMNS = (
     "case,peer,peer_version,n_atoms,threads,ours_s,peer_s,ratio,"
@@ -41,6 +41,18 @@ def test_the_smallest_case_gives_the_columns_of_the_results(tmp_path):
     assert 0.0 < float(row["ours_error"]) <= float(row["peer_error"])
     assert "lode-64" in (tmp_path / "results.md").read_text()
     assert {p.name for p in tmp_path.iterdir()} == {"results.csv", "results.md"}
+
+
+def test_cases_of_one_title_are_a_range():
+    row = {"peer": "p", "threads": 1, "title": "SOAP"}
+    rows = [row | {"case": str(r), "ratio": float(r)} for r in (4, 3, 5)]
+    rows.append(rows[0] | {"threads": 2, "ratio": 2.0})
+    assert _ratios(rows, "title").splitlines() == [
+        "|  | peer | 1 thread | 2 threads |",
+        "| --- | --- | --- | --- |",
+        "| SOAP | p | 3–5 | 2 |",
+    ]
+    assert "| 3 | p | 3 |  |" in _ratios(rows)
 
 
 def test_a_case_is_named_once_for_each_peer():
