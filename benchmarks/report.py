@@ -26,7 +26,7 @@ COLUMNS = (
 )
 WRITER = "benchmarks"
 # Colours that are told apart by everyone (M. Okabe, K. Ito).
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")
 _GROWTH_FROM = 4000
 _FRONT = ("case", "code", "setting", "seconds", "error")
 _HEADER = (
@@ -123,16 +123,15 @@ def write_growth(folder, rows, peer_ends=""):
     figure, ((gas, memory), (water, smearing)) = axes_of(2, 2, figsize=(10, 8))
     for place, (name, points) in enumerate(series.items()):
         n_atoms, seconds, megabytes = points.T
-        style = {"marker": "os^vDP"[place % 6], "color": COLORS[place % 6]}
-        label = _TITLES[name]
+        style = {"marker": "os^vDPX"[place], "color": COLORS[place]}
         exponent = growth_exponent(n_atoms, seconds)
-        fitted = label
+        fitted = _TITLES[name]
         if exponent is not None:
             fitted += f", $N^{{{exponent:.2f}}}$ from {_GROWTH_FROM} on"
         time = water if name.endswith("water") else gas
         time.loglog(n_atoms, seconds, label=fitted, **style)
         # A small frame may need no more than the imports did.
-        memory.loglog(n_atoms, np.maximum(megabytes, 1.0), label=label, **style)
+        memory.loglog(n_atoms, np.maximum(megabytes, 1.0), **style)
     gas.set(title="gas of charges, tolerance $10^{-6}$")
     water.set(title="liquid water, tolerance $10^{-6}$")
     memory.set(ylabel="memory / MB", title="peak above the imports")
@@ -158,7 +157,8 @@ def write_growth(folder, rows, peer_ends=""):
     for axes in (gas, memory, water):
         axes.set_xlabel("atoms")
     for axes in (gas, memory, water, smearing):
-        if axes.lines:
+        # Memory has the colours of both others.
+        if axes.lines and axes is not memory:
             axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
     save(figure, folder / "growth")
@@ -171,8 +171,8 @@ _TITLES = {
     "expansion": "coefficients",
     "featomic": "coefficients, featomic",
     "ewald": "Ewald energy and forces",
-    "lode2-water": "LODE(2)",
-    "soap-water": "SOAP, n = 8, l = 6, 6 Å",
+    "lode2-water": "LODE(2), water",
+    "soap-water": "SOAP, n = 8, l = 6, 6 Å, water",
 }
 
 
@@ -217,7 +217,7 @@ def _growth_page(rows, series, peer_ends):
         system = "water" if name.endswith("water") else "gas"
         n_atoms, seconds, megabytes = points[-1]
         cells = (
-            f"{_TITLES[name]}, {system}",
+            _TITLES[name] if system == "water" else f"{_TITLES[name]}, gas",
             f"{n_atoms:.0f}",
             f"{seconds:.3g}",
             f"{megabytes:.0f}",
