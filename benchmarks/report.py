@@ -137,9 +137,8 @@ def write_growth(folder, rows, peer_ends=""):
     memory.set(ylabel="memory / MB", title="peak above the imports")
     if peer_ends:
         note = peer_ends.replace(": ", ":\n").replace(", ", ",\n")
-        memory.text(
-            0.97, 0.03, note, transform=memory.transAxes, ha="right", fontsize=7
-        )
+        place = {"transform": memory.transAxes, "va": "top"}
+        memory.text(0.03, 0.97, note, fontsize=7, **place)
     for time in (gas, water):
         time.set(ylabel="processor time, one thread / s")
     for place, (n_atoms, points) in enumerate(_smearings(rows).items()):
