@@ -19,6 +19,7 @@ import numpy as np
 import vesin
 from numba import njit
 
+from benchmarks.cases import system_frames
 from benchmarks.codes import DENSITY, L_MAX, N_MAX, RADIUS
 from benchmarks.report import (
     COLORS,
@@ -32,6 +33,7 @@ from benchmarks.report import (
 from lode import GaussianDensity, PowerLawPotential, RadialBasis, SphericalExpansion
 from lode.core import expansion as core
 from lode.expansion import ShiftedCosineCutoff
+from lode.expansion import _Sources as Sources
 from lode.files import replacement, write_table
 from lode.parallel import scratch, single_threaded_blas
 from lode.radial import mode_table, pair_table
@@ -66,7 +68,6 @@ COLUMNS = (
 
 _SMEARING = 1.0
 _TOLERANCE = 1e-6
-_SIDE = 14.0
 _WATER_RADIUS = 6.0
 # Shortest measured stretch in seconds of a loop over an array.
 _SHORTEST = 0.01
@@ -363,26 +364,12 @@ def density():
 
 def gas(n_atoms):
     """A frame of the charge gas, 64 charges in a cube of 14 Å."""
-    from lode.datasets.gas import gas_frames
-
-    side = _SIDE * (n_atoms / 64) ** (1 / 3)
-    sides = (0.985 * side, 1.015 * side)
-    return gas_frames(1, n_pairs=n_atoms // 2, side=sides, seed=7)[0]
+    return system_frames("gas", n_atoms, 1)[0]
 
 
 def water():
     """A box of 32 molecules."""
-    from lode.datasets.water import standin_boxes
-
-    return standin_boxes(1, n_sweeps=20, n_burn_in=200)[0]
-
-
-@dataclass(frozen=True)
-class _Sources:
-    """Place of each atom's species; all charges are one."""
-
-    species_i: np.ndarray
-    charge_i: np.ndarray
+    return system_frames("water", 96, 1)[0]
 
 
 def _checked(expansion, frame):
@@ -392,7 +379,7 @@ def _checked(expansion, frame):
     split = None
     if expansion.field.long_range:
         _, split = expansion.path(len(system), len(used), system.volume)
-    return system, _Sources(species_i, np.empty(0)), len(used), split
+    return system, Sources(species_i, np.empty(0)), len(used), split
 
 
 def pair_loop(expansion, frame):
@@ -417,7 +404,7 @@ def pair_loop(expansion, frame):
         split,
         limit=None if cutoff is None else cutoff.radius,
     )
-    limit = table.range if cutoff is None else min(cutoff.radius, table.range)
+    limit, settings = expansion._pair_settings(table)
     neighbors = vesin.NeighborList(cutoff=limit, full_list=True)
     first, second, vector = neighbors.compute(
         system.positions, system.cell, system.periodic, "ijD"
@@ -432,16 +419,6 @@ def pair_loop(expansion, frame):
         sources.charge_i,
         len(system),
         n_species,
-    )
-    settings = (
-        table.coefficients,
-        table.step,
-        table.range,
-        table.tail,
-        float(getattr(expansion.field, "exponent", 1)),
-        math.inf if cutoff is None else cutoff.radius,
-        0.0 if cutoff is None else cutoff.width,
-        expansion.max_angular,
     )
     l_max = expansion.max_angular
     width = table.coefficients.shape[2] // (l_max + 1)

@@ -48,8 +48,8 @@ _SOURCES = ("species", "charges")
 # Frames above this many atoms are cut into blocks of centres that run in parallel;
 # smaller finite ones are taken together.
 _ROW_BLOCK = 256
-# Coefficients of at most this size are made at a time, before they are copied.
-_COEFFICIENT_BYTES = 2**28
+# Coefficients of at most this size exist at a time, before they are copied or used.
+COEFFICIENT_BYTES = 2**28
 # Pairs of a finite frame that are listed at a time.
 _PAIR_BLOCK = 2_000_000
 # Microseconds of a neighbour in the list and of its 392 channels, on one core; only
@@ -335,7 +335,7 @@ class SphericalExpansion:
         values = np.empty(shape)
 
         def fill(rows, system, species_i, inner_threads):
-            size = max(1, _COEFFICIENT_BYTES // (8 * math.prod(shape[1:])))
+            size = max(1, COEFFICIENT_BYTES // (8 * math.prod(shape[1:])))
             start = rows.start
             arguments = (system, species_i, len(used), size, inner_threads)
             for found in self.around_runs(*arguments):
@@ -491,17 +491,16 @@ class SphericalExpansion:
 
     def _density_parts(self, system, sources):
         """What adds to the coefficients of a run of centres, for a density."""
-        cutoff = self.cutoff_function
         table = pair_table(
             self.field,
             self.basis,
             self.max_angular,
             self.tolerance,
-            limit=cutoff.radius,
+            limit=self.cutoff_function.radius,
             scaling=self.scaling,
         )
         return (
-            self._pair_part(system, sources, table, cutoff),
+            self._pair_part(system, sources, table),
             _centre_part(self.center_atom_weight * table.centre, sources),
         )
 
@@ -567,19 +566,26 @@ class SphericalExpansion:
 
         return add_both_halves, add_centre, add_background
 
-    def _pair_part(self, system, sources, table, cutoff=None):
-        """The same for the pairs of a table."""
-        limit = table.range if cutoff is None else min(cutoff.radius, table.range)
+    def _pair_settings(self, table):
+        """Limit of a table's pairs; arguments of ``core.add_pairs`` for all of them."""
+        radius, width = math.inf, 0.0
+        if self.cutoff_function is not None:
+            radius, width = self.cutoff_function.radius, self.cutoff_function.width
         arguments = (
             table.coefficients,
             table.step,
             table.range,
             table.tail,
             float(self.field.exponent),
-            math.inf if cutoff is None else cutoff.radius,
-            0.0 if cutoff is None else cutoff.width,
+            radius,
+            width,
             self.max_angular,
         )
+        return min(radius, table.range), arguments
+
+    def _pair_part(self, system, sources, table):
+        """The same for the pairs of a table."""
+        limit, arguments = self._pair_settings(table)
 
         @cache
         def listed(n_species):
@@ -711,10 +717,10 @@ def system_map(function, checked, index, n_threads=None, progress=False):
     tasks = []
     start = stop = 0
     for group in _groups(checked, threads):
-        systems = checked[group]
-        stop += sum(map(len, systems))
+        system = side_by_side(checked[group])
+        stop += len(system)
         species_i = np.concatenate(index[group])
-        tasks.append((slice(start, stop), side_by_side(systems), species_i))
+        tasks.append((slice(start, stop), system, species_i))
         start = stop
     inner = 1 if len(tasks) >= threads else threads
     with single_threaded_blas():

@@ -10,13 +10,15 @@ from tqdm import tqdm
 
 from lode.core import invariants as core
 from lode.coupling import clebsch_gordan
-from lode.expansion import SphericalExpansion, environment_labels, system_map
+from lode.expansion import (
+    COEFFICIENT_BYTES,
+    SphericalExpansion,
+    environment_labels,
+    system_map,
+)
 from lode.parallel import single_threaded_blas, thread_count
 from lode.radial import padded
 from lode.systems import systems, whole_number
-
-# Coefficients of at most this size exist at a time while features are computed.
-_COEFFICIENT_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class _Descriptor:
         values = np.empty(shape)
 
         def fill(rows, system, species_i, inner_threads):
-            size = max(1, _COEFFICIENT_BYTES // self._coefficient_bytes(used))
+            size = max(1, COEFFICIENT_BYTES // self._coefficient_bytes(used))
             start = rows.start
             arguments = (system, species_i, len(used), size, inner_threads)
             for found in self._runs(*arguments):

@@ -145,8 +145,8 @@ class ProductSum(_HalfSpace):
         most = max((int(block[:, 3].sum()) for block in blocks), default=0)
         with scratch(2 * n * most) as room:
             for number, block in enumerate(blocks):
-                even_kc, odd_kc = table = self._table(block)
-                phases = room[: 2 * n * len(even_kc)].reshape(2, n, -1)
+                table = self._table(block)
+                phases = room[: 2 * n * len(table[0])].reshape(2, n, -1)
                 thread_map(
                     lambda r, b=block, p=phases: self._wave(positions[r], b, p[:, r]),
                     rows,
