@@ -28,7 +28,6 @@ _LARGEST_RANGE = 8.0
 # forces. The optimum is flat: a factor of two costs 6 %.
 _PAIR_COST = 25.0
 _PAIR_COST_ENERGY = 80.0
-_IONS_PER_BIN = 8.0
 # Refuse sums that could not end, before memory runs out.
 _LARGEST_SUM = 2e9
 
@@ -139,17 +138,7 @@ def ewald(
     positions, charges = _checked_charges(positions, charges)
     if cell is not None:
         cell = cell_array(cell)
-    energy, out, stress, splitting = _summed(
-        positions, cell, charges, tolerance, splitting, gradient=True
-    )
-    out *= coulomb_constant
-    return EwaldResult(
-        energy=energy * coulomb_constant,
-        potential=out[:, 0].copy(),
-        forces=charges[:, None] * out[:, 1:],
-        stress=None if stress is None else stress * coulomb_constant,
-        splitting=splitting,
-    )
+    return _summed(positions, cell, charges, tolerance, splitting, coulomb_constant)
 
 
 def ewald_energies(
@@ -225,13 +214,13 @@ def ewald_energies(
         frame = checked[index]
         positions, q = _checked_charges(frame.positions, charges[index], where)
         cell = frame.cell if frame.periodic else None
-        return _summed(
-            positions, cell, q, tolerance, splitting, gradient=False, where=where
-        )[0]
+        settings = tolerance, splitting, coulomb_constant
+        return _summed(positions, cell, q, *settings, False, where).energy
 
     title = "Ewald energies" if progress else None
-    found = thread_map(energy, range(len(checked)), n_threads, title, "frame")
-    return coulomb_constant * np.array(found)
+    return np.array(
+        thread_map(energy, range(len(checked)), n_threads, title, "frame")
+    )
 
 
 def _checked_settings(tolerance, splitting, coulomb_constant):
@@ -267,20 +256,28 @@ def _checked_charges(positions, charges, where=""):
     return positions, charges
 
 
-def _summed(positions, cell, charges, tolerance, splitting, *, gradient, where=""):
-    """Energy, potential with minus its gradient, stress and splitting.
-
-    In units of the Coulomb constant, for checked input.
-    """
+def _summed(
+    positions,
+    cell,
+    charges,
+    tolerance,
+    splitting,
+    coulomb_constant,
+    gradient=True,
+    where="",
+):
+    """Result for checked input; only its energy counts if no gradient is wanted."""
     n = len(charges)
-    out = np.zeros((n, 4))
+    constant = float(coulomb_constant)
     if cell is None:
-        energy, *pair = core.finite_sum(positions, charges, _CONTACT, out)
+        energy, *pair, potential, forces = core.finite_sum(
+            positions, charges, _CONTACT, constant
+        )
         _check_apart(pair, positions, where)
-        return float(energy), out, None, None
+        return EwaldResult(energy, potential, forces, None, None)
 
-    virial = np.zeros((3, 3))
-    cell, inverse, reciprocal, volume, lengths, spacings = core.lattice(cell)
+    lattice = core.lattice(cell)
+    volume = lattice[3]
     alpha, cutoff, wave_cutoff = _cutoffs(n, volume, tolerance, splitting, gradient)
     pairs = n * n / volume * 2.0 * math.pi / 3.0 * cutoff**3
     waves = n * volume * wave_cutoff**3 / (12.0 * math.pi**2)
@@ -290,48 +287,22 @@ def _summed(positions, cell, charges, tolerance, splitting, *, gradient, where="
             f"{_cutoffs(n, volume, tolerance, None, gradient)[0] ** -1 / 2**0.5:.3g} "
             f"Å, got {splitting}, which takes {max(pairs, waves):.1e} terms{where}"
         )
-
-    inside = core.fractional(positions, inverse)
-    width = (_IONS_PER_BIN * volume / n) ** (1.0 / 3.0)
-    bins = np.maximum(spacings // width, 1.0).astype(np.int64)
-    energy, *pair = core.real_space(
-        inside,
+    energy, *pair, potential, forces, stress = core.periodic_sum(
+        positions,
         charges,
-        cell,
-        bins,
-        spacings,
+        *lattice,
         alpha,
         cutoff,
+        wave_cutoff,
         _CONTACT,
         erfc_table(),
-        out,
-        virial,
+        gradient,
+        constant,
     )
     _check_apart(pair, positions, where)
-
-    # |k . a_i| <= |k| |a_i| bounds the index along the reciprocal vector i.
-    limits = (wave_cutoff * lengths / (2.0 * math.pi)).astype(np.int64)
-    columns = core.wave_columns(reciprocal, wave_cutoff, limits)
-    energy += core.reciprocal_space(
-        inside,
-        charges,
-        reciprocal,
-        columns,
-        limits,
-        volume,
-        alpha,
-        wave_cutoff,
-        out if gradient else out[:0],
-        virial,
+    return EwaldResult(
+        energy, potential, forces, stress, 1.0 / (math.sqrt(2.0) * alpha)
     )
-
-    total = charges.sum()
-    background = math.pi * total / (volume * alpha**2)
-    energy -= alpha / math.sqrt(math.pi) * (charges @ charges)
-    energy -= 0.5 * background * total
-    out[:, 0] -= 2.0 * alpha / math.sqrt(math.pi) * charges + background
-    virial.flat[::4] += 0.5 * background * total
-    return float(energy), out, virial / volume, 1.0 / (math.sqrt(2.0) * alpha)
 
 
 def _check_apart(pair, positions, where):

@@ -1,5 +1,6 @@
 """From ``ase.Atoms`` to validated arrays; input errors are raised here."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
@@ -128,10 +129,15 @@ def cell_array(cell, where=""):
         If the cell is zero, singular, not finite or of another shape.
     """
     cell = finite_array(cell, (3, 3), "cell", where)
-    lengths = np.linalg.norm(cell, axis=1)
-    if lengths.min() == 0.0 or (
-        abs(np.linalg.det(cell)) < _SMALLEST_CELL_RATIO * lengths.prod()
-    ):
+    # In plain numbers: the functions of NumPy take as long as many charges' sum.
+    a, b, c = cell.tolist()
+    volume = abs(
+        a[0] * (b[1] * c[2] - b[2] * c[1])
+        + a[1] * (b[2] * c[0] - b[0] * c[2])
+        + a[2] * (b[0] * c[1] - b[1] * c[0])
+    )
+    largest = math.hypot(*a) * math.hypot(*b) * math.hypot(*c)
+    if largest == 0.0 or volume < _SMALLEST_CELL_RATIO * largest:
         raise ValueError(
             "a periodic cell must have three linearly independent vectors, got "
             f"{cell.tolist()}{where}"

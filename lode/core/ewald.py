@@ -12,6 +12,8 @@ from numba import njit
 
 # Ions handled together, so that their phases stay in the first-level cache.
 BLOCK = 128
+# Ions sorted into a bin of the pair sum, on average.
+IONS_PER_BIN = 8.0
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -729,7 +731,116 @@ def reciprocal_space(
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def finite_sum(positions, charges, contact, out):
+def periodic_sum(
+    positions,
+    charges,
+    cell,
+    inverse,
+    reciprocal,
+    volume,
+    lengths,
+    spacings,
+    alpha,
+    cutoff,
+    wave_cutoff,
+    contact,
+    table_sp,
+    gradient,
+    constant,
+):
+    """All terms of a periodic sum; one call, as each takes as long as many pairs.
+
+    Parameters
+    ----------
+    positions : ndarray (n, 3)
+    charges : ndarray (n,)
+    cell, inverse, reciprocal, volume, lengths, spacings
+        From :func:`lattice`.
+    alpha, cutoff, wave_cutoff : float
+        Inverse length of the screening, and both ranges.
+    contact, table_sp
+        As in :func:`real_space`.
+    gradient : bool
+        Potential and forces are wanted too; without it they hold a part of the sum.
+    constant : float
+        Coulomb constant.
+
+    Returns
+    -------
+    energy : float
+    first, second : int
+        Two ions at the same place, or -1.
+    potential : ndarray (n,)
+    forces : ndarray (n, 3)
+    stress : ndarray (3, 3)
+    """
+    n = charges.shape[0]
+    out = np.zeros((n, 4))
+    virial = np.zeros((3, 3))
+    width = (IONS_PER_BIN * volume / n) ** (1.0 / 3.0)
+    bins, limits = np.empty(3, dtype=np.int64), np.empty(3, dtype=np.int64)
+    for x in range(3):
+        bins[x] = max(1, int(spacings[x] / width))
+        # |k . a_x| <= |k| |a_x| bounds the index along the reciprocal vector x.
+        limits[x] = int(wave_cutoff * lengths[x] / (2.0 * math.pi))
+    inside = fractional(positions, inverse)
+    energy, first, second = real_space(
+        inside,
+        charges,
+        cell,
+        bins,
+        spacings,
+        alpha,
+        cutoff,
+        contact,
+        table_sp,
+        out,
+        virial,
+    )
+    columns = wave_columns(reciprocal, wave_cutoff, limits)
+    energy += reciprocal_space(
+        inside,
+        charges,
+        reciprocal,
+        columns,
+        limits,
+        volume,
+        alpha,
+        wave_cutoff,
+        out if gradient else out[:0],
+        virial,
+    )
+    total = squares = 0.0
+    for j in range(n):
+        total += charges[j]
+        squares += charges[j] * charges[j]
+    background = math.pi * total / (volume * alpha**2)
+    own = alpha / math.sqrt(math.pi)
+    energy -= own * squares + 0.5 * background * total
+    for j in range(n):
+        out[j, 0] -= 2.0 * own * charges[j] + background
+    for x in range(3):
+        virial[x, x] += 0.5 * background * total
+        for y in range(3):
+            virial[x, y] *= constant / volume
+    potential, forces = scaled(out, charges, constant)
+    return constant * energy, first, second, potential, forces, virial
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def scaled(out, charges, constant):
+    """Potential and forces, in units, from potential and minus its gradient."""
+    n = charges.shape[0]
+    potential, forces = np.empty(n), np.empty((n, 3))
+    for j in range(n):
+        potential[j] = constant * out[j, 0]
+        for x in range(3):
+            forces[j, x] = constant * charges[j] * out[j, 1 + x]
+    return potential, forces
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def finite_sum(positions, charges, contact, constant):
     """Pair sum of 1/r without periodic images.
 
     Parameters
@@ -738,16 +849,19 @@ def finite_sum(positions, charges, contact, out):
     charges : ndarray (n,)
     contact : float
         Distance below which two ions count as being at the same place.
-    out : ndarray (n, 4)
-        Potential and minus its gradient are added.
+    constant : float
+        Coulomb constant.
 
     Returns
     -------
     energy : float
     first, second : int
         Two ions at the same place, or -1.
+    potential : ndarray (n,)
+    forces : ndarray (n, 3)
     """
     n = positions.shape[0]
+    out = np.zeros((n, 4))
     energy = 0.0
     first = second = -1
     for i in range(n):
@@ -770,4 +884,5 @@ def finite_sum(positions, charges, contact, out):
             out[j, 1] -= charges[i] * field * x
             out[j, 2] -= charges[i] * field * y
             out[j, 3] -= charges[i] * field * z
-    return energy, first, second
+    potential, forces = scaled(out, charges, constant)
+    return constant * energy, first, second, potential, forces
