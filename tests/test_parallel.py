@@ -88,20 +88,68 @@ def test_both_calls_give_their_results(n_threads):
 
 
 def test_an_error_of_one_call_waits_for_the_other():
-    ended = []
+    begun, ended = threading.Event(), []
 
     def slow():
+        begun.set()
         time.sleep(0.05)
         ended.append(True)
 
     def wrong():
-        raise ValueError("second")
+        assert begun.wait(timeout=20.0)
+        raise ValueError("wrong")
 
-    with pytest.raises(ValueError, match="second"):
-        beside(slow, wrong, 2)
-    assert ended == [True]
-    with pytest.raises(ValueError, match="second"):
-        beside(wrong, slow, 2)
+    for calls in ((slow, wrong), (wrong, slow)):
+        ended.clear()
+        begun.clear()
+        with pytest.raises(ValueError, match="wrong"):
+            beside(*calls, 2)
+        assert ended == [True]
+
+
+def test_the_call_that_ends_first_helps_the_other():
+    all_there = threading.Barrier(2, timeout=20.0)
+
+    def piece(_):
+        all_there.wait()
+        return threading.get_ident()
+
+    names, nothing = beside(lambda: thread_map(piece, range(6), 2), lambda: None, 2)
+    assert len(set(names)) == 2
+    assert nothing is None
+
+
+def test_calls_beside_each_other_take_no_more_threads_than_asked_for():
+    at_once, most = [], []
+
+    def piece(_):
+        at_once.append(None)
+        most.append(len(at_once))
+        time.sleep(0.002)
+        at_once.pop()
+
+    def call():
+        thread_map(piece, range(20), 3)
+
+    beside(call, call, 3)
+    assert max(most) == 3
+
+
+def test_an_error_of_a_helper_gets_out():
+    caller_waits = threading.Event()
+
+    def piece(_):
+        if threading.current_thread() is threading.main_thread():
+            assert caller_waits.wait(timeout=20.0)
+            return
+        caller_waits.set()
+        raise ValueError("of a helper")
+
+    def call():
+        thread_map(piece, range(6), 2)
+
+    with pytest.raises(ValueError, match="of a helper"):
+        beside(lambda: None, call, 2)
 
 
 def _answer(queue):
