@@ -218,9 +218,7 @@ def ewald_energies(
         return _summed(positions, cell, q, *settings, False, where).energy
 
     title = "Ewald energies" if progress else None
-    return np.array(
-        thread_map(energy, range(len(checked)), n_threads, title, "frame")
-    )
+    return np.array(thread_map(energy, range(len(checked)), n_threads, title, "frame"))
 
 
 def _checked_settings(tolerance, splitting, coulomb_constant):

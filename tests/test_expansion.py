@@ -634,7 +634,7 @@ def sources(species, charged=False):
 @pytest.mark.parametrize("limit", [0.7, 2.0, 4.0, 9.0])
 @pytest.mark.parametrize("n", [1, 2, 6])
 @pytest.mark.parametrize("charged", [False, True])
-def test_a_tree_of_images_finds_the_pairs_of_a_cell_list(limit, n, charged):
+def test_images_finds_the_pairs_of_a_cell_list(limit, n, charged):
     atoms = crystal(n, n)
     atoms.positions[-1] += np.array([30.0, -30.0, 60.0])
     (system,) = systems(atoms)
@@ -662,7 +662,7 @@ def test_coefficients_do_not_depend_on_where_the_pairs_come_from(
     assert relative(*results) <= 1e-13
 
 
-def test_atoms_on_each_other_are_a_pair_in_a_tree_of_images():
+def test_atoms_on_each_other_are_a_pair_in_images():
     atoms = crystal(0, 3)
     atoms.positions[2] = atoms.positions[0] + atoms.cell[1]
     (system,) = systems(atoms)

@@ -555,8 +555,8 @@ def heights(cell):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def cell_images(fraction_ix, cell, margin):
-    """Atoms of a cell and their images in a shell around it.
+def cell_images(fraction_ix, cell, margin, species_i, charge_i, n_species):
+    """Atoms of a cell and their images in a shell around it, species by species.
 
     Parameters
     ----------
@@ -565,13 +565,19 @@ def cell_images(fraction_ix, cell, margin):
     cell : ndarray (3, 3)
     margin : ndarray (3,)
         Thickness of the shell in units of the cell.
+    species_i, charge_i, n_species
+        As of sorted_pairs; who has no charge has no images, as it adds nothing.
 
     Returns
     -------
-    image_gx : ndarray (n_images, 3)
-        In Å; the first are the atoms themselves.
+    image_xg : ndarray (3, n_images)
+        In Å.
+    start_a : ndarray (n_species + 1,) of int
+        Where the images of a species begin; they end where the next begin.
     atom_g : ndarray (n_images,) of int
         What they are images of.
+    home_i : ndarray (n_atoms,) of int
+        Which of them is the atom itself, or -1.
     """
     n = fraction_ix.shape[0]
     low = np.zeros(3)
@@ -581,74 +587,114 @@ def cell_images(fraction_ix, cell, margin):
         low[x] -= margin[x]
         high[x] += margin[x]
         most *= 2 * math.ceil(margin[x]) + 1
-    position_ix = np.zeros((n, 3))
-    for i in range(n):
-        for x in range(3):
-            for y in range(3):
-                position_ix[i, x] += fraction_ix[i, y] * cell[y, x]
-    image_gx = np.empty((most, 3))
+    image_xg = np.empty((3, most))
     atom_g = np.empty(most, dtype=np.int64)
-    for i in range(n):
-        for x in range(3):
-            image_gx[i, x] = position_ix[i, x]
-        atom_g[i] = i
-    count = n
+    home_i = np.full(n, -1)
+    start_a = np.zeros(n_species + 1, dtype=np.int64)
+    g = 0
     h_max, k_max = math.ceil(margin[0]), math.ceil(margin[1])
     l_max = math.ceil(margin[2])
-    for h in range(-h_max, h_max + 1):
-        for k in range(-k_max, k_max + 1):
-            for l in range(-l_max, l_max + 1):
-                if h == 0 and k == 0 and l == 0:
+    for a in range(n_species):
+        for i in range(n):
+            if species_i[i] != a or (charge_i.shape[0] > 0 and charge_i[i] == 0.0):
+                continue
+            for h in range(-h_max, h_max + 1):
+                u = fraction_ix[i, 0] + h
+                if not low[0] <= u <= high[0]:
                     continue
-                for i in range(n):
-                    u = fraction_ix[i, 0] + h
+                for k in range(-k_max, k_max + 1):
                     v = fraction_ix[i, 1] + k
-                    w = fraction_ix[i, 2] + l
-                    inside = low[0] <= u <= high[0]
-                    inside = inside and low[1] <= v <= high[1]
-                    if inside and low[2] <= w <= high[2]:
+                    if not low[1] <= v <= high[1]:
+                        continue
+                    for l in range(-l_max, l_max + 1):
+                        w = fraction_ix[i, 2] + l
+                        if not low[2] <= w <= high[2]:
+                            continue
+                        if h == 0 and k == 0 and l == 0:
+                            home_i[i] = g
                         for x in range(3):
-                            shift = h * cell[0, x] + k * cell[1, x] + l * cell[2, x]
-                            image_gx[count, x] = position_ix[i, x] + shift
-                        atom_g[count] = i
-                        count += 1
-    return image_gx[:count], atom_g[:count]
+                            image_xg[x, g] = (
+                                u * cell[0, x] + v * cell[1, x] + w * cell[2, x]
+                            )
+                        atom_g[g] = i
+                        g += 1
+        start_a[a + 1] = g
+    return image_xg[:, :g], start_a, atom_g[:g], home_i
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def image_pairs(image_gx, atom_g, start, first_p, image_p):
-    """Pairs of some atoms with images of atoms, without an atom and itself.
+def image_pairs(
+    image_xg, start_a, atom_g, home_i, position_ix, charge_i, limit, expected, low, high
+):
+    """Images within a limit of the centres low ... high.
 
     Parameters
     ----------
-    image_gx, atom_g : ndarray
+    image_xg, start_a, atom_g, home_i : ndarray
         Of cell_images.
-    start : int
-        The first of the atoms.
-    first_p, image_p : ndarray (n_pairs,) of int
-        Atom, counted from the start, and image.
+    position_ix : ndarray (n_atoms, 3)
+        Centres.
+    charge_i : ndarray (n_atoms,)
+        As of sorted_pairs.
+    limit : float
+        Pairs further apart are left out.
+    expected : int
+        About how many pairs there will be.
+    low, high : int
 
     Returns
     -------
-    first_p, second_p : ndarray (n,) of int
-        The first still counted from the start.
-    vector_px : ndarray (n, 3)
+    start_ja, sorted_px, charge_p : ndarray
+        As of sorted_pairs.
     """
-    n = first_p.shape[0]
-    kept_p = np.empty(n, dtype=np.int64)
-    second_p = np.empty(n, dtype=np.int64)
-    vector_px = np.empty((n, 3))
+    n_species = start_a.shape[0] - 1
+    square_g = np.empty(image_xg.shape[1])
+    near_p = np.empty(image_xg.shape[1] + 1, dtype=np.uint64)
+    start_ja = np.empty((high - low) * n_species + 1, dtype=np.int64)
+    sorted_px = np.empty((expected, 3))
+    charged = charge_i.shape[0] > 0
+    charge_p = np.empty(expected if charged else 0)
     count = 0
-    for p in range(n):
-        i, g = start + first_p[p], image_p[p]
-        # The first images are the atoms themselves.
-        if g != i:
-            for x in range(3):
-                vector_px[count, x] = image_gx[g, x] - image_gx[i, x]
-            kept_p[count] = first_p[p]
-            second_p[count] = atom_g[g]
-            count += 1
-    return kept_p[:count], second_p[:count], vector_px[:count]
+    for j in range(low, high):
+        x_j, y_j, z_j = position_ix[j, 0], position_ix[j, 1], position_ix[j, 2]
+        for a in range(n_species):
+            start_ja[(j - low) * n_species + a] = count
+            begin, end = start_a[a], start_a[a + 1]
+            # Distances and choice in loops of their own: the first runs in vector
+            # registers, the second has no branch that could be predicted wrongly.
+            x, y, z = (
+                image_xg[0, begin:end],
+                image_xg[1, begin:end],
+                image_xg[2, begin:end],
+            )
+            square = square_g[begin:end]
+            for g in range(end - begin):
+                square[g] = (x[g] - x_j) ** 2 + (y[g] - y_j) ** 2 + (z[g] - z_j) ** 2
+            # Unsigned, as Numba would else test every index for its sign.
+            n_near, one, zero = np.uint64(0), np.uint64(1), np.uint64(0)
+            for g in range(end - begin):
+                near_p[n_near] = begin + g
+                n_near += one if square[g] <= limit * limit else zero
+            if count + n_near > sorted_px.shape[0]:
+                more = np.empty((2 * (count + n_near), 3))
+                more[:count] = sorted_px[:count]
+                sorted_px = more
+                if charged:
+                    more_charge_p = np.empty(more.shape[0])
+                    more_charge_p[:count] = charge_p[:count]
+                    charge_p = more_charge_p
+            for p in range(n_near):
+                g = near_p[p]
+                if g == home_i[j]:
+                    continue
+                sorted_px[count, 0] = image_xg[0, g] - x_j
+                sorted_px[count, 1] = image_xg[1, g] - y_j
+                sorted_px[count, 2] = image_xg[2, g] - z_j
+                if charged:
+                    charge_p[count] = charge_i[atom_g[g]]
+                count += 1
+    start_ja[-1] = count
+    return start_ja, sorted_px[:count], charge_p[: count if charged else 0]
 
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
