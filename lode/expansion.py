@@ -48,13 +48,16 @@ _SOURCES = ("species", "charges")
 # Frames above this many atoms are cut into blocks of centres that run in parallel;
 # smaller finite ones are taken together.
 _ROW_BLOCK = 256
+# Pieces of a smaller one, and centres of a piece.
+_PIECES = 4
+_LEAST_ROWS = 8
 # Coefficients of at most this size exist at a time, before they are copied or used.
 COEFFICIENT_BYTES = 2**28
 # Pairs of a finite frame that are listed at a time.
 _PAIR_BLOCK = 2_000_000
 # Microseconds of a neighbour in the list and of its 392 channels, on one core; only
 # the choice of the path uses them.
-_COST_NEIGHBOR = 0.058
+_COST_NEIGHBOR = 0.03
 _COST_CHANNELS = 0.042
 _Y00 = 1.0 / math.sqrt(4.0 * math.pi)
 
@@ -334,7 +337,13 @@ class SphericalExpansion:
         shape = (sum(sizes), len(fields), n_lm, self.basis.max_radial)
         values = np.empty(shape)
 
+        whole = padded(shape[-1]) == shape[-1]
+
         def fill(rows, system, species_i, inner_threads):
+            if whole:
+                write = self._writer(system, species_i, len(fields))
+                write(values[rows], 0, inner_threads)
+                return
             size = max(1, COEFFICIENT_BYTES // (8 * math.prod(shape[1:])))
             start = rows.start
             arguments = (system, species_i, len(used), size, inner_threads)
@@ -467,27 +476,38 @@ class SphericalExpansion:
             One field for each of :meth:`fields`; the last may have fewer rows. It is
             written again for the next atoms, and afterwards by others.
         """
-        sources = _Sources(species_i, np.empty(0))
-        if self.sources == "charges":
-            sources = _Sources(np.zeros_like(species_i), system.charges)
-            n_species = 1
+        n_fields = 1 if self.sources == "charges" else n_species
         n_max = self.basis.max_radial
-        shape = (n_species, (self.max_angular + 1) ** 2, padded(n_max))
-        parts = None
+        shape = (n_fields, (self.max_angular + 1) ** 2, padded(n_max))
+        write = self._writer(system, species_i, n_fields)
         with scratch(min(size, len(system)), *shape) as room:
             for first in range(0, len(system), size):
                 out_jamn = room[: len(system) - first]
-                out_jamn[:] = 0.0
-                if parts is None:
-                    if not self.field.long_range:
-                        parts = self._density_parts(system, sources)
-                    elif system.periodic:
-                        parts = self._periodic_parts(system, sources, n_species)
-                    else:
-                        parts = self._finite_parts(system, sources)
-                for add in parts:
-                    add(out_jamn, n_threads, first)
+                write(out_jamn, first, n_threads)
                 yield out_jamn[..., :n_max]
+
+    def _writer(self, system, species_i, n_fields):
+        """Function that writes the coefficients of a run of centres.
+
+        Of an array (n_centres, n_fields, (l_max + 1)**2, n_max), n_max padded, of the
+        place of the first centre and of the number of threads.
+        """
+        sources = _Sources(species_i, np.empty(0))
+        if self.sources == "charges":
+            sources = _Sources(np.zeros_like(species_i), system.charges)
+        if not self.field.long_range:
+            parts = self._density_parts(system, sources)
+        elif system.periodic:
+            parts = self._periodic_parts(system, sources, n_fields)
+        else:
+            parts = self._finite_parts(system, sources)
+
+        def write(out_jamn, first, n_threads):
+            out_jamn[:] = 0.0
+            for add in parts:
+                add(out_jamn, n_threads, first)
+
+        return write
 
     def _density_parts(self, system, sources):
         """What adds to the coefficients of a run of centres, for a density."""
@@ -545,8 +565,8 @@ class SphericalExpansion:
             def far():
                 return waves.prepared(*out_jamn.shape[:2], n_threads, first)
 
-            # Of small frames the pairs take longer, and a thread that is woken is late.
-            prepared, _ = beside(far, add_near, n_threads)
+            # A thread that is woken is late: it gets what both can share.
+            _, prepared = beside(add_near, far, n_threads)
             waves.add_to(out_jamn, prepared, n_threads, first)
 
         # The centre's own field is in both halves; take out what is not wanted.
@@ -604,7 +624,8 @@ class SphericalExpansion:
             n, n_species = out_jamn.shape[:2]
             # Listed by the first run of centres, for all.
             pairs = listed(n_species)
-            step = min(_ROW_BLOCK, pairs.block)
+            # Enough pieces of a small frame too for threads to share.
+            step = min(_ROW_BLOCK, pairs.block, max(_LEAST_ROWS, -(-n // _PIECES)))
 
             def rows(low):
                 part = out_jamn[low : low + step]
