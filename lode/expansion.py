@@ -11,8 +11,9 @@ half of reciprocal space. ``docs/theory.md`` has the derivation.
 """
 
 import math
+import threading
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import vesin
@@ -519,19 +520,14 @@ class SphericalExpansion:
             limit=self.cutoff_function.radius,
             scaling=self.scaling,
         )
-        return (
-            self._pair_part(system, sources, table),
-            _centre_part(self.center_atom_weight * table.centre, sources),
-        )
+        own = _Y00 * self.center_atom_weight * table.centre
+        return self._pair_part(system, sources, table), _constant_part(sources, own)
 
     def _finite_parts(self, system, sources):
         """The same for the potential of a finite frame."""
-        arguments = (self.field, self.basis, self.max_angular, self.tolerance)
-        table = pair_table(*arguments)
-        return (
-            self._pair_part(system, sources, table),
-            _centre_part(self.center_atom_weight * table.centre, sources),
-        )
+        table = pair_table(self.field, self.basis, self.max_angular, self.tolerance)
+        own = _Y00 * self.center_atom_weight * table.centre
+        return self._pair_part(system, sources, table), _constant_part(sources, own)
 
     def _periodic_parts(self, system, sources, n_species):
         """The same for the potential of a periodic frame."""
@@ -540,51 +536,28 @@ class SphericalExpansion:
                 "method 'pairs' of a potential sums finite frames only, got a periodic "
                 "one; take 'auto', 'split', 'waves' or 'nufft'"
             )
-        field, basis, l_max = self.field, self.basis, self.max_angular
         way, split = self.path(len(system), n_species, system.volume)
-        whole = _centre(field, basis)
-        scale = float(np.abs(whole).max()) * _Y00
-        pairs = []
-        if split > field.smearing:
-            table = pair_table(field, basis, l_max, self.tolerance, split)
-            pairs.append(self._pair_part(system, sources, table))
-            pairs.append(_centre_part(table.centre, sources))
-        smooth = field.smeared(split)
-        modes = mode_table(smooth, basis, l_max, self.tolerance, scale)
-        arguments = (system, sources, smooth, modes, l_max)
+        halves = _halves(self, split)
+        arguments = (system, sources, halves.smooth, halves.modes, self.max_angular)
         if way == "transforms":
-            waves = TransformSum(*arguments, self.tolerance, scale)
+            waves = TransformSum(*arguments, self.tolerance, halves.scale)
         else:
             waves = ProductSum(*arguments)
+        pairs = None
+        if halves.table is not None:
+            pairs = self._pair_part(system, sources, halves.table)
 
         def add_both_halves(out_jamn, n_threads, first):
-            def add_near():
-                for add in pairs:
-                    add(out_jamn, n_threads, first)
+            near = [] if pairs is None else pairs.calls(out_jamn, n_threads, first)
 
             def far():
                 return waves.prepared(*out_jamn.shape[:2], n_threads, first)
 
-            # A thread that is woken is late: it gets what both can share.
-            _, prepared = beside(add_near, far, n_threads)
+            prepared = beside([*near, far], n_threads)[-1]
             waves.add_to(out_jamn, prepared, n_threads, first)
 
-        # The centre's own field is in both halves; take out what is not wanted.
-        weight = self.center_atom_weight - 1.0
-        add_centre = _centre_part(weight * whole, sources)
-        if field.neutralized:
-            # The short-range sum holds the k = 0 that the background cancels.
-            zero = -field.split_at_zero(split) if split > field.smearing else 0.0
-        else:
-            zero = smooth.fourier_at_zero()
-        background = 4 * math.pi / system.volume * zero * _volume_integral(basis) * _Y00
-        species_i, weight_i = sources.species_i, sources.weight_i
-        population = np.bincount(species_i, weight_i, minlength=n_species)
-
-        def add_background(out_jamn, n_threads, first):
-            out_jamn[:, :, 0, : basis.max_radial] += population[:, None] * background
-
-        return add_both_halves, add_centre, add_background
+        background = halves.background / system.volume
+        return add_both_halves, _constant_part(sources, halves.own, background)
 
     def _pair_settings(self, table):
         """Limit of a table's pairs; arguments of ``core.add_pairs`` for all of them."""
@@ -601,40 +574,12 @@ class SphericalExpansion:
             width,
             self.max_angular,
         )
-        return min(radius, table.range), arguments
+        limit = math.inf if len(table.tail) > 0 else min(radius, table.range)
+        return limit, arguments
 
     def _pair_part(self, system, sources, table):
         """The same for the pairs of a table."""
-        limit, arguments = self._pair_settings(table)
-
-        @cache
-        def listed(n_species):
-            atoms = (system, sources, n_species)
-            if len(table.tail) > 0:
-                return _AllPairs(*atoms, math.inf)
-            if _AllPairs.faster(system):
-                return _AllPairs(*atoms, limit)
-            if _ImagePairs.faster(system, limit):
-                return _ImagePairs(*atoms, limit)
-            return _ListedPairs(*atoms, limit)
-
-        def add(out_jamn, n_threads, first):
-            if limit == 0.0:
-                return
-            n, n_species = out_jamn.shape[:2]
-            # Listed by the first run of centres, for all.
-            pairs = listed(n_species)
-            # Enough pieces of a small frame too for threads to share.
-            step = min(_ROW_BLOCK, pairs.block, max(_LEAST_ROWS, -(-n // _PIECES)))
-
-            def rows(low):
-                part = out_jamn[low : low + step]
-                found = pairs.around(first + low, first + low + len(part))
-                core.add_pairs(*found, *arguments, part)
-
-            thread_map(rows, range(0, n, step), n_threads)
-
-        return add
+        return _PairPart(system, sources, *self._pair_settings(table))
 
     def splitting(self, n_atoms, n_species, volume):
         """Splitting width in Å that a periodic frame is computed with.
@@ -671,14 +616,55 @@ class SphericalExpansion:
         return _cheapest_path(self, n_atoms, n_species, volume)
 
 
-def _centre_part(centre, sources):
-    """What adds the field of an atom at its own centre."""
+class _PairPart:
+    """What adds the pairs within a limit to the coefficients of a run of centres."""
+
+    def __init__(self, system, sources, limit, arguments):
+        self.system, self.sources, self.limit = system, sources, limit
+        self.arguments = arguments
+        self.lock, self.pairs = threading.Lock(), None
+        if not math.isfinite(limit) or _AllPairs.faster(system):
+            self.kind = _AllPairs
+        elif _ImagePairs.faster(system, limit):
+            self.kind = _ImagePairs
+        else:
+            self.kind = _ListedPairs
+
+    def __call__(self, out_jamn, n_threads, first):
+        thread_map(lambda add: add(), self._pieces(out_jamn, first), n_threads)
+
+    def calls(self, out_jamn, n_threads, first):
+        """Calls that do the same, to be made beside each other."""
+        if self.kind is _ListedPairs:
+            # The others would wait for the list.
+            return [lambda: self(out_jamn, n_threads, first)]
+        return self._pieces(out_jamn, first)
+
+    def _pieces(self, out_jamn, first):
+        if self.limit == 0.0:
+            return []
+        n = len(out_jamn)
+        step = min(self.kind.block(self.system), max(_LEAST_ROWS, -(-n // _PIECES)))
+        rows = [slice(start, start + step) for start in range(0, n, step)]
+        return [partial(self._add, out_jamn[r], first + r.start) for r in rows]
+
+    def _add(self, out_jamn, first):
+        # Listed by the first, for all.
+        with self.lock:
+            if self.pairs is None:
+                atoms = self.system, self.sources, out_jamn.shape[1]
+                self.pairs = self.kind(*atoms, self.limit)
+        found = self.pairs.around(first, first + len(out_jamn))
+        core.add_pairs(*found, *self.arguments, out_jamn)
+
+
+def _constant_part(sources, own, background=None):
+    """What adds the field of an atom at its own centre, and of a background."""
+    background = np.zeros_like(own) if background is None else background
+    arguments = (sources.species_i, sources.charge_i, own, background)
 
     def add(out_jamn, n_threads, first):
-        atoms = np.arange(len(out_jamn))
-        part = slice(first, first + len(out_jamn))
-        own = np.outer(sources.weight_i[part], _Y00 * centre)
-        out_jamn[atoms, sources.species_i[part], 0, : len(centre)] += own
+        core.add_constants(*arguments, first, out_jamn)
 
     return add
 
@@ -774,6 +760,53 @@ def _groups(checked, threads):
             start, n_atoms = stop, 0
 
 
+@dataclass(frozen=True)
+class _Halves:
+    """What both halves of a periodic potential are computed with.
+
+    Attributes
+    ----------
+    table : PairTable or None
+        Of the short-range half, if there is one.
+    smooth : PowerLawPotential
+        Field of the long-range half.
+    modes : ModeTable
+    scale : float
+        Size of the largest coefficient.
+    own, background : ndarray (n_max,)
+        l = 0 coefficients of an atom at its own centre that the halves leave to be
+        added, and of the average of one atom's field, times the volume.
+    """
+
+    table: object
+    smooth: object
+    modes: object
+    scale: float
+    own: np.ndarray
+    background: np.ndarray
+
+
+@lru_cache(maxsize=64)
+def _halves(expansion, split):
+    field, basis, l_max = expansion.field, expansion.basis, expansion.max_angular
+    whole = _centre(field, basis)
+    scale = float(np.abs(whole).max()) * _Y00
+    # The centre's own field is in both halves; take out what is not wanted.
+    own = (expansion.center_atom_weight - 1.0) * whole
+    table, smooth = None, field.smeared(split)
+    if split > field.smearing:
+        table = pair_table(field, basis, l_max, expansion.tolerance, split)
+        own = own + table.centre
+    if not field.neutralized:
+        zero = smooth.fourier_at_zero()
+    else:
+        # The short-range sum holds the k = 0 that the background cancels.
+        zero = 0.0 if table is None else -field.split_at_zero(split)
+    background = 4.0 * math.pi * zero * _volume_integral(basis) * _Y00
+    modes = mode_table(smooth, basis, l_max, expansion.tolerance, scale)
+    return _Halves(table, smooth, modes, scale, _Y00 * own, background)
+
+
 @lru_cache(maxsize=256)
 def _centre(field, basis):
     """f_n0(0) of the whole field: an atom at its own centre."""
@@ -789,8 +822,8 @@ def _volume_integral(basis):
 class _AllPairs:
     """Every pair of a finite frame, or of each of several.
 
-    As all classes of pairs, it gives those around a run of centres, best about
-    ``block`` of them, in the order of the centre and of the species of its neighbour.
+    As all classes of pairs, it gives those around a run of centres, in the order of
+    the centre and of the species of its neighbour.
     """
 
     @staticmethod
@@ -798,6 +831,12 @@ class _AllPairs:
         """Whether it is faster to look at every pair than a cell list: measured."""
         largest = max(system.sizes, default=len(system))
         return not system.periodic and largest <= _ROW_BLOCK
+
+    @staticmethod
+    def block(system):
+        """How many centres are best taken at a time."""
+        largest = max(system.sizes, default=len(system))
+        return min(_ROW_BLOCK, max(1, _PAIR_BLOCK // largest))
 
     def __init__(self, system, sources, n_species, limit):
         sizes = np.array(system.sizes or [len(system)])
@@ -807,7 +846,6 @@ class _AllPairs:
         atoms = (sources.species_i, sources.charge_i, n_species)
         places = (start_i, stop_i, order_i)
         self.arguments = (system.positions, *atoms, *places, limit)
-        self.block = max(1, _PAIR_BLOCK // int(sizes.max()))
 
     def around(self, low, high):
         """Pairs around some centres, as of ``core.sorted_pairs``."""
@@ -817,7 +855,10 @@ class _AllPairs:
 class _ListedPairs:
     """Pairs within a limit, from a cell list."""
 
-    block = _ROW_BLOCK
+    @staticmethod
+    def block(system):
+        """How many centres are best taken at a time."""
+        return _ROW_BLOCK
 
     def __init__(self, system, sources, n_species, limit):
         neighbors = vesin.NeighborList(cutoff=limit, full_list=False, n_threads=1)
@@ -843,22 +884,22 @@ class _ImagePairs:
     A cell list then looks at as many pairs of images, and takes longer for each.
     """
 
-    # What belongs to more centres no longer fits into the caches.
-    block = 64
+    @staticmethod
+    def block(system):
+        """How many centres are best taken at a time: the caches hold no more."""
+        return 64
 
     @staticmethod
     def faster(system, limit):
         """Whether it is faster than a cell list: measured for gas, water, oxide."""
-        few = len(system) <= _ROW_BLOCK
-        return system.periodic and (
-            few or 3.0 * limit > core.heights(system.cell).min()
-        )
+        if not system.periodic:
+            return False
+        return len(system) <= _ROW_BLOCK or 3.0 * limit > system.heights.min()
 
     def __init__(self, system, sources, n_species, limit):
-        inverse = np.linalg.inv(system.cell)
         # Just beyond the limit, lest rounding decides.
-        margin = limit * (1.0 + 1e-9) * np.linalg.norm(inverse, axis=0)
-        fraction = system.positions @ inverse
+        margin = limit * (1.0 + 1e-9) / system.heights
+        fraction = system.positions @ system.inverse
         atoms = (sources.species_i, sources.charge_i, n_species)
         images = core.cell_images(fraction, system.cell, margin, *atoms)
         neighbors = 4 / 3 * math.pi * limit**3 * len(system) / system.volume

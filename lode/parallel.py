@@ -193,13 +193,7 @@ def thread_map(function, items, n_threads=1, progress=None, unit="it", counts=No
 
 
 class _Crew:
-    """Threads that make some calls; who has none left helps with those of the others.
-
-    Parameters
-    ----------
-    calls : sequence of callable
-        Take nothing. The last is begun first.
-    """
+    """Threads that make some calls, see :func:`beside`."""
 
     def __init__(self, calls):
         self.calls = list(enumerate(calls))
@@ -281,25 +275,25 @@ class _Offer:
         self.work, self.helpers, self.errors = work, 0, []
 
 
-def beside(first, second, n_threads):
-    """Results of two calls, made beside each other if there is more than one thread.
+def beside(calls, n_threads):
+    """Results of different calls, made beside each other, in order.
 
-    Both may cut their work by :func:`thread_map`: they share the threads, and that
-    which ends first helps the other.
+    A call may cut its work by :func:`thread_map`: a thread that has no call left to
+    make helps with it.
 
     Parameters
     ----------
-    first, second : callable
-        Take nothing.
+    calls : sequence of callable
+        Take nothing. The last is begun first.
     n_threads : int
 
     Returns
     -------
-    tuple
+    list
     """
     if n_threads == 1 or hasattr(_thread, "works") or hasattr(_thread, "crew"):
-        return first(), second()
-    crew = _Crew([first, second])
+        return [call() for call in calls]
+    crew = _Crew(calls)
     pool = _workers(n_threads - 1)
     others = [pool.submit(crew.join) for _ in range(n_threads - 1)]
     crew.join()
@@ -308,4 +302,4 @@ def beside(first, second, n_threads):
         other.cancel()
     for error in crew.errors:
         raise error
-    return tuple(crew.results)
+    return crew.results

@@ -730,8 +730,8 @@ class ModeTable:
         Largest wave number needed.
     n_modes : ndarray (max_angular + 1,) of int
         Modes of each l.
-    expansion : ndarray (n_modes, max_radial)
-        Rows V_nq of all l one after the other.
+    expansion : ndarray (n_modes, width)
+        Rows V_nq of all l one after the other, n padded as in a PairTable.
     """
 
     coefficients: np.ndarray
@@ -788,10 +788,12 @@ def mode_table(field, basis, max_angular, tolerance, scale):
 
     accuracy = max(1e-3 * tolerance, 3e-15) * float(np.abs(transform).max())
     coefficients, step = piecewise_polynomials(function, limit, limit / 4, accuracy)
+    expansion = np.zeros((coefficients.shape[2], padded(basis.max_radial)))
+    expansion[:, : basis.max_radial] = np.concatenate([v.T for v in bases])
     return ModeTable(
         coefficients,
         step,
         limit,
         np.array([v.shape[1] for v in bases]),
-        np.ascontiguousarray(np.concatenate([v.T for v in bases])),
+        expansion,
     )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 
 import numpy as np
@@ -30,6 +30,8 @@ class System:
     sizes : tuple of int
         Atoms of each of several structures, which do not see each other; empty if
         there is one.
+    inverse : ndarray (3, 3)
+        Of the cell, in 1/Å; zero if finite.
     """
 
     positions: np.ndarray
@@ -38,6 +40,7 @@ class System:
     species: np.ndarray
     charges: np.ndarray | None = None
     sizes: tuple = ()
+    inverse: np.ndarray = field(default_factory=lambda: np.zeros((3, 3)))
 
     def __len__(self):
         return len(self.positions)
@@ -45,7 +48,12 @@ class System:
     @property
     def volume(self):
         """Volume of the cell in Å³, zero if finite."""
-        return abs(float(np.linalg.det(self.cell)))
+        return abs(_determinant(*_faces(self.cell)))
+
+    @property
+    def heights(self):
+        """Distances of opposite faces of the cell in Å, (3,)."""
+        return 1.0 / np.sqrt((self.inverse**2).sum(axis=0))
 
 
 def finite_array(value, shape, name, where=""):
@@ -129,14 +137,9 @@ def cell_array(cell, where=""):
         If the cell is zero, singular, not finite or of another shape.
     """
     cell = finite_array(cell, (3, 3), "cell", where)
-    # In plain numbers: the functions of NumPy take as long as many charges' sum.
-    a, b, c = cell.tolist()
-    volume = abs(
-        a[0] * (b[1] * c[2] - b[2] * c[1])
-        + a[1] * (b[2] * c[0] - b[0] * c[2])
-        + a[2] * (b[0] * c[1] - b[1] * c[0])
-    )
-    largest = math.hypot(*a) * math.hypot(*b) * math.hypot(*c)
+    vectors, faces = _faces(cell)
+    largest = math.prod(math.hypot(*v) for v in vectors)
+    volume = abs(_determinant(vectors, faces))
     if largest == 0.0 or volume < _SMALLEST_CELL_RATIO * largest:
         raise ValueError(
             "a periodic cell must have three linearly independent vectors, got "
@@ -145,10 +148,35 @@ def cell_array(cell, where=""):
     return cell
 
 
-def wrapped(positions, cell):
+# In plain numbers: the functions of NumPy take longer than a small frame's sums.
+def _faces(cell):
+    """Vectors of a cell, and of each the vector product of the others."""
+    vectors = a, b, c = cell.tolist()
+    return vectors, (_product(b, c), _product(c, a), _product(a, b))
+
+
+def _product(u, v):
+    return (
+        u[1] * v[2] - u[2] * v[1],
+        u[2] * v[0] - u[0] * v[2],
+        u[0] * v[1] - u[1] * v[0],
+    )
+
+
+def _determinant(vectors, faces):
+    (x, y, z), (u, v, w) = vectors[0], faces[0]
+    return x * u + y * v + z * w
+
+
+def inverse_cell(cell):
+    """Inverse of lattice vectors, (3, 3), in 1/Å."""
+    vectors, faces = _faces(cell)
+    return np.array(faces).T / _determinant(vectors, faces)
+
+
+def wrapped(positions, cell, inverse):
     """Positions translated into the cell."""
-    fractional = positions @ np.linalg.inv(cell)
-    return positions - np.floor(fractional) @ cell
+    return positions - np.floor(positions @ inverse) @ cell
 
 
 def system(atoms, where=""):
@@ -192,9 +220,10 @@ def system(atoms, where=""):
     periodic = bool(pbc.all())
     if periodic:
         cell = cell_array(atoms.cell, where)
-        positions = wrapped(positions, cell)
+        inverse = inverse_cell(cell)
+        positions = wrapped(positions, cell, inverse)
     else:
-        cell = np.zeros((3, 3))
+        cell = inverse = np.zeros((3, 3))
         positions = positions.copy()
     species = np.array(atoms.numbers, dtype=np.int64)
     charges = None
@@ -203,7 +232,7 @@ def system(atoms, where=""):
         charges = finite_array(
             atoms.arrays["initial_charges"], (len(atoms),), "charges", where
         )
-    return System(positions, cell, periodic, species, charges)
+    return System(positions, cell, periodic, species, charges, inverse=inverse)
 
 
 def systems(frames):
@@ -283,7 +312,7 @@ def species_index(checked, species=None):
         If an atom's species is not among ``species``, or these are not different
         atomic numbers.
     """
-    present = set(np.unique(np.concatenate([s.species for s in checked])).tolist())
+    present = set().union(*(s.species.tolist() for s in checked))
     if species is None:
         species = tuple(sorted(present))
     else:

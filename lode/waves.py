@@ -60,27 +60,28 @@ class _HalfSpace:
 
     Parameters
     ----------
-    cell : ndarray (3, 3)
+    cell, inverse : ndarray (3, 3)
+        Of the frame or of the same lattice.
+    volume : float
+        In Å³.
     field : PowerLawPotential
         With the splitting width as its smearing.
     modes : ModeTable
     l_max : int
     """
 
-    def __init__(self, cell, field, modes, l_max):
+    def __init__(self, cell, inverse, volume, field, modes, l_max):
         self.field, self.modes, self.l_max = field, modes, l_max
-        self.reciprocal = 2 * math.pi * np.linalg.inv(cell).T
+        self.volume, self.reciprocal = volume, 2 * math.pi * inverse.T
         # |k·a| <= |k| |a| bounds the index of a wave vector.
         edge = np.linalg.norm(cell, axis=1) * modes.limit / (2 * math.pi)
         self.top = np.floor(edge + 1e-6).astype(np.int64)
         self.columns = core.half_space(self.reciprocal, modes.limit, *self.top[:2])
-        self.volume = abs(np.linalg.det(cell))
 
     def vectors_and_weights(self, columns):
         """Wave vectors of some columns in 1/Å, and (4π/Ω) ĝ of each."""
-        k_kx = core.wave_vectors(self.reciprocal, columns)
-        fourier = self.field.fourier(np.linalg.norm(k_kx, axis=1))
-        return k_kx, 4 * math.pi / self.volume * fourier
+        k_kx, length_k = core.wave_vectors(self.reciprocal, columns)
+        return k_kx, 4 * math.pi / self.volume * self.field.fourier(length_k)
 
 
 class ProductSum(_HalfSpace):
@@ -100,7 +101,8 @@ class ProductSum(_HalfSpace):
     """
 
     def __init__(self, system, sources, field, modes, l_max):
-        super().__init__(system.cell, field, modes, l_max)
+        cell = system.cell, system.inverse, system.volume
+        super().__init__(*cell, field, modes, l_max)
         self.positions, self.sources = system.positions, sources
         # Of the blocks of wave vectors that were summed already.
         self.structures = []
@@ -174,9 +176,9 @@ class ProductSum(_HalfSpace):
         """
 
         def expand(start):
-            part = slice(start, start + _ROW_BLOCK)
+            part = out_jamn[start : start + _ROW_BLOCK]
             modes = (self.modes.n_modes, self.modes.expansion, self.l_max)
-            core.add_modes(*(c[:, part] for c in prepared), *modes, out_jamn[part])
+            core.add_modes(*prepared, *modes, start, part)
 
         thread_map(expand, range(0, len(out_jamn), _ROW_BLOCK), n_threads)
 
@@ -252,9 +254,10 @@ class TransformSum(_HalfSpace):
         self.new_plan = _finufft().Plan
         # The box of indices around the sphere is smallest in a compact cell.
         cell = np.asarray(minkowski_reduce(system.cell)[0])
-        super().__init__(cell, field, modes, l_max)
+        inverse = np.linalg.inv(cell)
+        super().__init__(cell, inverse, system.volume, field, modes, l_max)
         self.sources, self.tolerance, self.scale = sources, tolerance, scale
-        turns = (system.positions @ np.linalg.inv(cell)).T
+        turns = (system.positions @ inverse).T
         self.angle_xj = 2 * math.pi * (turns - np.round(turns))
 
     def prepared(self, n, n_species, n_threads, first):

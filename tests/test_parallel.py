@@ -40,7 +40,7 @@ def test_a_piece_that_is_cut_again_stays_on_its_thread():
 
     def outer(_):
         names = set(thread_map(inner, range(20), 2))
-        pair = beside(threading.get_ident, threading.get_ident, 2)
+        pair = beside([threading.get_ident] * 2, 2)
         return names | set(pair) == {threading.get_ident()}
 
     assert all(thread_map(outer, range(8), 2))
@@ -80,11 +80,12 @@ def test_progress_counts_what_the_items_hold(n_threads, capsys):
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_both_calls_give_their_results(n_threads):
+def test_all_calls_give_their_results(n_threads):
     def part():
         return thread_map(lambda i: i + 1, range(5), n_threads)
 
-    assert beside(part, lambda: "second", n_threads) == ([1, 2, 3, 4, 5], "second")
+    assert beside([part, lambda: "last"], n_threads) == [[1, 2, 3, 4, 5], "last"]
+    assert beside([], n_threads) == []
 
 
 def test_an_error_of_one_call_waits_for_the_other():
@@ -103,7 +104,7 @@ def test_an_error_of_one_call_waits_for_the_other():
         ended.clear()
         begun.clear()
         with pytest.raises(ValueError, match="wrong"):
-            beside(*calls, 2)
+            beside(calls, 2)
         assert ended == [True]
 
 
@@ -114,7 +115,8 @@ def test_the_call_that_ends_first_helps_the_other():
         all_there.wait()
         return threading.get_ident()
 
-    names, nothing = beside(lambda: thread_map(piece, range(6), 2), lambda: None, 2)
+    calls = [lambda: thread_map(piece, range(6), 2), lambda: None]
+    names, nothing = beside(calls, 2)
     assert len(set(names)) == 2
     assert nothing is None
 
@@ -131,7 +133,7 @@ def test_calls_beside_each_other_take_no_more_threads_than_asked_for():
     def call():
         thread_map(piece, range(20), 3)
 
-    beside(call, call, 3)
+    beside([call, call], 3)
     assert max(most) == 3
 
 
@@ -149,7 +151,7 @@ def test_an_error_of_a_helper_gets_out():
         thread_map(piece, range(6), 2)
 
     with pytest.raises(ValueError, match="of a helper"):
-        beside(lambda: None, call, 2)
+        beside([lambda: None, call], 2)
 
 
 def _answer(queue):

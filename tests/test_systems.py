@@ -10,6 +10,7 @@ from lode.systems import (
     System,
     cell_array,
     finite_array,
+    inverse_cell,
     species_index,
     system,
     systems,
@@ -109,6 +110,17 @@ def test_arrays_are_not_shared_with_the_frame():
     assert not (atoms.positions == 7.0).any()
 
 
+@pytest.mark.parametrize("skew", [0.0, 1.0, -2.7])
+def test_inverse_volume_and_heights_are_those_of_the_cell(skew):
+    cell = CELL + skew * np.tri(3, k=-1) - 0.1 * skew * np.tri(3, k=-1).T
+    periodic = system(water(cell=cell[[1, 0, 2]], pbc=True))
+    expected = np.linalg.inv(periodic.cell)
+    np.testing.assert_allclose(periodic.inverse, expected, rtol=1e-13, atol=1e-15)
+    assert periodic.volume == pytest.approx(abs(np.linalg.det(cell)), rel=1e-13)
+    heights = 1.0 / np.linalg.norm(expected, axis=0)
+    np.testing.assert_allclose(periodic.heights, heights, rtol=1e-13)
+
+
 @settings(deadline=None, derandomize=True, database=None)
 @given(
     shift=st.tuples(*[st.floats(-1e4, 1e4)] * 3),
@@ -118,7 +130,7 @@ def test_wrapping_moves_atoms_by_lattice_vectors_into_the_cell(shift, skew):
     cell = CELL.copy()
     cell[[1, 2, 2], [0, 0, 1]] = skew
     positions = np.array([[0.0, 0, 0], [1, 2, 3]]) + shift
-    inside = wrapped(positions, cell)
+    inside = wrapped(positions, cell, inverse_cell(cell))
     fractional = inside @ np.linalg.inv(cell)
     # Rounding of coordinates of 10^4 Å.
     assert (fractional > -1e-10).all()

@@ -541,20 +541,6 @@ def all_pairs(
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def heights(cell):
-    """Distances of opposite faces of a cell, (3,)."""
-    result = np.empty(3)
-    for x in range(3):
-        a, b = cell[(x + 1) % 3], cell[(x + 2) % 3]
-        u = a[1] * b[2] - a[2] * b[1]
-        v = a[2] * b[0] - a[0] * b[2]
-        w = a[0] * b[1] - a[1] * b[0]
-        volume = abs(u * cell[x, 0] + v * cell[x, 1] + w * cell[x, 2])
-        result[x] = volume / math.sqrt(u * u + v * v + w * w)
-    return result
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
 def cell_images(fraction_ix, cell, margin, species_i, charge_i, n_species):
     """Atoms of a cell and their images in a shell around it, species by species.
 
@@ -786,6 +772,34 @@ def add_pairs(
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
+def add_constants(species_i, charge_i, own_n, background_n, first, out_jamn):
+    """Add to l = 0 the field of each centre itself, and of all atoms on average.
+
+    Parameters
+    ----------
+    species_i, charge_i
+        As of sorted_pairs.
+    own_n, background_n : ndarray (n_max,)
+        Of an atom without a charge, or with that of one.
+    first : int
+        First of the centres.
+    out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
+        Added to.
+    """
+    charged = charge_i.shape[0] > 0
+    population_a = np.zeros(out_jamn.shape[1])
+    for i in range(species_i.shape[0]):
+        population_a[species_i[i]] += charge_i[i] if charged else 1.0
+    for j in range(out_jamn.shape[0]):
+        own = charge_i[first + j] if charged else 1.0
+        for n in range(own_n.shape[0]):
+            out_jamn[j, species_i[first + j], 0, n] += own * own_n[n]
+        for a in range(out_jamn.shape[1]):
+            for n in range(own_n.shape[0]):
+                out_jamn[j, a, 0, n] += population_a[a] * background_n[n]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def _column(reciprocal, limit, h, k):
     """First and last l of the wave vectors (h, k, l) within the limit."""
     x = h * reciprocal[0, 0] + k * reciprocal[1, 0]
@@ -845,8 +859,11 @@ def half_space(reciprocal, limit, h_max, k_max):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def wave_vectors(reciprocal, columns):
-    """Cartesian wave vectors of the columns, (n_k, 3)."""
-    k_kx = np.empty((columns[:, 3].sum(), 3))
+    """Cartesian wave vectors of the columns, (n_k, 3), and their lengths."""
+    n_k = 0
+    for c in range(columns.shape[0]):
+        n_k += columns[c, 3]
+    k_kx, length_k = np.empty((n_k, 3)), np.empty(n_k)
     at = 0
     for c in range(columns.shape[0]):
         for l in range(columns[c, 2], columns[c, 2] + columns[c, 3]):
@@ -856,8 +873,11 @@ def wave_vectors(reciprocal, columns):
                     + columns[c, 1] * reciprocal[1, x]
                     + l * reciprocal[2, x]
                 )
+            length_k[at] = math.sqrt(
+                k_kx[at, 0] ** 2 + k_kx[at, 1] ** 2 + k_kx[at, 2] ** 2
+            )
             at += 1
-    return k_kx
+    return k_kx, length_k
 
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
@@ -994,29 +1014,43 @@ def wave_columns(k_kx, weight_k, table, step, n_modes, l_max, even_kc, odd_kc):
             mode += n_modes[l]
 
 
-@njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
-def add_modes(even_ajc, odd_ajc, n_modes, expansion, l_max, out_jamn):
-    """Expand radial modes into radial functions and add to the coefficients."""
-    n_max = expansion.shape[1]
+@njit(cache=True, error_model="numpy", nogil=True)
+def add_modes(even_ajc, odd_ajc, n_modes, expansion, l_max, first, out_jamn):
+    """Expand radial modes into radial functions and add to the coefficients.
+
+    Parameters
+    ----------
+    even_ajc, odd_ajc : ndarray (n_species, n_centres, n_columns)
+        Columns (l, m, q) of even and of odd l.
+    n_modes : ndarray (l_max + 1,) of int
+    expansion : ndarray (sum of n_modes, width)
+    l_max : int
+    first : int
+        First of the centres that are expanded.
+    out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
+        Added to.
+    """
+    width = out_jamn.shape[3]
     for j in range(out_jamn.shape[0]):
         for a in range(out_jamn.shape[1]):
-            even = 0
-            odd = 0
-            mode = 0
+            even = odd = mode = 0
             for l in range(l_max + 1):
-                for m in range(l * l, (l + 1) * (l + 1)):
-                    for q in range(n_modes[l]):
-                        if l % 2 == 0:
-                            value = even_ajc[a, j, even + q]
-                        else:
-                            value = odd_ajc[a, j, odd + q]
-                        for n in range(n_max):
-                            out_jamn[j, a, m, n] += value * expansion[mode + q, n]
-                    if l % 2 == 0:
-                        even += n_modes[l]
-                    else:
-                        odd += n_modes[l]
-                mode += n_modes[l]
+                count = (2 * l + 1) * n_modes[l]
+                if l % 2 == 0:
+                    columns = even_ajc[a, first + j, even : even + count]
+                    even += count
+                else:
+                    columns = odd_ajc[a, first + j, odd : odd + count]
+                    odd += count
+                value_mq = columns.reshape((2 * l + 1, n_modes[l]))
+                stop = mode + n_modes[l]
+                for m in range(0, 2 * l + 1, _ROWS):
+                    rows = min(_ROWS, 2 * l + 1 - m)
+                    for n in range(0, width, 8):
+                        place = (l * l + m, n, rows, min(8, width - n))
+                        modes = (expansion[mode:stop], n, 0, n_modes[l], False)
+                        _add_tile(out_jamn[j, a], *place, value_mq, m, *modes)
+                mode = stop
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
