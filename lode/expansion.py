@@ -13,7 +13,7 @@ half of reciprocal space. ``docs/theory.md`` has the derivation.
 import math
 import threading
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 
 import numpy as np
 import vesin
@@ -49,9 +49,10 @@ _SOURCES = ("species", "charges")
 # Frames above this many atoms are cut into blocks of centres that run in parallel;
 # smaller finite ones are taken together.
 _ROW_BLOCK = 256
-# Pieces of a smaller one, and centres of a piece.
+# Pieces of a smaller one, and microseconds that a piece must take at least: to wake a
+# thread, and to wait for each other's Python, takes a good part of it.
 _PIECES = 4
-_LEAST_ROWS = 8
+_LEAST_PIECE = 250.0
 # Coefficients of at most this size exist at a time, before they are copied or used.
 COEFFICIENT_BYTES = 2**28
 # Pairs of a finite frame that are listed at a time.
@@ -539,22 +540,28 @@ class SphericalExpansion:
         way, split = self.path(len(system), n_species, system.volume)
         halves = _halves(self, split)
         arguments = (system, sources, halves.smooth, halves.modes, self.max_angular)
-        if way == "transforms":
-            waves = TransformSum(*arguments, self.tolerance, halves.scale)
-        else:
-            waves = ProductSum(*arguments)
+
+        @cache
+        def waves():
+            if way == "transforms":
+                return TransformSum(*arguments, self.tolerance, halves.scale)
+            return ProductSum(*arguments)
+
         pairs = None
         if halves.table is not None:
             pairs = self._pair_part(system, sources, halves.table)
 
         def add_both_halves(out_jamn, n_threads, first):
-            near = [] if pairs is None else pairs.calls(out_jamn, n_threads, first)
-
             def far():
-                return waves.prepared(*out_jamn.shape[:2], n_threads, first)
+                return waves().prepared(*out_jamn.shape[:2], n_threads, first)
 
-            prepared = beside([*near, far], n_threads)[-1]
-            waves.add_to(out_jamn, prepared, n_threads, first)
+            if pairs is None:
+                prepared = far()
+            else:
+                calls = pairs.calls(out_jamn, n_threads, first)
+                n_threads = min(n_threads, 1 + pairs.worth(out_jamn))
+                prepared = beside([*calls, far], n_threads)[-1]
+            waves().add_to(out_jamn, prepared, n_threads, first)
 
         background = halves.background / system.volume
         return add_both_halves, _constant_part(sources, halves.own, background)
@@ -631,6 +638,7 @@ class _PairPart:
             self.kind = _ListedPairs
 
     def __call__(self, out_jamn, n_threads, first):
+        n_threads = min(n_threads, max(1, self.worth(out_jamn)))
         thread_map(lambda add: add(), self._pieces(out_jamn, first), n_threads)
 
     def calls(self, out_jamn, n_threads, first):
@@ -640,11 +648,22 @@ class _PairPart:
             return [lambda: self(out_jamn, n_threads, first)]
         return self._pieces(out_jamn, first)
 
+    def worth(self, out_jamn):
+        """How many threads the work is worth, on top of one that is busy."""
+        n, _, n_lm, n_max = out_jamn.shape
+        if self.system.periodic:
+            neighbors = _neighbors(len(self.system), self.system.volume, self.limit)
+        else:
+            neighbors = max(self.system.sizes, default=len(self.system))
+        each = _COST_NEIGHBOR + _COST_CHANNELS * n_lm * n_max / 392
+        return int(n * neighbors * each / _LEAST_PIECE)
+
     def _pieces(self, out_jamn, first):
         if self.limit == 0.0:
             return []
         n = len(out_jamn)
-        step = min(self.kind.block(self.system), max(_LEAST_ROWS, -(-n // _PIECES)))
+        pieces = min(_PIECES, max(1, self.worth(out_jamn)))
+        step = min(self.kind.block(self.system), -(-n // pieces))
         rows = [slice(start, start + step) for start in range(0, n, step)]
         return [partial(self._add, out_jamn[r], first + r.start) for r in rows]
 
@@ -902,7 +921,7 @@ class _ImagePairs:
         fraction = system.positions @ system.inverse
         atoms = (sources.species_i, sources.charge_i, n_species)
         images = core.cell_images(fraction, system.cell, margin, *atoms)
-        neighbors = 4 / 3 * math.pi * limit**3 * len(system) / system.volume
+        neighbors = _neighbors(len(system), system.volume, limit)
         self.neighbors = 1.2 * neighbors + 1.0
         # Centres as exact as the images.
         positions = fraction @ system.cell
@@ -912,6 +931,11 @@ class _ImagePairs:
         """Pairs around some centres, as of ``core.sorted_pairs``."""
         expected = math.ceil((high - low) * self.neighbors)
         return core.image_pairs(*self.arguments, expected, low, high)
+
+
+def _neighbors(n_atoms, volume, radius):
+    """Atoms around one, on average."""
+    return n_atoms / volume * 4 / 3 * math.pi * radius**3
 
 
 @lru_cache(maxsize=4096)
@@ -966,6 +990,6 @@ def _pair_cost(expansion, n_atoms, volume, width):
     digits = math.sqrt(2.0 * math.log(1.0 / expansion.tolerance))
     # Fitted to the range of GTOs.
     radius = basis.extent if basis.compact else 0.4 * basis.extent
-    neighbors = n_atoms / volume * 4 / 3 * math.pi * (radius + digits * width) ** 3
+    neighbors = _neighbors(n_atoms, volume, radius + digits * width)
     share = (expansion.max_angular + 1) ** 2 * basis.max_radial / 392
     return n_atoms * neighbors * (_COST_NEIGHBOR + _COST_CHANNELS * share)

@@ -19,3 +19,9 @@ def _vectorised_bessel_functions():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(radial, "spherical_bessel", spherical_bessel)
         yield
+
+
+@pytest.fixture
+def many_pieces(monkeypatch):
+    """Threads also where so little work is not worth them."""
+    monkeypatch.setattr("lode.expansion._LEAST_PIECE", 1e-6)

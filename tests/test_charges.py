@@ -141,6 +141,7 @@ def test_charges_of_species_sum_their_fields(field, options, settings):
     np.testing.assert_allclose(found.values[:, 0], expected, atol=1e-7 * scale)
 
 
+@pytest.mark.usefixtures("many_pieces")
 @pytest.mark.parametrize("options", [{}, {"cell": 3 * CELL, "pbc": True}])
 @pytest.mark.parametrize("field", [COULOMB, DENSITY])
 def test_blocks_of_centres_count_each_charge_once(field, options, monkeypatch):

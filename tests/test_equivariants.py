@@ -303,6 +303,7 @@ def test_order_of_the_atoms_is_that_of_the_features(descriptor):
     assert relative(descriptor.compute(atoms[order]).values, expected) <= 1e-11
 
 
+@pytest.mark.usefixtures("many_pieces")
 @pytest.mark.parametrize("descriptor", DESCRIPTORS, ids=IDS)
 def test_number_of_threads_changes_no_bit(descriptor):
     frames = [atoms_of(True, seed, 3) for seed in range(3)]

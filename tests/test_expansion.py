@@ -647,6 +647,20 @@ def test_images_finds_the_pairs_of_a_cell_list(limit, n, charged):
     assert sum(parts) == images.around(0, n)[0][-1] == sum(map(len, listed))
 
 
+@pytest.mark.parametrize("charged", [False, True])
+def test_a_dense_cluster_has_more_images_than_its_cell_leads_to_expect(charged):
+    n = 20
+    rng = np.random.default_rng(3)
+    atoms = Atoms(["H"] * n, rng.uniform(0, 3, (n, 3)), cell=40 * np.eye(3), pbc=True)
+    (system,) = systems(atoms)
+    of = sources(np.arange(n) % 2, charged)
+    listed = grouped(module._ListedPairs(system, of, 2, 5.0), n, 2)
+    images = module._ImagePairs(system, of, 2, 5.0)
+    assert 10 * images.neighbors < n
+    for one, other in zip(listed, grouped(images, n, 2), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("field", FIELDS, ids=names)
 @pytest.mark.parametrize("charged", [False, True])
 def test_coefficients_do_not_depend_on_where_the_pairs_come_from(
@@ -686,6 +700,7 @@ def test_all_pairs_are_those_of_a_list(charged, limit):
     np.testing.assert_array_equal(np.concatenate(parts), every.around(0, 7)[1])
 
 
+@pytest.mark.usefixtures("many_pieces")
 @pytest.mark.parametrize("charged", [False, True])
 @pytest.mark.parametrize("field", FIELDS, ids=names)
 def test_molecules_beside_each_other_do_not_see_each_other(field, charged):
@@ -744,6 +759,7 @@ def large(pbc):
     )
 
 
+@pytest.mark.usefixtures("many_pieces")
 @pytest.mark.parametrize("field", FIELDS[:2], ids=names)
 @pytest.mark.parametrize("pbc", [False, True])
 @pytest.mark.usefixtures("small_blocks")
@@ -757,6 +773,7 @@ def test_number_of_threads_changes_no_bit(field, pbc):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.usefixtures("many_pieces")
 @pytest.mark.parametrize("pbc", [False, True])
 def test_tables_made_on_another_number_of_threads_change_no_bit(pbc):
     atoms = crystal(0, 3) if pbc else ions(0, 3)

@@ -174,6 +174,7 @@ def test_features_know_their_environments(descriptor):
     np.testing.assert_array_equal(x.species, numbers)
 
 
+@pytest.mark.usefixtures("many_pieces")
 @pytest.mark.parametrize("descriptor", DESCRIPTORS, ids=IDS)
 def test_number_of_threads_changes_no_bit(descriptor):
     frames = [atoms_of(True, seed, 3) for seed in range(3)]

@@ -141,6 +141,7 @@ def test_long_waves_of_a_large_crystal_stay_empty():
     assert error <= 1e-6 * own()
 
 
+@pytest.mark.usefixtures("many_pieces")
 @pytest.mark.parametrize("species", [(11,), (11, 17), (1, 8, 11)])
 def test_number_of_threads_changes_no_bit(species, monkeypatch):
     atoms = crystal(6, 6 if SMALL else 300, species=species)
