@@ -18,6 +18,7 @@ from benchmarks.cases import SMEARINGS, Growth
 
 # Shortest measured stretch in seconds: short calculations are repeated within it.
 _SHORTEST = 0.05
+# More than the cells whose tables are kept: each call makes its own.
 _N_FRAMES = 4
 # A peer that takes longer sees one frame of each kind before, else all.
 _LONG = 1.0

@@ -711,7 +711,8 @@ def pair_table(
     return PairTable(coefficients, step, float(length), tail, self_term, centre, scale)
 
 
-@dataclass(frozen=True)
+# Compared and hashed as the object it is.
+@dataclass(frozen=True, eq=False)
 class ModeTable:
     r"""Significant radial modes of the long-range half, on a grid of k.
 

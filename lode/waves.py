@@ -27,6 +27,8 @@ _PRODUCT_BLOCK = 128
 _ROW_BLOCK = 256
 # Memory of the values that transforms give before they are expanded.
 _BATCH_BYTES = 2**26
+# Numbers that are kept of the tables of a cell.
+_MOST_KEPT = 2**18
 # Share of the tolerance that the transforms may use, and how much more exact the
 # structure factor is: on a crystal its errors, weighted by 1/k², add in phase.
 _TRANSFORM_SHARE = 0.25
@@ -53,6 +55,32 @@ _SLOW_SIZES = (48, 64, 128, 256, 512)
 _COST_GRID = 0.002
 _COST_EXPANSION = 0.02
 _COST_CALL = 30.0
+
+
+class _Kept:
+    """Tables of blocks of wave vectors, for a cell that comes again."""
+
+    def __init__(self):
+        self.uses, self.tables = 0, {}
+
+    def table(self, number, make):
+        """Table of a block, made if it is not there."""
+        found = self.tables.get(number)
+        if found is None:
+            found = make()
+            size = sum(
+                part.size for table in [*self.tables.values(), found] for part in table
+            )
+            # A cell that is seen for the first time may be the last of its kind.
+            if self.uses > 1 and size <= _MOST_KEPT:
+                self.tables[number] = found
+        return found
+
+
+@lru_cache(maxsize=3)
+def _kept(cell, field, modes, l_max):
+    """What is kept for a cell, given as its bytes."""
+    return _Kept()
 
 
 class _HalfSpace:
@@ -104,6 +132,8 @@ class ProductSum(_HalfSpace):
         cell = system.cell, system.inverse, system.volume
         super().__init__(*cell, field, modes, l_max)
         self.positions, self.sources = system.positions, sources
+        self.kept = _kept(system.cell.tobytes(), field, modes, l_max)
+        self.kept.uses += 1
         # Of the blocks of wave vectors that were summed already.
         self.structures = []
         count = modes.n_modes * (2 * np.arange(l_max + 1) + 1)
@@ -147,7 +177,7 @@ class ProductSum(_HalfSpace):
         most = max((int(block[:, 3].sum()) for block in blocks), default=0)
         with scratch(2 * n * most) as room:
             for number, block in enumerate(blocks):
-                table = self._table(block)
+                table = self.kept.table(number, lambda b=block: self._table(b))
                 phases = room[: 2 * n * len(table[0])].reshape(2, n, -1)
                 thread_map(
                     lambda r, b=block, p=phases: self._wave(positions[r], b, p[:, r]),

@@ -202,3 +202,45 @@ def test_missing_package_is_named(monkeypatch):
 def test_the_package_is_imported_when_needed_only():
     code = "import sys, lode; sys.exit('finufft' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tables_are_kept_for_a_cell_that_comes_again(monkeypatch):
+    atoms = crystal(4, 5)
+    made = []
+    table = waves.ProductSum._table
+
+    def counted(self, block):
+        made.append(block)
+        return table(self, block)
+
+    monkeypatch.setattr(waves.ProductSum, "_table", counted)
+    waves._kept.cache_clear()
+    e = potential("split", split=1.5)
+    first = e.compute(atoms).values
+    once = len(made)
+    second, third = e.compute(atoms).values, e.compute(atoms).values
+    assert len(made) == 2 * once > 0
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first, third)
+    # Other atoms in the same cell, another cell, another accuracy.
+    moved = atoms.copy()
+    moved.positions += 0.1
+    np.testing.assert_allclose(e.compute(moved).values, first, atol=1e-10)
+    assert len(made) == 2 * once
+    moved.set_cell(1.01 * atoms.cell)
+    e.compute(moved)
+    potential("split", split=1.5, tolerance=1e-4).compute(atoms)
+    assert len(made) > 3 * once
+
+
+def test_large_tables_are_not_kept(monkeypatch):
+    monkeypatch.setattr(waves, "_MOST_KEPT", 10)
+    atoms = crystal(4, 5)
+    kept = []
+    monkeypatch.setattr(
+        waves, "_kept", lambda *_: kept.append(waves._Kept()) or kept[0]
+    )
+    for _ in range(3):
+        potential("split", split=1.5).compute(atoms)
+    assert kept[0].uses == 3
+    assert kept[0].tables == {}
