@@ -63,9 +63,10 @@ class _Kept:
     def __init__(self):
         self.uses, self.tables = 0, {}
 
-    def table(self, number, make):
-        """Table of a block, made if it is not there."""
-        found = self.tables.get(number)
+    def table(self, block, make):
+        """Table of a block of columns, made if it is not there."""
+        name = block.tobytes()
+        found = self.tables.get(name)
         if found is None:
             found = make()
             size = sum(
@@ -73,7 +74,7 @@ class _Kept:
             )
             # A cell that is seen for the first time may be the last of its kind.
             if self.uses > 1 and size <= _MOST_KEPT:
-                self.tables[number] = found
+                self.tables[name] = found
         return found
 
 
@@ -177,7 +178,7 @@ class ProductSum(_HalfSpace):
         most = max((int(block[:, 3].sum()) for block in blocks), default=0)
         with scratch(2 * n * most) as room:
             for number, block in enumerate(blocks):
-                table = self.kept.table(number, lambda b=block: self._table(b))
+                table = self.kept.table(block, lambda b=block: self._table(b))
                 phases = room[: 2 * n * len(table[0])].reshape(2, n, -1)
                 thread_map(
                     lambda r, b=block, p=phases: self._wave(positions[r], b, p[:, r]),
