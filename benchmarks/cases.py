@@ -185,16 +185,27 @@ class Expansion(Case):
         Wave numbers of the peer end at this over the smearing; its default 1.2 π.
     in_front : bool
         Error against time is measured over a range of settings too.
+    n_frames : int
+        Frames in one call.
     """
 
     smearing: float
     cutoff: float = 1.2 * math.pi
     in_front: bool = False
+    n_frames: int = 1
 
     @property
     def title(self):
         words = f"LODE, {self.n_atoms} atoms of {self.system}, σ = {self.smearing} Å"
+        if self.n_frames > 1:
+            words += f", {self.n_frames} frames in a call"
         return f"{words}, {self.note}" if self.note else words
+
+    def frames(self, n_frames):
+        if self.n_frames == 1:
+            return super().frames(n_frames)
+        found = super().frames(n_frames * self.n_frames)
+        return [found[i::n_frames] for i in range(n_frames)]
 
     def ours(self, tolerance, n_threads):
         from benchmarks import codes
@@ -435,6 +446,7 @@ CASES = (
     _expansion("lode-64", 64, in_front=True),
     _expansion("lode-64-narrow", 64, 0.5, in_front=True),
     _expansion("lode-64-sharp", 64, 0.3),
+    _expansion("lode-64-frames", 64, n_frames=16),
     _expansion("lode-64-exact", 64, cutoff=5.5, note=_CONVERGED),
     _expansion("lode-64-narrow-exact", 64, 0.5, cutoff=5.5, note=_CONVERGED),
     _expansion("lode-512", 512),

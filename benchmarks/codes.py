@@ -69,11 +69,14 @@ def dense_coefficients(result, frame):
         return result
     if isinstance(result, lode.Coefficients):
         return result.values
-    species = sorted(set(frame.numbers))
-    dense = np.zeros((len(frame), len(species), (L_MAX + 1) ** 2, N_MAX))
+    frames = structures(frame)
+    species = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    first_atom = np.cumsum([0, *map(len, frames)])
+    dense = np.zeros((first_atom[-1], len(species), (L_MAX + 1) ** 2, N_MAX))
     for key, block in result.items():
         l, a = key["o3_lambda"], species.index(key["neighbor_type"])
-        dense[block.samples["atom"], a, l * l : (l + 1) ** 2] = block.values
+        rows = first_atom[block.samples["system"]] + block.samples["atom"]
+        dense[rows, a, l * l : (l + 1) ** 2] = block.values
     return dense
 
 

@@ -338,19 +338,20 @@ class SphericalExpansion:
         fields = self.fields(used)
         shape = (sum(sizes), len(fields), n_lm, self.basis.max_radial)
         values = np.empty(shape)
-
-        whole = padded(shape[-1]) == shape[-1]
+        size = max(1, COEFFICIENT_BYTES // (8 * math.prod(shape[1:])))
 
         def fill(rows, system, species_i, inner_threads):
-            if whole:
+            out_jamn = values[rows]
+            if padded(shape[-1]) == shape[-1]:
+                # Written where they stay.
                 write = self._writer(system, species_i, len(fields))
-                write(values[rows], 0, inner_threads)
+                for first in range(0, len(system), size):
+                    write(out_jamn[first : first + size], first, inner_threads)
                 return
-            size = max(1, COEFFICIENT_BYTES // (8 * math.prod(shape[1:])))
-            start = rows.start
+            start = 0
             arguments = (system, species_i, len(used), size, inner_threads)
             for found in self.around_runs(*arguments):
-                values[start : start + len(found)] = found
+                out_jamn[start : start + len(found)] = found
                 start += len(found)
 
         system_map(fill, checked, index, n_threads, progress)

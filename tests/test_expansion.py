@@ -802,6 +802,18 @@ def test_blocks_of_centres_give_what_the_whole_gives(field, pbc, block, monkeypa
     assert relative(e.compute(atoms).values, whole) <= 1e-13
 
 
+@pytest.mark.parametrize("max_radial", [3, 4])
+@pytest.mark.parametrize("pbc", [False, True])
+def test_coefficients_made_a_few_centres_at_a_time_are_the_same(
+    max_radial, pbc, monkeypatch
+):
+    frames = [crystal(1, 5), crystal(2, 4)] if pbc else [ions(1, 5), ions(2, 4)]
+    e = expansion(coulomb(), basis=RadialBasis.gto(max_radial, 2.0))
+    whole = e.compute(frames).values
+    monkeypatch.setattr(module, "COEFFICIENT_BYTES", 2 * whole[0].nbytes)
+    assert relative(e.compute(frames).values, whole) <= 1e-14
+
+
 @few
 @given(
     seed=st.integers(0, 1000),
