@@ -559,8 +559,8 @@ class SphericalExpansion:
             if pairs is None:
                 prepared = far()
             else:
-                calls = pairs.calls(out_jamn, n_threads, first)
                 n_threads = min(n_threads, 1 + pairs.worth(out_jamn))
+                calls = pairs.calls(out_jamn, n_threads, first)
                 prepared = beside([*calls, far], n_threads)[-1]
             waves().add_to(out_jamn, prepared, n_threads, first)
 
@@ -640,14 +640,15 @@ class _PairPart:
 
     def __call__(self, out_jamn, n_threads, first):
         n_threads = min(n_threads, max(1, self.worth(out_jamn)))
-        thread_map(lambda add: add(), self._pieces(out_jamn, first), n_threads)
+        pieces = self._pieces(out_jamn, n_threads, first)
+        thread_map(lambda add: add(), pieces, n_threads)
 
     def calls(self, out_jamn, n_threads, first):
         """Calls that do the same, to be made beside each other."""
         if self.kind is _ListedPairs:
             # The others would wait for the list.
             return [lambda: self(out_jamn, n_threads, first)]
-        return self._pieces(out_jamn, first)
+        return self._pieces(out_jamn, n_threads, first)
 
     def worth(self, out_jamn):
         """How many threads the work is worth, on top of one that is busy."""
@@ -659,12 +660,13 @@ class _PairPart:
         each = _COST_NEIGHBOR + _COST_CHANNELS * n_lm * n_max / 392
         return int(n * neighbors * each / _LEAST_PIECE)
 
-    def _pieces(self, out_jamn, first):
+    def _pieces(self, out_jamn, n_threads, first):
         if self.limit == 0.0:
             return []
-        n = len(out_jamn)
-        pieces = min(_PIECES, max(1, self.worth(out_jamn)))
-        step = min(self.kind.block(self.system), -(-n // pieces))
+        n, step = len(out_jamn), self.kind.block(self.system)
+        if n_threads > 1:
+            pieces = min(_PIECES, max(1, self.worth(out_jamn)))
+            step = min(step, -(-n // pieces))
         rows = [slice(start, start + step) for start in range(0, n, step)]
         return [partial(self._add, out_jamn[r], first + r.start) for r in rows]
 
