@@ -377,8 +377,10 @@ def _plot(folder, rows, points):
         label = f"{code}, σ = {'0.5' if 'narrow' in case else '1.0'} Å"
         pareto.loglog(times, errors, style, color=colors[code], label=label)
     pareto.set(xlabel="time / s", ylabel="largest relative error", title="64 charges")
+    growth.legend(fontsize=7)
+    # Between the curves of the two codes.
+    pareto.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.39, 0.0))
     for axes in (growth, pareto):
-        axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
     save(figure, folder / "results")
     closed(figure)
