@@ -405,7 +405,7 @@ def pair_loop(expansion, frame):
         limit=None if cutoff is None else cutoff.radius,
     )
     limit, settings = expansion._pair_settings(table)
-    neighbors = vesin.NeighborList(cutoff=limit, full_list=True)
+    neighbors = vesin.NeighborList(cutoff=limit, full_list=False)
     first, second, vector = neighbors.compute(
         system.positions, system.cell, system.periodic, "ijD"
     )
@@ -413,7 +413,6 @@ def pair_loop(expansion, frame):
         first.astype(np.int64),
         second.astype(np.int64),
         vector,
-        False,
         limit,
         sources.species_i,
         sources.charge_i,

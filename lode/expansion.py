@@ -58,7 +58,7 @@ COEFFICIENT_BYTES = 2**28
 # Pairs of a finite frame that are listed at a time.
 _PAIR_BLOCK = 2_000_000
 # Microseconds of a neighbour in the list and of its 392 channels, on one core; only
-# the choice of the path uses them.
+# the choices of the path and of the threads use them.
 _COST_NEIGHBOR = 0.03
 _COST_CHANNELS = 0.042
 _Y00 = 1.0 / math.sqrt(4.0 * math.pi)
@@ -890,7 +890,7 @@ class _ListedPairs:
         )
         pairs = (first.view(np.int64), second.view(np.int64), vector)
         atoms = (sources.species_i, sources.charge_i, len(system), n_species)
-        self.pairs = core.sorted_pairs(*pairs, True, limit, *atoms)
+        self.pairs = core.sorted_pairs(*pairs, limit, *atoms)
         self.n_species = n_species
 
     def around(self, low, high):

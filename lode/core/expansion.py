@@ -413,18 +413,16 @@ def _add_products(out_mn, y_mp, f_pc, l_max, start, stop):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def sorted_pairs(
-    first_p, second_p, vector_px, both, limit, species_i, charge_i, n_atoms, n_species
+    first_p, second_p, vector_px, limit, species_i, charge_i, n_atoms, n_species
 ):
-    """Pairs in the order of the centre and of the species of its neighbour.
+    """Pairs of a half list in the order of the centre and its neighbour's species.
 
     Parameters
     ----------
     first_p, second_p : ndarray (n_pairs,) of int
-        Centre and neighbour.
+        Two atoms that see each other.
     vector_px : ndarray (n_pairs, 3)
-        From centre to neighbour.
-    both : bool
-        A half list: the neighbour sees the centre too.
+        From the first to the second.
     limit : float
         Pairs further apart are left out.
     species_i : ndarray (n_atoms,) of int
@@ -448,8 +446,7 @@ def sorted_pairs(
         if x * x + y * y + z * z <= limit * limit:
             i, j = first_p[p], second_p[p]
             start_ja[i * n_species + species_i[j] + 1] += 1
-            if both:
-                start_ja[j * n_species + species_i[i] + 1] += 1
+            start_ja[j * n_species + species_i[i] + 1] += 1
     for s in range(n_atoms * n_species):
         start_ja[s + 1] += start_ja[s]
     place_ja = start_ja[:-1].copy()
@@ -466,13 +463,12 @@ def sorted_pairs(
             sorted_px[row, 0], sorted_px[row, 1], sorted_px[row, 2] = x, y, z
             if charged:
                 charge_p[row] = charge_i[j]
-            if both:
-                at = j * n_species + species_i[i]
-                row = place_ja[at]
-                place_ja[at] += 1
-                sorted_px[row, 0], sorted_px[row, 1], sorted_px[row, 2] = -x, -y, -z
-                if charged:
-                    charge_p[row] = charge_i[i]
+            at = j * n_species + species_i[i]
+            row = place_ja[at]
+            place_ja[at] += 1
+            sorted_px[row, 0], sorted_px[row, 1], sorted_px[row, 2] = -x, -y, -z
+            if charged:
+                charge_p[row] = charge_i[i]
     return start_ja, sorted_px, charge_p
 
 
