@@ -116,7 +116,7 @@ def _radial_step(table, interval_p, t_p, f_pc):
 def _angular_step(n_pairs, unit_xp, l_max, factors, y_mp):
     """Harmonics of one batch, as often as there are whole batches."""
     for _ in range(n_pairs // y_mp.shape[1]):
-        for p in range(0, y_mp.shape[1], core._LANES):
+        for p in range(0, y_mp.shape[1], core.LANES):
             core._lane_harmonics(unit_xp, p, l_max, factors, y_mp)
 
 

@@ -17,12 +17,10 @@ import numpy as np
 from ase.geometry import minkowski_reduce
 
 from lode.core import expansion as core
-from lode.parallel import scratch, thread_map
+from lode.parallel import thread_map
 
-# Wave vectors of one matrix product: the operands stay in the second-level cache.
+# Wave vectors whose columns are made at a time: they stay in the second-level cache.
 _WAVE_BLOCK = 512
-# Centres of one product, for the same reason.
-_PRODUCT_BLOCK = 128
 # Centres of one piece of work.
 _ROW_BLOCK = 256
 # Memory of the values that transforms give before they are expanded.
@@ -155,42 +153,22 @@ class ProductSum(_HalfSpace):
 
         Returns
         -------
-        even_ajc, odd_ajc : ndarray (n_species, n, n_columns)
+        even_ajc, odd_ajc : ndarray (n_species, n, at least n_columns)
         """
-        even_ajc = np.zeros((n_species, n, self.n_even))
-        odd_ajc = np.zeros((n_species, n, self.n_odd))
-        rows = [slice(j, j + _ROW_BLOCK) for j in range(0, n, _ROW_BLOCK)]
-
+        even_ajc = np.zeros((n_species, n, _whole(self.n_even)))
+        odd_ajc = np.zeros((n_species, n, _whole(self.n_odd)))
         positions = self.positions[first : first + n]
+        for number, block in enumerate(self._blocks()):
+            table = self.kept.table(block, lambda b=block: self._table(b))
+            if number == len(self.structures):
+                self.structures.append(self._sums(block, n_species, n_threads))
+            waves = self.reciprocal, block, self.top, *self.structures[number], *table
 
-        def product(row, phases, structure, even_kc, odd_kc):
-            step = min(n, _PRODUCT_BLOCK)
-            with scratch(2, n_species, step, len(even_kc)) as both_ajk:
-                for start in range(row.start, min(row.stop, n), step):
-                    some = slice(start, min(start + step, row.stop, n))
-                    even_ajk, odd_ajk = both_ajk[:, :, : some.stop - start]
-                    few = [p[some] for p in phases]
-                    core.field_phases(*few, *structure, even_ajk, odd_ajk)
-                    even_ajc[:, some] += even_ajk @ even_kc
-                    odd_ajc[:, some] += odd_ajk @ odd_kc
+            def add(start, waves=waves):
+                some = positions[start : start + _ROW_BLOCK]
+                core.add_waves(some, *waves, start, even_ajc, odd_ajc)
 
-        blocks = list(self._blocks())
-        most = max((int(block[:, 3].sum()) for block in blocks), default=0)
-        with scratch(2 * n * most) as room:
-            for number, block in enumerate(blocks):
-                table = self.kept.table(block, lambda b=block: self._table(b))
-                phases = room[: 2 * n * len(table[0])].reshape(2, n, -1)
-                thread_map(
-                    lambda r, b=block, p=phases: self._wave(positions[r], b, p[:, r]),
-                    rows,
-                    n_threads,
-                )
-                if number == len(self.structures):
-                    known = phases if n == len(self.positions) else None
-                    sums = self._sums(block, n_species, known, n_threads)
-                    self.structures.append(sums)
-                of_block = (phases, self.structures[number], *table)
-                thread_map(lambda r, b=of_block: product(r, *b), rows, n_threads)
+            thread_map(add, range(0, n, _ROW_BLOCK), n_threads)
         return even_ajc, odd_ajc
 
     def add_to(self, out_jamn, prepared, n_threads, first):
@@ -226,38 +204,33 @@ class ProductSum(_HalfSpace):
     def _table(self, block):
         """Columns of the product for even and for odd l."""
         k_kx, weight_k = self.vectors_and_weights(block)
-        even_kc = np.empty((len(k_kx), self.n_even))
-        odd_kc = np.empty((len(k_kx), self.n_odd))
+        even_kc = np.empty((len(k_kx), _whole(self.n_even) + core.LANES))
+        odd_kc = np.empty((len(k_kx), _whole(self.n_odd) + core.LANES))
         modes = self.modes
         arguments = (modes.coefficients, modes.step, modes.n_modes, self.l_max)
         # The other half of the wave vectors doubles the weight.
         core.wave_columns(k_kx, 2 * weight_k, *arguments, even_kc, odd_kc)
         return even_kc, odd_kc
 
-    def _wave(self, positions, block, phases):
-        """Write the phases of some atoms."""
-        core.plane_waves(positions, self.reciprocal, block, self.top, *phases)
-
-    def _sums(self, block, n_species, known, n_threads):
-        """Phases summed over the atoms of each species; those of all may be known."""
-        n, n_waves = len(self.positions), int(block[:, 3].sum())
+    def _sums(self, block, n_species, n_threads):
+        """Structure factor: phases summed over the atoms of each species."""
+        species_i, charge_i = self.sources.species_i, self.sources.charge_i
+        shape = (2, n_species, int(block[:, 3].sum()) + core.LANES)
 
         def of_rows(start):
-            part = slice(start, min(start + _ROW_BLOCK, n))
-            sums = np.zeros((2, n_species, n_waves))
-            with scratch(2, part.stop - start, n_waves) as room:
-                phases = room
-                if known is not None:
-                    phases = known[:, part]
-                else:
-                    self._wave(self.positions[part], block, phases)
-                if len(self.sources.charge_i):
-                    charge_i = self.sources.charge_i[part, None]
-                    phases = np.multiply(phases, charge_i, out=room)
-                core.structure_factor(*phases, self.sources.species_i[part], *sums)
+            part = slice(start, start + _ROW_BLOCK)
+            atoms = self.positions[part], species_i[part], charge_i[part]
+            sums = np.zeros(shape)
+            core.structure_factor(*atoms, self.reciprocal, block, self.top, *sums)
             return sums
 
-        return sum(thread_map(of_rows, range(0, n, _ROW_BLOCK), n_threads))
+        rows = range(0, len(self.positions), _ROW_BLOCK)
+        return sum(thread_map(of_rows, rows, n_threads))
+
+
+def _whole(n_columns):
+    """Columns rounded up to what the products take at a time."""
+    return -(-n_columns // 4) * 4
 
 
 class TransformSum(_HalfSpace):

@@ -797,7 +797,6 @@ def test_blocks_of_centres_give_what_the_whole_gives(field, pbc, block, monkeypa
     # Blocks of pairs and of waves too: nothing may fall between two of them.
     monkeypatch.setattr(module, "_PAIR_BLOCK", 10)
     monkeypatch.setattr(waves, "_ROW_BLOCK", block)
-    monkeypatch.setattr(waves, "_PRODUCT_BLOCK", 2)
     monkeypatch.setattr(waves, "_WAVE_BLOCK", 7)
     assert relative(e.compute(atoms).values, whole) <= 1e-13
 

@@ -75,11 +75,11 @@ def counted(array):
 
 @pytest.mark.parametrize("l_max", [0, 1, 3, 6])
 def test_operations_of_the_harmonics_are_those_of_the_kernel(l_max):
-    unit_xp = np.tile([[0.6], [0.0], [0.8]], core._LANES)
-    y_mp = np.empty(((l_max + 1) ** 2, core._LANES), object)
+    unit_xp = np.tile([[0.6], [0.0], [0.8]], core.LANES)
+    y_mp = np.empty(((l_max + 1) ** 2, core.LANES), object)
     arguments = (0, l_max, core.harmonic_factors(l_max), y_mp)
     plain(core._lane_harmonics)(counted(unit_xp), *arguments)
-    assert Counted.count == core._LANES * roofline.harmonic_operations(l_max)
+    assert Counted.count == core.LANES * roofline.harmonic_operations(l_max)
     values = np.vectorize(lambda y: y.value)(y_mp[:, 0])
     np.testing.assert_allclose(values, core.harmonics(unit_xp[:, :1].T, l_max)[0])
 
@@ -138,12 +138,12 @@ def test_operations_and_bytes_of_the_products_are_those_of_the_tiles(
 def test_written_bytes_are_those_that_the_kernels_store(monkeypatch):
     l_max, width, stored = 3, 8, []
     monkeypatch.setattr(core, "_store", lambda value, *_: stored.append(8 * len(value)))
-    unit_xp = np.ones((3, core._LANES))
-    y_mp = np.zeros(((l_max + 1) ** 2, core._LANES))
+    unit_xp = np.ones((3, core.LANES))
+    y_mp = np.zeros(((l_max + 1) ** 2, core.LANES))
     factors = core.harmonic_factors(l_max)
     plain(core._lane_harmonics)(unit_xp, 0, l_max, factors, y_mp)
     each = roofline.pair_bytes(l_max, width)
-    assert sum(stored) == core._LANES * each["harmonics written"]
+    assert sum(stored) == core.LANES * each["harmonics written"]
     stored.clear()
     p_kc = np.ones((8, (l_max + 1) * width))
     plain(core._lane_horner)(p_kc, 0.5, np.empty((1, p_kc.shape[1])), 0)

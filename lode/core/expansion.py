@@ -14,12 +14,16 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 # Numbers side by side in a register; LLVM cuts them to what the machine has.
-_LANES = 8
+LANES = 8
 # Pairs of a centre that are worked on together: what belongs to them stays in the
 # first-level cache. A multiple of the lanes.
 _BATCH = 32
 # Rows of a product whose sums stay in registers.
 _ROWS = 8
+# Wave vectors, and centres, of which products are made at a time: the first factors
+# stay in the first-level cache, the columns in the second-level one.
+_WAVES = 128
+_CENTERS = 32
 
 
 def _vector(width):
@@ -159,13 +163,13 @@ def _add_tile_compiled(
 
 
 class _Lanes(types.Type):
-    """Numba's type of _LANES floats side by side."""
+    """Numba's type of LANES floats side by side."""
 
 
 @register_model(_Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager, lanes_type):
-        super().__init__(manager, lanes_type, _vector(_LANES))
+        super().__init__(manager, lanes_type, _vector(LANES))
 
 
 _lanes = _Lanes("lanes")
@@ -178,7 +182,7 @@ def _arithmetic(instruction):
     def applied(_, a, b):
         def code(_, builder, signature, values):
             a, b = (
-                v if t == _lanes else _spread(builder, v, _LANES)
+                v if t == _lanes else _spread(builder, v, LANES)
                 for v, t in zip(values, signature.args, strict=True)
             )
             return getattr(builder, instruction)(a, b, flags=("contract",))
@@ -202,7 +206,7 @@ overload(operator.mul)(_arithmetic("fmul"))
 def _load_compiled(_, a_ij, i, j):
     def code(context, builder, signature, values):
         place, *_ = _place(context, builder, signature.args[0], *values)
-        return _read(builder, place, _LANES)
+        return _read(builder, place, LANES)
 
     return _lanes(a_ij, types.intp, types.intp), code
 
@@ -220,12 +224,12 @@ def _store_compiled(_, value, a_ij, i, j):
 
 def _load(a_ij, i, j):
     """Lanes from a row of a matrix; in plain Python an array."""
-    return a_ij[i, j : j + _LANES].copy()
+    return a_ij[i, j : j + LANES].copy()
 
 
 def _store(value, a_ij, i, j):
     """Lanes to a row of a matrix."""
-    a_ij[i, j : j + _LANES] = value
+    a_ij[i, j : j + LANES] = value
 
 
 @overload(_load)
@@ -366,14 +370,14 @@ def _lane_harmonics(unit_xp, p, l_max, factors, y_mp):
 def _lane_horner(p_kc, t, f_pc, p):
     """As _horner, of one interval, to a row of a matrix."""
     n_c = f_pc.shape[1]
-    for v in range(n_c // _LANES):
-        c = v * _LANES
+    for v in range(n_c // LANES):
+        c = v * LANES
         high = _load(p_kc, 4, c) + t * (
             _load(p_kc, 5, c) + t * (_load(p_kc, 6, c) + t * _load(p_kc, 7, c))
         )
         low = _load(p_kc, 2, c) + t * (_load(p_kc, 3, c) + t * high)
         _store(_load(p_kc, 0, c) + t * (_load(p_kc, 1, c) + t * low), f_pc, p, c)
-    for c in range(n_c - n_c % _LANES, n_c):
+    for c in range(n_c - n_c % LANES, n_c):
         high = p_kc[4, c] + t * (p_kc[5, c] + t * (p_kc[6, c] + t * p_kc[7, c]))
         low = p_kc[2, c] + t * (p_kc[3, c] + t * high)
         f_pc[p, c] = p_kc[0, c] + t * (p_kc[1, c] + t * low)
@@ -758,7 +762,7 @@ def add_pairs(
                 if charged:
                     for c in range(f_pc.shape[1]):
                         f_pc[p, c] *= charge_p[low + p]
-            for p in range(0, high - low, _LANES):
+            for p in range(0, high - low, LANES):
                 _lane_harmonics(unit_xp, p, l_max, factors, y_mp)
             for a in range(n_species):
                 start = max(start_ja[j * n_species + a], low) - low
@@ -891,78 +895,164 @@ def _powers(angle, top, real, imag):
 
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
-def plane_waves(position_jx, reciprocal, columns, top, real_jk, imag_jk):
-    """Phases exp(i k·r_j) of whole columns of wave vectors.
+def _axis_phases(position_x, reciprocal, top, phase_tn):
+    """Phases of an atom along each axis of reciprocal space.
+
+    Real and imaginary parts of exp(i n b_x·r), two rows for each axis x; n from -top
+    on.
+    """
+    for axis in range(3):
+        angle = (
+            reciprocal[axis, 0] * position_x[0]
+            + reciprocal[axis, 1] * position_x[1]
+            + reciprocal[axis, 2] * position_x[2]
+        )
+        _powers(angle, top[axis], phase_tn[2 * axis], phase_tn[2 * axis + 1])
+
+
+@njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
+def _wave_phases(phase_tn, top, columns, start, stop, phase_xk):
+    """Write real and imaginary parts of exp(i k·r) for some columns of wave vectors.
+
+    Whole lanes are read and written: rows are longer by LANES than what counts.
+    """
+    at = 0
+    for c in range(start, stop):
+        h = columns[c, 0] + top[0]
+        k = columns[c, 1] + top[1]
+        first = columns[c, 2] + top[2]
+        re = phase_tn[0, h] * phase_tn[2, k] - phase_tn[1, h] * phase_tn[3, k]
+        im = phase_tn[0, h] * phase_tn[3, k] + phase_tn[1, h] * phase_tn[2, k]
+        for l in range(0, columns[c, 3], LANES):
+            cosine = _load(phase_tn, 4, first + l)
+            sine = _load(phase_tn, 5, first + l)
+            _store(re * cosine - im * sine, phase_xk, 0, at + l)
+            _store(re * sine + im * cosine, phase_xk, 1, at + l)
+        at += columns[c, 3]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def structure_factor(
+    position_jx, species_j, charge_j, reciprocal, columns, top, real_ak, imag_ak
+):
+    """Add the phases exp(i k·r_j) of the atoms of each species.
 
     Parameters
     ----------
     position_jx : ndarray (n_atoms, 3)
+    species_j, charge_j : ndarray (n_atoms,)
+        As of sorted_pairs.
     reciprocal : ndarray (3, 3)
     columns : ndarray (n_columns, 4) of int
         From half_space.
     top : ndarray (3,) of int
         Largest |h|, |k|, |l|.
-    real_jk, imag_jk : ndarray (n_atoms, n_k)
-        Written.
+    real_ak, imag_ak : ndarray (n_species, n_k + LANES)
+        Added to.
     """
-    real_h = np.empty(2 * top[0] + 1)
-    imag_h = np.empty(2 * top[0] + 1)
-    real_k = np.empty(2 * top[1] + 1)
-    imag_k = np.empty(2 * top[1] + 1)
-    real_l = np.empty(2 * top[2] + 1)
-    imag_l = np.empty(2 * top[2] + 1)
+    n_k = columns[:, 3].sum()
+    # Beyond the phases nothing may stand that takes long to add.
+    phase_tn = np.zeros((6, 2 * top.max() + 1 + LANES))
+    phase_xk = np.zeros((2, n_k + LANES))
+    charged = charge_j.shape[0] > 0
     for j in range(position_jx.shape[0]):
-        x, y, z = position_jx[j, 0], position_jx[j, 1], position_jx[j, 2]
-        for axis in range(3):
-            angle = (
-                reciprocal[axis, 0] * x
-                + reciprocal[axis, 1] * y
-                + reciprocal[axis, 2] * z
-            )
-            if axis == 0:
-                _powers(angle, top[0], real_h, imag_h)
-            elif axis == 1:
-                _powers(angle, top[1], real_k, imag_k)
-            else:
-                _powers(angle, top[2], real_l, imag_l)
-        at = 0
-        for c in range(columns.shape[0]):
-            h = columns[c, 0] + top[0]
-            k = columns[c, 1] + top[1]
-            re = real_h[h] * real_k[k] - imag_h[h] * imag_k[k]
-            im = real_h[h] * imag_k[k] + imag_h[h] * real_k[k]
-            n = columns[c, 3]
-            start = columns[c, 2] + top[2]
-            # Slices, whose indices cannot be negative: such a loop is vectorised.
-            c_l = real_l[start : start + n]
-            s_l = imag_l[start : start + n]
-            real_k_out = real_jk[j, at : at + n]
-            imag_k_out = imag_jk[j, at : at + n]
-            for l in range(n):
-                real_k_out[l] = re * c_l[l] - im * s_l[l]
-                imag_k_out[l] = re * s_l[l] + im * c_l[l]
-            at += columns[c, 3]
+        _axis_phases(position_jx[j], reciprocal, top, phase_tn)
+        _wave_phases(phase_tn, top, columns, 0, columns.shape[0], phase_xk)
+        charge = charge_j[j] if charged else 1.0
+        a = species_j[j]
+        for k in range(0, n_k, LANES):
+            real = _load(real_ak, a, k) + charge * _load(phase_xk, 0, k)
+            imag = _load(imag_ak, a, k) + charge * _load(phase_xk, 1, k)
+            _store(real, real_ak, a, k)
+            _store(imag, imag_ak, a, k)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def structure_factor(real_jk, imag_jk, species_j, real_ak, imag_ak):
-    """Add the phases of the atoms of each species."""
-    for j in range(real_jk.shape[0]):
-        a = species_j[j]
-        for k in range(real_jk.shape[1]):
-            real_ak[a, k] += real_jk[j, k]
-            imag_ak[a, k] += imag_jk[j, k]
+def add_product(left_rk, right_kc, start, stop, first, rows, out_rc):
+    """Add a product of matrices to some rows of another.
+
+    out[first + r, c] += sum over k of left[r, k] right[start + k, c].
+
+    Parameters
+    ----------
+    left_rk : ndarray (at least rows, at least stop - start)
+    right_kc : ndarray (at least stop, at least n_columns)
+    start, stop, first, rows : int
+    out_rc : ndarray (at least first + rows, n_columns)
+        n_columns a multiple of four.
+    """
+    n_columns = out_rc.shape[1]
+    right = right_kc[start:stop]
+    for c in range(0, n_columns, 8):
+        width = min(8, n_columns - c)
+        for r in range(0, rows, _ROWS):
+            place = (first + r, c, min(_ROWS, rows - r), width)
+            _add_tile(out_rc, *place, left_rk, r, right, c, 0, stop - start, False)
 
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
-def field_phases(real_jk, imag_jk, real_ak, imag_ak, even_ajk, odd_ajk):
-    """Real and imaginary part of exp(i k·r_j) times the conjugate S_a(k)."""
-    for a in range(real_ak.shape[0]):
-        for j in range(real_jk.shape[0]):
-            for k in range(real_jk.shape[1]):
-                re, im = real_jk[j, k], imag_jk[j, k]
-                even_ajk[a, j, k] = re * real_ak[a, k] + im * imag_ak[a, k]
-                odd_ajk[a, j, k] = im * real_ak[a, k] - re * imag_ak[a, k]
+def add_waves(
+    position_jx,
+    reciprocal,
+    columns,
+    top,
+    real_ak,
+    imag_ak,
+    even_kc,
+    odd_kc,
+    first,
+    even_ajc,
+    odd_ajc,
+):
+    """Add the sums over wave vectors of a run of centres, before they are expanded.
+
+    Some centres and wave vectors at a time: their phases times the conjugate of the
+    structure factor, and the product of those with the columns, stay in the caches.
+
+    Parameters
+    ----------
+    position_jx, reciprocal, columns, top
+        As of structure_factor.
+    real_ak, imag_ak : ndarray (n_species, n_k + LANES)
+        Structure factor.
+    even_kc, odd_kc : ndarray
+        Of wave_columns.
+    first : int
+        Place of the first centre.
+    even_ajc, odd_ajc : ndarray (n_species, n_centres, n_columns)
+        Added to; the numbers of columns are multiples of four.
+    """
+    n, n_species = position_jx.shape[0], real_ak.shape[0]
+    phase_jtn = np.zeros((n, 6, 2 * top.max() + 1 + LANES))
+    for j in range(n):
+        _axis_phases(position_jx[j], reciprocal, top, phase_jtn[j])
+    most = _WAVES + columns[:, 3].max() + LANES
+    phase_xk = np.zeros((2, most))
+    even_ajk = np.empty((n_species, _CENTERS, most))
+    odd_ajk = np.empty((n_species, _CENTERS, most))
+    low = start = 0
+    while low < columns.shape[0]:
+        high, stop = low, start
+        while high < columns.shape[0] and stop - start < _WAVES:
+            stop += columns[high, 3]
+            high += 1
+        for row in range(0, n, _CENTERS):
+            rows = min(_CENTERS, n - row)
+            for j in range(rows):
+                _wave_phases(phase_jtn[row + j], top, columns, low, high, phase_xk)
+                for a in range(n_species):
+                    even_jk, odd_jk = even_ajk[a], odd_ajk[a]
+                    for k in range(0, stop - start, LANES):
+                        real, imag = _load(phase_xk, 0, k), _load(phase_xk, 1, k)
+                        real_k = _load(real_ak, a, start + k)
+                        imag_k = _load(imag_ak, a, start + k)
+                        _store(real * real_k + imag * imag_k, even_jk, j, k)
+                        _store(imag * real_k - real * imag_k, odd_jk, j, k)
+            for a in range(n_species):
+                place = (start, stop, first + row, rows)
+                add_product(even_ajk[a], even_kc, *place, even_ajc[a])
+                add_product(odd_ajk[a], odd_kc, *place, odd_ajc[a])
+        low, start = high, stop
 
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
@@ -977,37 +1067,54 @@ def wave_columns(k_kx, weight_k, table, step, n_modes, l_max, even_kc, odd_kc):
         2 (4π/Ω) ĝ(k).
     table, step, n_modes : ModeTable
     l_max : int
-    even_kc, odd_kc : ndarray (n_k, n_columns)
+    even_kc, odd_kc : ndarray (n_k, at least n_columns + LANES)
         Written; columns (l, m, q) of even and of odd l, with the signs of
         2 (-1)^(l/2) Re and 2 (-1)^((l+1)/2) Im.
     """
     factors = harmonic_factors(l_max)
-    y_lm = np.empty((l_max + 1) ** 2)
-    u_lq = np.empty(table.shape[2])
+    unit_xp = np.zeros((3, LANES))
+    length_p = np.empty(LANES)
+    y_mp = np.empty(((l_max + 1) ** 2, LANES))
+    # Whole lanes are read and written; what they write too much is written again, or
+    # is beyond the columns.
+    u_pq = np.zeros((LANES, table.shape[2] + LANES))
+    even_kc[:, max(0, even_kc.shape[1] - 2 * LANES) :] = 0.0
+    odd_kc[:, max(0, odd_kc.shape[1] - 2 * LANES) :] = 0.0
     last = table.shape[0] - 1
-    for k in range(k_kx.shape[0]):
-        x, y, z = k_kx[k, 0], k_kx[k, 1], k_kx[k, 2]
-        norm = math.sqrt(x * x + y * y + z * z)
-        _harmonics(x / norm, y / norm, z / norm, l_max, factors, y_lm)
-        place = norm / step
-        interval = min(int(place), last)
-        _horner(table, interval, 2.0 * (place - interval) - 1.0, u_lq)
-        even = 0
-        odd = 0
-        mode = 0
-        for l in range(l_max + 1):
-            sign = weight_k[k] if ((l + 1) // 2) % 2 == 0 else -weight_k[k]
-            for m in range(l * l, (l + 1) * (l + 1)):
-                y = sign * y_lm[m]
+    for low in range(0, k_kx.shape[0], LANES):
+        count = min(LANES, k_kx.shape[0] - low)
+        for p in range(count):
+            x, y, z = k_kx[low + p, 0], k_kx[low + p, 1], k_kx[low + p, 2]
+            length = math.sqrt(x * x + y * y + z * z)
+            length_p[p] = length
+            unit_xp[0, p] = x / length
+            unit_xp[1, p] = y / length
+            unit_xp[2, p] = z / length
+        _lane_harmonics(unit_xp, 0, l_max, factors, y_mp)
+        for p in range(count):
+            place = length_p[p] / step
+            interval = min(int(place), last)
+            t = 2.0 * (place - interval) - 1.0
+            _horner(table, interval, t, u_pq[p, : table.shape[2]])
+            weight = weight_k[low + p]
+            even = odd = mode = 0
+            for l in range(l_max + 1):
+                sign = weight if ((l + 1) // 2) % 2 == 0 else -weight
+                n_q = n_modes[l]
+                for q in range(0, n_q, LANES):
+                    u = sign * _load(u_pq, p, mode + q)
+                    for m in range(2 * l + 1):
+                        if l % 2 == 0:
+                            c = even + m * n_q + q
+                            _store(y_mp[l * l + m, p] * u, even_kc, low + p, c)
+                        else:
+                            c = odd + m * n_q + q
+                            _store(y_mp[l * l + m, p] * u, odd_kc, low + p, c)
                 if l % 2 == 0:
-                    for q in range(n_modes[l]):
-                        even_kc[k, even + q] = y * u_lq[mode + q]
-                    even += n_modes[l]
+                    even += (2 * l + 1) * n_q
                 else:
-                    for q in range(n_modes[l]):
-                        odd_kc[k, odd + q] = y * u_lq[mode + q]
-                    odd += n_modes[l]
-            mode += n_modes[l]
+                    odd += (2 * l + 1) * n_q
+                mode += n_q
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

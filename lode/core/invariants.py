@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 # As in core/expansion.py, which the tests compare: a core file imports no other.
-_LANES = 8
+LANES = 8
 _ROWS = 8
 
 
@@ -154,13 +154,13 @@ def _add_tile_compiled(
 
 
 class _Lanes(types.Type):
-    """Numba's type of _LANES floats side by side."""
+    """Numba's type of LANES floats side by side."""
 
 
 @register_model(_Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager, lanes_type):
-        super().__init__(manager, lanes_type, _vector(_LANES))
+        super().__init__(manager, lanes_type, _vector(LANES))
 
 
 _lanes = _Lanes("lanes")
@@ -173,7 +173,7 @@ def _arithmetic(instruction):
     def applied(_, a, b):
         def code(_, builder, signature, values):
             a, b = (
-                v if t == _lanes else _spread(builder, v, _LANES)
+                v if t == _lanes else _spread(builder, v, LANES)
                 for v, t in zip(values, signature.args, strict=True)
             )
             return getattr(builder, instruction)(a, b, flags=("contract",))
@@ -197,7 +197,7 @@ overload(operator.mul)(_arithmetic("fmul"))
 def _load_compiled(_, a_ij, i, j):
     def code(context, builder, signature, values):
         place, *_ = _place(context, builder, signature.args[0], *values)
-        return _read(builder, place, _LANES)
+        return _read(builder, place, LANES)
 
     return _lanes(a_ij, types.intp, types.intp), code
 
@@ -215,12 +215,12 @@ def _store_compiled(_, value, a_ij, i, j):
 
 def _load(a_ij, i, j):
     """Lanes from a row of a matrix; in plain Python an array."""
-    return a_ij[i, j : j + _LANES].copy()
+    return a_ij[i, j : j + LANES].copy()
 
 
 def _store(value, a_ij, i, j):
     """Lanes to a row of a matrix."""
-    a_ij[i, j : j + _LANES] = value
+    a_ij[i, j : j + LANES] = value
 
 
 @overload(_load)
@@ -237,11 +237,11 @@ def _store_overload(value, a_ij, i, j):
 def _channels(c_jamn, j, channel_mx):
     """Coefficients of one centre with the channels side by side."""
     n_max = c_jamn.shape[3]
-    whole = n_max - n_max % _LANES
+    whole = n_max - n_max % LANES
     for a in range(c_jamn.shape[1]):
         c_mn = c_jamn[j, a]
         for m in range(c_jamn.shape[2]):
-            for n in range(0, whole, _LANES):
+            for n in range(0, whole, LANES):
                 _store(_load(c_mn, m, n), channel_mx, m, a * n_max + n)
             for n in range(whole, n_max):
                 channel_mx[m, a * n_max + n] = c_mn[m, n]
@@ -267,7 +267,7 @@ def _write_rows(factor, square_xy, triangle, n_x, n_y, out_jf, j, f):
     """
     for x in range(n_x):
         start = x if triangle else 0
-        for y in range(start, n_y, _LANES):
+        for y in range(start, n_y, LANES):
             _store(factor * _load(square_xy, x, y), out_jf, j, f + y - start)
         f += n_y - start
 
@@ -285,10 +285,10 @@ def power_spectrum(c_jamn, l_max, out_jf):
     """
     n_x = c_jamn.shape[1] * c_jamn.shape[3]
     n_f = n_x * (n_x + 1) // 2
-    channel_mx = np.zeros((c_jamn.shape[2], -(-n_x // _LANES) * _LANES))
+    channel_mx = np.zeros((c_jamn.shape[2], -(-n_x // LANES) * LANES))
     # Lanes may end beyond the last channel, and beyond the last feature.
-    square_xy = np.zeros((n_x, channel_mx.shape[1] + _LANES))
-    last_f = np.empty((1, n_f + _LANES))
+    square_xy = np.zeros((n_x, channel_mx.shape[1] + LANES))
+    last_f = np.empty((1, n_f + LANES))
     for j in range(c_jamn.shape[0]):
         _channels(c_jamn, j, channel_mx)
         for l in range(l_max + 1):
@@ -297,7 +297,7 @@ def power_spectrum(c_jamn, l_max, out_jf):
             for x in range(n_x):
                 square_xy[x, x] *= math.sqrt(0.5)
             rows = (math.sqrt(2.0) * norm, square_xy, True, n_x, n_x)
-            if l < l_max and n_f >= _LANES:
+            if l < l_max and n_f >= LANES:
                 _write_rows(*rows, out_jf, j, l * n_f)
             else:
                 _write_rows(*rows, last_f, 0, 0)
@@ -312,9 +312,9 @@ def cross_spectrum(c_jamn, d_jamn, l_max, out_jf):
     n_y = d_jamn.shape[1] * d_jamn.shape[3]
     n_f = n_x * n_y
     first_mx = np.zeros((c_jamn.shape[2], n_x))
-    second_my = np.zeros((d_jamn.shape[2], -(-n_y // _LANES) * _LANES))
+    second_my = np.zeros((d_jamn.shape[2], -(-n_y // LANES) * LANES))
     square_xy = np.zeros((n_x, second_my.shape[1]))
-    last_f = np.empty((1, n_f + _LANES))
+    last_f = np.empty((1, n_f + LANES))
     for j in range(c_jamn.shape[0]):
         _channels(c_jamn, j, first_mx)
         _channels(d_jamn, j, second_my)
@@ -322,7 +322,7 @@ def cross_spectrum(c_jamn, d_jamn, l_max, out_jf):
             norm = 1.0 / math.sqrt(2 * l + 1)
             _product(first_mx, second_my, l, False, n_x, square_xy)
             rows = (norm, square_xy, False, n_x, n_y)
-            if l < l_max and n_f >= _LANES:
+            if l < l_max and n_f >= LANES:
                 _write_rows(*rows, out_jf, j, l * n_f)
             else:
                 _write_rows(*rows, last_f, 0, 0)
