@@ -13,7 +13,7 @@ half of reciprocal space. ``docs/theory.md`` has the derivation.
 import math
 import threading
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 
 import numpy as np
 import vesin
@@ -21,7 +21,6 @@ import vesin
 from lode.core import expansion as core
 from lode.fields import GaussianDensity, PowerLawPotential
 from lode.parallel import (
-    beside,
     scratch,
     single_threaded_blas,
     thread_count,
@@ -49,10 +48,10 @@ _SOURCES = ("species", "charges")
 # Frames above this many atoms are cut into blocks of centres that run in parallel;
 # smaller finite ones are taken together.
 _ROW_BLOCK = 256
-# Pieces of a smaller one, and microseconds that a piece must take at least: to wake a
-# thread, and to wait for each other's Python, takes a good part of it.
-_PIECES = 4
-_LEAST_PIECE = 250.0
+# Pieces for each thread, and microseconds that a piece must take at least: to wake a
+# thread takes a good part of it.
+_PIECES = 2
+_LEAST_PIECE = 120.0
 # Coefficients of at most this size exist at a time, before they are copied or used.
 COEFFICIENT_BYTES = 2**28
 # Pairs of a finite frame that are listed at a time.
@@ -490,82 +489,43 @@ class SphericalExpansion:
                 yield out_jamn[..., :n_max]
 
     def _writer(self, system, species_i, n_fields):
-        """Function that writes the coefficients of a run of centres.
-
-        Of an array (n_centres, n_fields, (l_max + 1)**2, n_max), n_max padded, of the
-        place of the first centre and of the number of threads.
-        """
+        """What writes the coefficients of runs of centres of a frame."""
         sources = _Sources(species_i, np.empty(0))
         if self.sources == "charges":
             sources = _Sources(np.zeros_like(species_i), system.charges)
-        if not self.field.long_range:
-            parts = self._density_parts(system, sources)
-        elif system.periodic:
-            parts = self._periodic_parts(system, sources, n_fields)
-        else:
-            parts = self._finite_parts(system, sources)
-
-        def write(out_jamn, first, n_threads):
-            out_jamn[:] = 0.0
-            for add in parts:
-                add(out_jamn, n_threads, first)
-
-        return write
-
-    def _density_parts(self, system, sources):
-        """What adds to the coefficients of a run of centres, for a density."""
+        atoms = system, sources, n_fields
+        if self.field.long_range and system.periodic:
+            return self._periodic_writer(*atoms)
+        cutoff = self.cutoff_function
         table = pair_table(
             self.field,
             self.basis,
             self.max_angular,
             self.tolerance,
-            limit=self.cutoff_function.radius,
+            limit=None if cutoff is None else cutoff.radius,
             scaling=self.scaling,
         )
         own = _Y00 * self.center_atom_weight * table.centre
-        return self._pair_part(system, sources, table), _constant_part(sources, own)
+        pairs = _PairPart(*atoms, *self._pair_settings(table))
+        return _Writer(sources, own, np.zeros((n_fields, len(own))), pairs)
 
-    def _finite_parts(self, system, sources):
-        """The same for the potential of a finite frame."""
-        table = pair_table(self.field, self.basis, self.max_angular, self.tolerance)
-        own = _Y00 * self.center_atom_weight * table.centre
-        return self._pair_part(system, sources, table), _constant_part(sources, own)
-
-    def _periodic_parts(self, system, sources, n_species):
-        """The same for the potential of a periodic frame."""
+    def _periodic_writer(self, system, sources, n_fields):
         if self.method == "pairs":
             raise ValueError(
                 "method 'pairs' of a potential sums finite frames only, got a periodic "
                 "one; take 'auto', 'split', 'waves' or 'nufft'"
             )
-        way, split = self.path(len(system), n_species, system.volume)
+        way, split = self.path(len(system), n_fields, system.volume)
         halves = _halves(self, split)
-        arguments = (system, sources, halves.smooth, halves.modes, self.max_angular)
-
-        @cache
-        def waves():
-            if way == "transforms":
-                return TransformSum(*arguments, self.tolerance, halves.scale)
-            return ProductSum(*arguments)
-
+        atoms = system, sources, n_fields
         pairs = None
         if halves.table is not None:
-            pairs = self._pair_part(system, sources, halves.table)
-
-        def add_both_halves(out_jamn, n_threads, first):
-            def far():
-                return waves().prepared(*out_jamn.shape[:2], n_threads, first)
-
-            if pairs is None:
-                prepared = far()
-            else:
-                n_threads = min(n_threads, 1 + pairs.worth(out_jamn))
-                calls = pairs.calls(out_jamn, n_threads, first)
-                prepared = beside([*calls, far], n_threads)[-1]
-            waves().add_to(out_jamn, prepared, n_threads, first)
-
-        background = halves.background / system.volume
-        return add_both_halves, _constant_part(sources, halves.own, background)
+            pairs = _PairPart(*atoms, *self._pair_settings(halves.table))
+        field = halves.smooth, halves.modes, self.max_angular
+        waves = _WavePart(way, atoms, field, self.tolerance, halves.scale)
+        count_a = np.bincount(sources.species_i, sources.weights, n_fields)
+        background = np.outer(count_a, halves.background / system.volume)
+        return _Writer(sources, halves.own, background, pairs, waves)
 
     def _pair_settings(self, table):
         """Limit of a table's pairs; arguments of ``core.add_pairs`` for all of them."""
@@ -584,10 +544,6 @@ class SphericalExpansion:
         )
         limit = math.inf if len(table.tail) > 0 else min(radius, table.range)
         return limit, arguments
-
-    def _pair_part(self, system, sources, table):
-        """The same for the pairs of a table."""
-        return _PairPart(system, sources, *self._pair_settings(table))
 
     def splitting(self, n_atoms, n_species, volume):
         """Splitting width in Å that a periodic frame is computed with.
@@ -624,71 +580,144 @@ class SphericalExpansion:
         return _cheapest_path(self, n_atoms, n_species, volume)
 
 
-class _PairPart:
-    """What adds the pairs within a limit to the coefficients of a run of centres."""
+class _Writer:
+    """Writes the coefficients of runs of centres of a frame.
 
-    def __init__(self, system, sources, limit, arguments):
-        self.system, self.sources, self.limit = system, sources, limit
-        self.arguments = arguments
-        self.lock, self.pairs = threading.Lock(), None
+    Parameters
+    ----------
+    sources : _Sources
+    own : ndarray (n_max,)
+        l = 0 coefficients of an atom at its own centre.
+    background : ndarray (n_fields, n_max)
+        Of all atoms on average.
+    pairs : _PairPart, optional
+    waves : _WavePart, optional
+    """
+
+    def __init__(self, sources, own, background, pairs=None, waves=None):
+        self.constants = (sources.species_i, sources.charge_i, own, background)
+        self.parts = [part for part in (waves, pairs) if part is not None]
+
+    def __call__(self, out_jamn, first, n_threads):
+        """Write a run of centres, each in the same way whatever the threads.
+
+        Parameters
+        ----------
+        out_jamn : ndarray (n_centres, n_fields, (l_max + 1)**2, n_max)
+            n_max padded.
+        first : int
+            Place of the first centre.
+        n_threads : int
+        """
+        n = len(out_jamn)
+        step = min(part.block for part in self.parts)
+        if n_threads > 1:
+            worth = int(sum(part.cost(out_jamn) for part in self.parts) / _LEAST_PIECE)
+            step = min(step, -(-n // min(_PIECES * n_threads, max(1, worth))))
+            n_threads = min(n_threads, max(1, worth))
+
+        def write(start):
+            out = out_jamn[start : start + step]
+            out[:] = 0.0
+            for part in reversed(self.parts):
+                part.add(out, first + start)
+            core.add_constants(*self.constants, first + start, out)
+
+        # What all pieces need is made beside the first of them.
+        calls = [part.prepared for part in self.parts]
+        calls += [partial(write, start) for start in range(0, n, step)]
+        thread_map(lambda call: call(), calls, n_threads)
+        for part in self.parts:
+            part.finish(out_jamn, first, n_threads)
+
+
+class _Part:
+    """What adds to the coefficients; the first thread that needs it makes it ready."""
+
+    # How many centres are best taken at a time.
+    block = 64
+
+    def __init__(self):
+        self.lock, self.ready = threading.Lock(), None
+
+    def prepared(self):
+        """What all pieces of work use."""
+        with self.lock:
+            if self.ready is None:
+                self.ready = self.make()
+        return self.ready
+
+    def finish(self, out_jamn, first, n_threads):
+        """Add what is not added piece by piece."""
+
+
+class _PairPart(_Part):
+    """Pairs within a limit."""
+
+    def __init__(self, system, sources, n_fields, limit, settings):
+        super().__init__()
+        self.atoms, self.limit = (system, sources, n_fields), limit
+        self.settings = settings
         if not math.isfinite(limit) or _AllPairs.faster(system):
             self.kind = _AllPairs
         elif _ImagePairs.faster(system, limit):
             self.kind = _ImagePairs
         else:
             self.kind = _ListedPairs
+        self.block = self.kind.block(system)
 
-    def __call__(self, out_jamn, n_threads, first):
-        n_threads = min(n_threads, max(1, self.worth(out_jamn)))
-        pieces = self._pieces(out_jamn, n_threads, first)
-        thread_map(lambda add: add(), pieces, n_threads)
+    def make(self):
+        """The pairs, or what finds them."""
+        return self.kind(*self.atoms, self.limit) if self.limit > 0.0 else None
 
-    def calls(self, out_jamn, n_threads, first):
-        """Calls that do the same, to be made beside each other."""
-        if self.kind is _ListedPairs:
-            # The others would wait for the list.
-            return [lambda: self(out_jamn, n_threads, first)]
-        return self._pieces(out_jamn, n_threads, first)
+    def add(self, out_jamn, first):
+        """Add to the coefficients of a run of centres."""
+        if self.limit > 0.0:
+            self.prepared().add(self.settings, first, out_jamn)
 
-    def worth(self, out_jamn):
-        """How many threads the work is worth, on top of one that is busy."""
+    def cost(self, out_jamn):
+        """Estimated cost of a run of centres in microseconds on one core."""
         n, _, n_lm, n_max = out_jamn.shape
-        if self.system.periodic:
-            neighbors = _neighbors(len(self.system), self.system.volume, self.limit)
+        system = self.atoms[0]
+        if system.periodic:
+            neighbors = _neighbors(len(system), system.volume, self.limit)
         else:
-            neighbors = max(self.system.sizes, default=len(self.system))
-        each = _COST_NEIGHBOR + _COST_CHANNELS * n_lm * n_max / 392
-        return int(n * neighbors * each / _LEAST_PIECE)
-
-    def _pieces(self, out_jamn, n_threads, first):
-        if self.limit == 0.0:
-            return []
-        n, step = len(out_jamn), self.kind.block(self.system)
-        if n_threads > 1:
-            pieces = min(_PIECES, max(1, self.worth(out_jamn)))
-            step = min(step, -(-n // pieces))
-        rows = [slice(start, start + step) for start in range(0, n, step)]
-        return [partial(self._add, out_jamn[r], first + r.start) for r in rows]
-
-    def _add(self, out_jamn, first):
-        # Listed by the first, for all.
-        with self.lock:
-            if self.pairs is None:
-                atoms = self.system, self.sources, out_jamn.shape[1]
-                self.pairs = self.kind(*atoms, self.limit)
-        found = self.pairs.around(first, first + len(out_jamn))
-        core.add_pairs(*found, *self.arguments, out_jamn)
+            neighbors = max(system.sizes, default=len(system))
+        return n * neighbors * (_COST_NEIGHBOR + _COST_CHANNELS * n_lm * n_max / 392)
 
 
-def _constant_part(sources, own, background=None):
-    """What adds the field of an atom at its own centre, and of a background."""
-    background = np.zeros_like(own) if background is None else background
-    arguments = (sources.species_i, sources.charge_i, own, background)
+class _WavePart(_Part):
+    """The long-range half of a periodic potential."""
 
-    def add(out_jamn, n_threads, first):
-        core.add_constants(*arguments, first, out_jamn)
+    def __init__(self, way, atoms, field, tolerance, scale):
+        super().__init__()
+        self.way, self.atoms, self.field = way, atoms, field
+        self.tolerance, self.scale = tolerance, scale
 
-    return add
+    def make(self):
+        """The sum over the wave vectors."""
+        if self.way == "transforms":
+            return TransformSum(*self.atoms, *self.field, self.tolerance, self.scale)
+        return ProductSum(*self.atoms, *self.field)
+
+    def add(self, out_jamn, first):
+        """Add to the coefficients of a run of centres."""
+        if self.way == "products":
+            self.prepared().add(out_jamn, first)
+
+    def finish(self, out_jamn, first, n_threads):
+        if self.way == "transforms":
+            self.prepared().add_to(out_jamn, first, n_threads)
+
+    def cost(self, out_jamn):
+        """As of :meth:`_PairPart.cost`."""
+        if self.way == "transforms":
+            return 0.0
+        system, _, n_fields = self.atoms
+        _, modes, l_max = self.field
+        n_columns = (2 * np.arange(l_max + 1) + 1) @ modes.n_modes
+        sizes = (n_fields, n_columns, system.volume, modes.limit)
+        return product_cost(len(out_jamn), *sizes, self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -699,8 +728,9 @@ class _Sources:
     charge_i: np.ndarray
 
     @property
-    def weight_i(self):
-        return self.charge_i if len(self.charge_i) else np.ones(len(self.species_i))
+    def weights(self):
+        """Charges, or None if all are one."""
+        return self.charge_i if len(self.charge_i) else None
 
 
 def _check_kind(instance, name, kind):
@@ -873,6 +903,10 @@ class _AllPairs:
         """Pairs around some centres, as of ``core.sorted_pairs``."""
         return core.all_pairs(*self.arguments, low, high)
 
+    def add(self, settings, first, out_jamn):
+        """Add them to a run of centres."""
+        core.add_all_pairs(self.arguments, settings, first, out_jamn)
+
 
 class _ListedPairs:
     """Pairs within a limit, from a cell list."""
@@ -899,6 +933,11 @@ class _ListedPairs:
         part = slice(low * self.n_species, high * self.n_species + 1)
         return start_ja[part], *others
 
+    def add(self, settings, first, out_jamn):
+        """Add them to a run of centres."""
+        found = self.around(first, first + len(out_jamn))
+        core.add_pairs(*found, *settings, out_jamn)
+
 
 class _ImagePairs:
     """Pairs within a limit, of a periodic cell with few atoms or small against it.
@@ -924,16 +963,18 @@ class _ImagePairs:
         fraction = system.positions @ system.inverse
         atoms = (sources.species_i, sources.charge_i, n_species)
         images = core.cell_images(fraction, system.cell, margin, *atoms)
-        neighbors = _neighbors(len(system), system.volume, limit)
-        self.neighbors = 1.2 * neighbors + 1.0
+        neighbors = 1.2 * _neighbors(len(system), system.volume, limit) + 1.0
         # Centres as exact as the images.
         positions = fraction @ system.cell
-        self.arguments = (*images, positions, sources.charge_i, limit)
+        self.arguments = (*images, positions, sources.charge_i, limit, neighbors)
 
     def around(self, low, high):
         """Pairs around some centres, as of ``core.sorted_pairs``."""
-        expected = math.ceil((high - low) * self.neighbors)
-        return core.image_pairs(*self.arguments, expected, low, high)
+        return core.image_pairs(*self.arguments, low, high)
+
+    def add(self, settings, first, out_jamn):
+        """Add them to a run of centres."""
+        core.add_image_pairs(self.arguments, settings, first, out_jamn)
 
 
 def _neighbors(n_atoms, volume, radius):

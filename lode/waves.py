@@ -10,7 +10,7 @@ each harmonic and radial mode. ``docs/theory.md`` has the derivation.
 """
 
 import math
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from queue import SimpleQueue
 
 import numpy as np
@@ -19,9 +19,11 @@ from ase.geometry import minkowski_reduce
 from lode.core import expansion as core
 from lode.parallel import thread_map
 
-# Wave vectors whose columns are made at a time: they stay in the second-level cache.
-_WAVE_BLOCK = 512
-# Centres of one piece of work.
+# Numbers of columns that are held for a frame, and wave vectors whose columns are made
+# at a time if there are more.
+_MOST_HELD = 2**23
+_WAVE_BLOCK = 2**13
+# Centres that are expanded at a time.
 _ROW_BLOCK = 256
 # Memory of the values that transforms give before they are expanded.
 _BATCH_BYTES = 2**26
@@ -56,24 +58,10 @@ _COST_CALL = 30.0
 
 
 class _Kept:
-    """Tables of blocks of wave vectors, for a cell that comes again."""
+    """Columns of the wave vectors of a cell that comes again, and how often it did."""
 
     def __init__(self):
-        self.uses, self.tables = 0, {}
-
-    def table(self, block, make):
-        """Table of a block of columns, made if it is not there."""
-        name = block.tobytes()
-        found = self.tables.get(name)
-        if found is None:
-            found = make()
-            size = sum(
-                part.size for table in [*self.tables.values(), found] for part in table
-            )
-            # A cell that is seen for the first time may be the last of its kind.
-            if self.uses > 1 and size <= _MOST_KEPT:
-                self.tables[name] = found
-        return found
+        self.uses, self.columns = 0, None
 
 
 @lru_cache(maxsize=3)
@@ -98,139 +86,100 @@ class _HalfSpace:
     """
 
     def __init__(self, cell, inverse, volume, field, modes, l_max):
-        self.field, self.modes, self.l_max = field, modes, l_max
-        self.volume, self.reciprocal = volume, 2 * math.pi * inverse.T
-        # |k·a| <= |k| |a| bounds the index of a wave vector.
-        edge = np.linalg.norm(cell, axis=1) * modes.limit / (2 * math.pi)
-        self.top = np.floor(edge + 1e-6).astype(np.int64)
-        self.columns = core.half_space(self.reciprocal, modes.limit, *self.top[:2])
-
-    def vectors_and_weights(self, columns):
-        """Wave vectors of some columns in 1/Å, and (4π/Ω) ĝ of each."""
-        k_kx, length_k = core.wave_vectors(self.reciprocal, columns)
-        return k_kx, 4 * math.pi / self.volume * self.field.fourier(length_k)
+        self.modes, self.l_max = modes, l_max
+        self.reciprocal = 2 * math.pi * inverse.T
+        self.columns, self.top, self.k_kx, length_k = core.wave_sphere(
+            cell, self.reciprocal, modes.limit
+        )
+        # (4π/Ω) ĝ.
+        self.weight_k = 4 * math.pi / volume * field.fourier(length_k)
 
 
 class ProductSum(_HalfSpace):
     """Matrix products over blocks of wave vectors.
 
-    Rows are centres and species, columns harmonics and radial modes. Centres are cut
-    into blocks too, which run in parallel: nothing of size N × N_k is ever held.
+    Rows are centres and species, columns harmonics and radial modes. Rows are made and
+    used some at a time: nothing of size N × N_k is ever held.
 
     Parameters
     ----------
     system : System
     sources
-        Of each atom the place of its field, ``species_i``, and its weight there,
-        ``weight_i``; without ``charge_i`` all weights are one.
+        Of each atom the place of its field, ``species_i``, and what it is multiplied
+        with, ``charge_i``; empty, and ``weights`` None, if that is one for all.
+    n_species : int
+        Number of fields.
     field, modes, l_max
         As for :class:`_HalfSpace`.
     """
 
-    def __init__(self, system, sources, field, modes, l_max):
+    def __init__(self, system, sources, n_species, field, modes, l_max):
         cell = system.cell, system.inverse, system.volume
         super().__init__(*cell, field, modes, l_max)
-        self.positions, self.sources = system.positions, sources
-        self.kept = _kept(system.cell.tobytes(), field, modes, l_max)
-        self.kept.uses += 1
-        # Of the blocks of wave vectors that were summed already.
-        self.structures = []
-        count = modes.n_modes * (2 * np.arange(l_max + 1) + 1)
-        self.n_even, self.n_odd = int(count[::2].sum()), int(count[1::2].sum())
+        atoms = system.positions, sources.species_i, sources.charge_i, n_species
+        self.positions, self.atoms = system.positions, atoms
+        self.expansion = (modes.n_modes, modes.expansion, l_max)
+        n_columns = modes.n_modes @ (2 * np.arange(l_max + 1) + 1)
+        size = len(self.k_kx) * int(n_columns)
+        if size > _MOST_HELD:
+            # Their columns are made again for each run of centres.
+            self.blocks = [self._without_columns(*block) for block in self._blocks()]
+        elif size:
+            kept = _kept(system.cell.tobytes(), field, modes, l_max)
+            self.blocks = [self._whole(kept, size <= _MOST_KEPT)]
+        else:
+            self.blocks = []
 
-    def prepared(self, n, n_species, n_threads, first):
-        """Sums over the wave vectors for a run of centres, before they are expanded.
-
-        What :meth:`add_to` does not need the coefficients for: it can be done beside
-        other work.
-
-        Parameters
-        ----------
-        n, n_species : int
-        n_threads : int
-        first : int
-            First of the centres.
-
-        Returns
-        -------
-        even_ajc, odd_ajc : ndarray (n_species, n, at least n_columns)
-        """
-        even_ajc = np.zeros((n_species, n, _whole(self.n_even)))
-        odd_ajc = np.zeros((n_species, n, _whole(self.n_odd)))
-        positions = self.positions[first : first + n]
-        for number, block in enumerate(self._blocks()):
-            table = self.kept.table(block, lambda b=block: self._table(b))
-            if number == len(self.structures):
-                self.structures.append(self._sums(block, n_species, n_threads))
-            waves = self.reciprocal, block, self.top, *self.structures[number], *table
-
-            def add(start, waves=waves):
-                some = positions[start : start + _ROW_BLOCK]
-                core.add_waves(some, *waves, start, even_ajc, odd_ajc)
-
-            thread_map(add, range(0, n, _ROW_BLOCK), n_threads)
-        return even_ajc, odd_ajc
-
-    def add_to(self, out_jamn, prepared, n_threads, first):
+    def add(self, out_jamn, first):
         """Add the coefficients of a run of centres.
 
         Parameters
         ----------
         out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, n_max)
-        prepared
-            Of :meth:`prepared` for the same centres.
-        n_threads : int
         first : int
             First of the centres.
         """
+        for waves, structure, columns in self.blocks:
+            if callable(columns):
+                columns = columns()
+            arguments = (*waves, *structure, *columns, *self.expansion)
+            core.add_expanded_waves(self.positions, *arguments, first, out_jamn)
 
-        def expand(start):
-            part = out_jamn[start : start + _ROW_BLOCK]
-            modes = (self.modes.n_modes, self.modes.expansion, self.l_max)
-            core.add_modes(*prepared, *modes, start, part)
+    def _whole(self, kept, small):
+        """All wave vectors as one block."""
+        waves = self.reciprocal, self.columns, self.top
+        structure = *self.atoms, *waves
+        kept.uses += 1
+        if kept.columns is not None:
+            return waves, core.structure_factor(*structure), kept.columns
+        sums, columns = core.wave_factors(structure, self._arguments(slice(None)))
+        # A cell that is seen for the first time may be the last of its kind.
+        if kept.uses > 1 and small:
+            kept.columns = columns
+        return waves, sums, columns
 
-        thread_map(expand, range(0, len(out_jamn), _ROW_BLOCK), n_threads)
+    def _without_columns(self, columns, part):
+        """A block of wave vectors, and a function that makes its columns."""
+        waves = self.reciprocal, columns, self.top
+        sums = core.structure_factor(*self.atoms, *waves)
+        return waves, sums, lambda: core.wave_columns(*self._arguments(part))
+
+    def _arguments(self, part):
+        """Arguments of ``core.wave_columns`` for some wave vectors."""
+        modes = self.modes
+        table = modes.coefficients, modes.step, modes.n_modes, self.l_max
+        # The other half of the wave vectors doubles the weight.
+        return self.k_kx[part], 2 * self.weight_k[part], *table
 
     def _blocks(self):
-        """Runs of whole columns, of about a block of wave vectors each."""
+        """Runs of whole columns, of some wave vectors each, and their places."""
         ends = np.cumsum(self.columns[:, 3])
         start = done = 0
         while start < len(ends):
             stop = int(np.searchsorted(ends, done + _WAVE_BLOCK)) + 1
             stop = min(stop, len(ends))
-            yield self.columns[start:stop]
+            yield self.columns[start:stop], slice(done, int(ends[stop - 1]))
             start, done = stop, int(ends[stop - 1])
-
-    def _table(self, block):
-        """Columns of the product for even and for odd l."""
-        k_kx, weight_k = self.vectors_and_weights(block)
-        even_kc = np.empty((len(k_kx), _whole(self.n_even) + core.LANES))
-        odd_kc = np.empty((len(k_kx), _whole(self.n_odd) + core.LANES))
-        modes = self.modes
-        arguments = (modes.coefficients, modes.step, modes.n_modes, self.l_max)
-        # The other half of the wave vectors doubles the weight.
-        core.wave_columns(k_kx, 2 * weight_k, *arguments, even_kc, odd_kc)
-        return even_kc, odd_kc
-
-    def _sums(self, block, n_species, n_threads):
-        """Structure factor: phases summed over the atoms of each species."""
-        species_i, charge_i = self.sources.species_i, self.sources.charge_i
-        shape = (2, n_species, int(block[:, 3].sum()) + core.LANES)
-
-        def of_rows(start):
-            part = slice(start, start + _ROW_BLOCK)
-            atoms = self.positions[part], species_i[part], charge_i[part]
-            sums = np.zeros(shape)
-            core.structure_factor(*atoms, self.reciprocal, block, self.top, *sums)
-            return sums
-
-        rows = range(0, len(self.positions), _ROW_BLOCK)
-        return sum(thread_map(of_rows, rows, n_threads))
-
-
-def _whole(n_columns):
-    """Columns rounded up to what the products take at a time."""
-    return -(-n_columns // 4) * 4
 
 
 class TransformSum(_HalfSpace):
@@ -243,7 +192,7 @@ class TransformSum(_HalfSpace):
 
     Parameters
     ----------
-    system, sources, field, modes, l_max
+    system, sources, n_species, field, modes, l_max
         As for :class:`ProductSum`.
     tolerance, scale : float
         The error of a coefficient is at most their product.
@@ -254,7 +203,9 @@ class TransformSum(_HalfSpace):
         If finufft is not installed.
     """
 
-    def __init__(self, system, sources, field, modes, l_max, tolerance, scale):
+    def __init__(
+        self, system, sources, n_species, field, modes, l_max, tolerance, scale
+    ):
         self.new_plan = _finufft().Plan
         # The box of indices around the sphere is smallest in a compact cell.
         cell = np.asarray(minkowski_reduce(system.cell)[0])
@@ -263,34 +214,39 @@ class TransformSum(_HalfSpace):
         self.sources, self.tolerance, self.scale = sources, tolerance, scale
         turns = (system.positions @ inverse).T
         self.angle_xj = 2 * math.pi * (turns - np.round(turns))
+        self.groups = self._groups()
 
-    def prepared(self, n, n_species, n_threads, first):
-        """What all centres share, as of :meth:`ProductSum.prepared`."""
-        return self._shared if len(self.columns) else []
+    def add_to(self, out_jamn, first, n_threads):
+        """Add the coefficients of a run of centres.
 
-    def add_to(self, out_jamn, prepared, n_threads, first):
-        """Add the coefficients of a run of centres, see :meth:`ProductSum.add_to`."""
+        Parameters
+        ----------
+        out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, n_max)
+        first : int
+            First of the centres.
+        n_threads : int
+        """
         angle_xj = self.angle_xj[:, first : first + len(out_jamn)]
         angle_xj = np.ascontiguousarray(angle_xj)
-        for task in prepared:
+        for task in self.groups:
             self._add(*task, angle_xj, out_jamn, n_threads)
 
-    @cached_property
-    def _shared(self):
-        """Columns, field and accuracy of groups of species."""
-        k_kx, weight_k = self.vectors_and_weights(self.columns)
-        y_mk = np.empty(((self.l_max + 1) ** 2, len(k_kx)))
-        u_qk = np.empty((len(self.modes.expansion), len(k_kx)))
+    def _groups(self):
+        """Columns, field and accuracy of groups of species, and tables of waves."""
+        if not len(self.k_kx):
+            return []
+        y_mk = np.empty(((self.l_max + 1) ** 2, len(self.k_kx)))
+        u_qk = np.empty((len(self.modes.expansion), len(self.k_kx)))
         table = (self.modes.coefficients, self.modes.step, self.l_max)
-        core.wave_tables(k_kx, *table, y_mk, u_qk)
+        core.wave_tables(self.k_kx, *table, y_mk, u_qk)
         present = np.unique(self.sources.species_i)
-        prepared = []
+        groups = []
         for a in range(0, len(present), 2):
             species = present[a : a + 2]
-            field_sk = self._field(species, weight_k)
+            field_sk = self._field(species)
             accuracy = self._accuracy(field_sk, u_qk)
-            prepared.append((self._tasks(species), field_sk, accuracy, y_mk, u_qk))
-        return prepared
+            groups.append((self._tasks(species), field_sk, accuracy, y_mk, u_qk))
+        return groups
 
     def _places(self, sizes):
         """Places of the half space in a grid of odd sizes with k = 0 in its middle."""
@@ -300,20 +256,22 @@ class TransformSum(_HalfSpace):
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         return np.repeat(first, count) + within
 
-    def _field(self, species, weight_k):
+    def _field(self, species):
         """(4π/Ω) ĝ (S̄_a + i S̄_b) at the wave vectors k, and at -k."""
         accuracy = max(_STRUCTURE_SHARE * self.tolerance, _FINEST)
         atoms = np.isin(self.sources.species_i, species)
         sizes, _, upsampling = transform_sizes(self.top, accuracy, atoms.sum())
         first = self.sources.species_i[atoms] == species[0]
-        strength_j = np.where(first, 1.0 + 0j, 1j) * self.sources.weight_i[atoms]
+        strength_j = np.where(first, 1.0 + 0j, 1j)
+        if self.sources.weights is not None:
+            strength_j *= self.sources.weights[atoms]
         plan = self.new_plan(
             1, sizes, 1, accuracy, isign=-1, upsampfac=upsampling, nthreads=1
         )
         plan.setpts(*np.ascontiguousarray(self.angle_xj[:, atoms]))
         grid = plan.execute(strength_j).ravel()
         place = self._places(sizes)
-        return weight_k * grid[[place, len(grid) - 1 - place]]
+        return self.weight_k * grid[[place, len(grid) - 1 - place]]
 
     def _accuracy(self, field_sk, u_qk):
         """Accuracy of the transforms relative to the norm of what is transformed."""

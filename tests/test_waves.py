@@ -207,13 +207,13 @@ def test_the_package_is_imported_when_needed_only():
 def test_tables_are_kept_for_a_cell_that_comes_again(monkeypatch):
     atoms = crystal(4, 5)
     made = []
-    table = waves.ProductSum._table
+    table = waves.ProductSum._new_table
 
     def counted(self, block):
         made.append(block)
         return table(self, block)
 
-    monkeypatch.setattr(waves.ProductSum, "_table", counted)
+    monkeypatch.setattr(waves.ProductSum, "_new_table", counted)
     waves._kept.cache_clear()
     e = potential("split", split=1.5)
     first = e.compute(atoms).values

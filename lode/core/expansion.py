@@ -610,7 +610,16 @@ def cell_images(fraction_ix, cell, margin, species_i, charge_i, n_species):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def image_pairs(
-    image_xg, start_a, atom_g, home_i, position_ix, charge_i, limit, expected, low, high
+    image_xg,
+    start_a,
+    atom_g,
+    home_i,
+    position_ix,
+    charge_i,
+    limit,
+    neighbors,
+    low,
+    high,
 ):
     """Images within a limit of the centres low ... high.
 
@@ -624,8 +633,8 @@ def image_pairs(
         As of sorted_pairs.
     limit : float
         Pairs further apart are left out.
-    expected : int
-        About how many pairs there will be.
+    neighbors : float
+        About how many each centre has.
     low, high : int
 
     Returns
@@ -637,6 +646,7 @@ def image_pairs(
     square_g = np.empty(image_xg.shape[1])
     near_p = np.empty(image_xg.shape[1] + 1, dtype=np.uint64)
     start_ja = np.empty((high - low) * n_species + 1, dtype=np.int64)
+    expected = math.ceil((high - low) * neighbors)
     sorted_px = np.empty((expected, 3))
     charged = charge_i.shape[0] > 0
     charge_p = np.empty(expected if charged else 0)
@@ -772,31 +782,59 @@ def add_pairs(
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def add_constants(species_i, charge_i, own_n, background_n, first, out_jamn):
+def add_all_pairs(pairs, settings, first, out_jamn):
+    """Add what all_pairs finds around the centres from the first on.
+
+    As of add_image_pairs, a single call: between two a thread may wait long for the
+    lock of the interpreter.
+    """
+    found = all_pairs(*pairs, first, first + out_jamn.shape[0])
+    add_pairs(*found, *settings, out_jamn)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def add_image_pairs(pairs, settings, first, out_jamn):
+    """Add what image_pairs finds around the centres from the first on.
+
+    Parameters
+    ----------
+    pairs : tuple
+        Of image_pairs, up to the centres.
+    settings : tuple
+        Of add_pairs, between the pairs and the coefficients.
+    first : int
+    out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
+        Added to.
+    """
+    found = image_pairs(*pairs, first, first + out_jamn.shape[0])
+    add_pairs(*found, *settings, out_jamn)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def add_constants(species_i, charge_i, own_n, background_an, first, out_jamn):
     """Add to l = 0 the field of each centre itself, and of all atoms on average.
 
     Parameters
     ----------
     species_i, charge_i
         As of sorted_pairs.
-    own_n, background_n : ndarray (n_max,)
+    own_n : ndarray (n_max,)
         Of an atom without a charge, or with that of one.
+    background_an : ndarray (n_species, n_max)
+        Of all atoms.
     first : int
         First of the centres.
     out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
         Added to.
     """
     charged = charge_i.shape[0] > 0
-    population_a = np.zeros(out_jamn.shape[1])
-    for i in range(species_i.shape[0]):
-        population_a[species_i[i]] += charge_i[i] if charged else 1.0
     for j in range(out_jamn.shape[0]):
         own = charge_i[first + j] if charged else 1.0
         for n in range(own_n.shape[0]):
             out_jamn[j, species_i[first + j], 0, n] += own * own_n[n]
         for a in range(out_jamn.shape[1]):
             for n in range(own_n.shape[0]):
-                out_jamn[j, a, 0, n] += population_a[a] * background_n[n]
+                out_jamn[j, a, 0, n] += background_an[a, n]
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -880,6 +918,37 @@ def wave_vectors(reciprocal, columns):
     return k_kx, length_k
 
 
+@njit(cache=True, error_model="numpy", nogil=True)
+def wave_sphere(cell, reciprocal, limit):
+    """Half of the wave vectors within a sphere.
+
+    Parameters
+    ----------
+    cell, reciprocal : ndarray (3, 3)
+        2π in the latter.
+    limit : float
+        Radius of the sphere.
+
+    Returns
+    -------
+    columns : ndarray (n_columns, 4) of int
+        Of half_space.
+    top : ndarray (3,) of int
+        Bounds of the indices.
+    k_kx, length_k : ndarray
+        Of wave_vectors.
+    """
+    top = np.empty(3, dtype=np.int64)
+    for axis in range(3):
+        # |k·a| <= |k| |a| bounds the index of a wave vector.
+        x, y, z = cell[axis, 0], cell[axis, 1], cell[axis, 2]
+        edge = math.sqrt(x * x + y * y + z * z)
+        top[axis] = math.floor(edge * limit / (2.0 * math.pi) + 1e-6)
+    columns = half_space(reciprocal, limit, top[0], top[1])
+    k_kx, length_k = wave_vectors(reciprocal, columns)
+    return columns, top, k_kx, length_k
+
+
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
 def _powers(angle, top, real, imag):
     """exp(i n angle) for n = -top ... top by recurrence."""
@@ -933,24 +1002,27 @@ def _wave_phases(phase_tn, top, columns, start, stop, phase_xk):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def structure_factor(
-    position_jx, species_j, charge_j, reciprocal, columns, top, real_ak, imag_ak
+    position_jx, species_j, charge_j, n_species, reciprocal, columns, top
 ):
-    """Add the phases exp(i k·r_j) of the atoms of each species.
+    """Phases exp(i k·r_j), summed over the atoms of each species.
 
     Parameters
     ----------
     position_jx : ndarray (n_atoms, 3)
-    species_j, charge_j : ndarray (n_atoms,)
+    species_j, charge_j, n_species
         As of sorted_pairs.
     reciprocal : ndarray (3, 3)
-    columns : ndarray (n_columns, 4) of int
-        From half_space.
-    top : ndarray (3,) of int
-        Largest |h|, |k|, |l|.
+    columns, top : ndarray of int
+        Of wave_sphere; perhaps a part of the columns.
+
+    Returns
+    -------
     real_ak, imag_ak : ndarray (n_species, n_k + LANES)
-        Added to.
+        The last LANES have no meaning.
     """
     n_k = columns[:, 3].sum()
+    real_ak = np.zeros((n_species, n_k + LANES))
+    imag_ak = np.zeros((n_species, n_k + LANES))
     # Beyond the phases nothing may stand that takes long to add.
     phase_tn = np.zeros((6, 2 * top.max() + 1 + LANES))
     phase_xk = np.zeros((2, n_k + LANES))
@@ -965,6 +1037,7 @@ def structure_factor(
             imag = _load(imag_ak, a, k) + charge * _load(phase_xk, 1, k)
             _store(real, real_ak, a, k)
             _store(imag, imag_ak, a, k)
+    return real_ak, imag_ak
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -1000,7 +1073,6 @@ def add_waves(
     imag_ak,
     even_kc,
     odd_kc,
-    first,
     even_ajc,
     odd_ajc,
 ):
@@ -1013,12 +1085,10 @@ def add_waves(
     ----------
     position_jx, reciprocal, columns, top
         As of structure_factor.
-    real_ak, imag_ak : ndarray (n_species, n_k + LANES)
-        Structure factor.
-    even_kc, odd_kc : ndarray
+    real_ak, imag_ak
+        Of structure_factor.
+    even_kc, odd_kc
         Of wave_columns.
-    first : int
-        Place of the first centre.
     even_ajc, odd_ajc : ndarray (n_species, n_centres, n_columns)
         Added to; the numbers of columns are multiples of four.
     """
@@ -1049,14 +1119,14 @@ def add_waves(
                         _store(real * real_k + imag * imag_k, even_jk, j, k)
                         _store(imag * real_k - real * imag_k, odd_jk, j, k)
             for a in range(n_species):
-                place = (start, stop, first + row, rows)
+                place = (start, stop, row, rows)
                 add_product(even_ajk[a], even_kc, *place, even_ajc[a])
                 add_product(odd_ajk[a], odd_kc, *place, odd_ajc[a])
         low, start = high, stop
 
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
-def wave_columns(k_kx, weight_k, table, step, n_modes, l_max, even_kc, odd_kc):
+def wave_columns(k_kx, weight_k, table, step, n_modes, l_max):
     """Columns weight × Y_lm(k) × mode_lq(|k|) of the matrix product.
 
     Parameters
@@ -1067,10 +1137,25 @@ def wave_columns(k_kx, weight_k, table, step, n_modes, l_max, even_kc, odd_kc):
         2 (4π/Ω) ĝ(k).
     table, step, n_modes : ModeTable
     l_max : int
-    even_kc, odd_kc : ndarray (n_k, at least n_columns + LANES)
-        Written; columns (l, m, q) of even and of odd l, with the signs of
-        2 (-1)^(l/2) Re and 2 (-1)^((l+1)/2) Im.
+
+    Returns
+    -------
+    even_kc, odd_kc : ndarray (n_k, n_columns + LANES)
+        Columns (l, m, q) of even and of odd l, with the signs of 2 (-1)^(l/2) Re and
+        2 (-1)^((l+1)/2) Im; rounded up to a multiple of four, and the last LANES have
+        no meaning.
     """
+    n_even = n_odd = 0
+    for l in range(l_max + 1):
+        if l % 2 == 0:
+            n_even += (2 * l + 1) * n_modes[l]
+        else:
+            n_odd += (2 * l + 1) * n_modes[l]
+    even_kc = np.empty((k_kx.shape[0], -(-n_even // 4) * 4 + LANES))
+    odd_kc = np.empty((k_kx.shape[0], -(-n_odd // 4) * 4 + LANES))
+    # Nothing may stand there that takes long to multiply.
+    even_kc[:, n_even:] = 0.0
+    odd_kc[:, n_odd:] = 0.0
     factors = harmonic_factors(l_max)
     unit_xp = np.zeros((3, LANES))
     length_p = np.empty(LANES)
@@ -1078,8 +1163,6 @@ def wave_columns(k_kx, weight_k, table, step, n_modes, l_max, even_kc, odd_kc):
     # Whole lanes are read and written; what they write too much is written again, or
     # is beyond the columns.
     u_pq = np.zeros((LANES, table.shape[2] + LANES))
-    even_kc[:, max(0, even_kc.shape[1] - 2 * LANES) :] = 0.0
-    odd_kc[:, max(0, odd_kc.shape[1] - 2 * LANES) :] = 0.0
     last = table.shape[0] - 1
     for low in range(0, k_kx.shape[0], LANES):
         count = min(LANES, k_kx.shape[0] - low)
@@ -1115,10 +1198,17 @@ def wave_columns(k_kx, weight_k, table, step, n_modes, l_max, even_kc, odd_kc):
                 else:
                     odd += (2 * l + 1) * n_q
                 mode += n_q
+    return even_kc, odd_kc
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def add_modes(even_ajc, odd_ajc, n_modes, expansion, l_max, first, out_jamn):
+def wave_factors(structure, columns):
+    """What structure_factor and wave_columns give for their arguments, in one call."""
+    return structure_factor(*structure), wave_columns(*columns)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def add_modes(even_ajc, odd_ajc, n_modes, expansion, l_max, out_jamn):
     """Expand radial modes into radial functions and add to the coefficients.
 
     Parameters
@@ -1128,8 +1218,6 @@ def add_modes(even_ajc, odd_ajc, n_modes, expansion, l_max, first, out_jamn):
     n_modes : ndarray (l_max + 1,) of int
     expansion : ndarray (sum of n_modes, width)
     l_max : int
-    first : int
-        First of the centres that are expanded.
     out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
         Added to.
     """
@@ -1140,10 +1228,10 @@ def add_modes(even_ajc, odd_ajc, n_modes, expansion, l_max, first, out_jamn):
             for l in range(l_max + 1):
                 count = (2 * l + 1) * n_modes[l]
                 if l % 2 == 0:
-                    columns = even_ajc[a, first + j, even : even + count]
+                    columns = even_ajc[a, j, even : even + count]
                     even += count
                 else:
-                    columns = odd_ajc[a, first + j, odd : odd + count]
+                    columns = odd_ajc[a, j, odd : odd + count]
                     odd += count
                 value_mq = columns.reshape((2 * l + 1, n_modes[l]))
                 stop = mode + n_modes[l]
@@ -1154,6 +1242,46 @@ def add_modes(even_ajc, odd_ajc, n_modes, expansion, l_max, first, out_jamn):
                         modes = (expansion[mode:stop], n, 0, n_modes[l], False)
                         _add_tile(out_jamn[j, a], *place, value_mq, m, *modes)
                 mode = stop
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def add_expanded_waves(
+    position_ix,
+    reciprocal,
+    columns,
+    top,
+    real_ak,
+    imag_ak,
+    even_kc,
+    odd_kc,
+    n_modes,
+    expansion,
+    l_max,
+    first,
+    out_jamn,
+):
+    """Add the sums over wave vectors around the centres from the first on.
+
+    Parameters
+    ----------
+    position_ix : ndarray (n_atoms, 3)
+    reciprocal, columns, top, real_ak, imag_ak, even_kc, odd_kc
+        As of add_waves.
+    n_modes, expansion, l_max
+        As of add_modes.
+    first : int
+    out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
+        Added to.
+    """
+    n, n_species = out_jamn.shape[:2]
+    # Whole tiles, of which the columns are a part.
+    n_even, n_odd = even_kc.shape[1] - LANES, odd_kc.shape[1] - LANES
+    even_ajc = np.zeros((n_species, n, n_even))
+    odd_ajc = np.zeros((n_species, n, n_odd))
+    position_jx = position_ix[first : first + n]
+    waves = (position_jx, reciprocal, columns, top, real_ak, imag_ak, even_kc, odd_kc)
+    add_waves(*waves, even_ajc, odd_ajc)
+    add_modes(even_ajc, odd_ajc, n_modes, expansion, l_max, out_jamn)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
