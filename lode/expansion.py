@@ -58,8 +58,8 @@ COEFFICIENT_BYTES = 2**28
 _PAIR_BLOCK = 2_000_000
 # Microseconds of a neighbour in the list and of its 392 channels, on one core; only
 # the choices of the path and of the threads use them.
-_COST_NEIGHBOR = 0.03
-_COST_CHANNELS = 0.042
+_COST_NEIGHBOR = 0.032
+_COST_CHANNELS = 0.045
 _Y00 = 1.0 / math.sqrt(4.0 * math.pi)
 
 

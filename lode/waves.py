@@ -39,9 +39,9 @@ _FINEST_LITTLE = 1e-8
 _COARSEST = 1e-2
 # Microseconds on one core: of 10^6 multiply-adds of a matrix product, of an entry of
 # its columns, of a phase of an atom with a species.
-_COST_PRODUCT = 40.0
-_COST_COLUMN = 0.0011
-_COST_PHASE = 0.0024
+_COST_PRODUCT = 37.0
+_COST_COLUMN = 0.0007
+_COST_PHASE = 0.0018
 # Of a point of the fine grid for each doubling of its size, small and large; of a point
 # of the kernel.
 _COST_FFT = 4.5e-4

@@ -656,7 +656,7 @@ def test_a_dense_cluster_has_more_images_than_its_cell_leads_to_expect(charged):
     of = sources(np.arange(n) % 2, charged)
     listed = grouped(module._ListedPairs(system, of, 2, 5.0), n, 2)
     images = module._ImagePairs(system, of, 2, 5.0)
-    assert 10 * images.neighbors < n
+    assert 10 * images.arguments[-1] < n
     for one, other in zip(listed, grouped(images, n, 2), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
 
@@ -797,6 +797,7 @@ def test_blocks_of_centres_give_what_the_whole_gives(field, pbc, block, monkeypa
     # Blocks of pairs and of waves too: nothing may fall between two of them.
     monkeypatch.setattr(module, "_PAIR_BLOCK", 10)
     monkeypatch.setattr(waves, "_ROW_BLOCK", block)
+    monkeypatch.setattr(waves, "_MOST_HELD", 10)
     monkeypatch.setattr(waves, "_WAVE_BLOCK", 7)
     assert relative(e.compute(atoms).values, whole) <= 1e-13
 
@@ -811,6 +812,63 @@ def test_coefficients_made_a_few_centres_at_a_time_are_the_same(
     whole = e.compute(frames).values
     monkeypatch.setattr(module, "COEFFICIENT_BYTES", 2 * whole[0].nbytes)
     assert relative(e.compute(frames).values, whole) <= 1e-14
+
+
+@pytest.mark.parametrize("charged", [False, True])
+def test_sums_over_waves_are_what_they_are_defined_as(charged):
+    # More centres and waves than are taken at a time, columns longer than a register,
+    # numbers of modes that fill none, one, and more than one.
+    rng = np.random.default_rng(5)
+    n, n_species, l_max = 70, 3, 3
+    n_modes = np.array([3, 1, 9, 2])
+    cell = np.array([[9.0, 0.0, 0.0], [2.0, 6.0, 0.0], [-1.0, 3.0, 7.0]])
+    reciprocal = 2 * math.pi * np.linalg.inv(cell).T
+    positions = rng.uniform(0, 1, (n, 3)) @ cell
+    species = rng.choice([0, 2], n)
+    charges = rng.normal(size=n) if charged else np.empty(0)
+    columns, top, k_kx, length_k = core.wave_sphere(cell, reciprocal, 4.6)
+    assert len(k_kx) > 2 * core._WAVES
+    assert n > 2 * core._CENTERS
+    assert columns[:, 3].max() > core.LANES
+    np.testing.assert_allclose(length_k, np.linalg.norm(k_kx, axis=1), rtol=1e-14)
+    waves_of = reciprocal, columns, top
+    sums = core.structure_factor(positions, species, charges, n_species, *waves_of)
+    phase_jk = np.exp(1j * positions @ k_kx.T)
+    weighted_jk = charges[:, None] * phase_jk if charged else phase_jk
+    exact_ak = np.array([weighted_jk[species == a].sum(axis=0) for a in range(3)])
+    found_ak = (sums[0] + 1j * sums[1])[:, : len(k_kx)]
+    np.testing.assert_allclose(found_ak, exact_ak, rtol=0, atol=1e-11)
+
+    weight_k = rng.normal(size=len(k_kx))
+    table, step = rng.normal(size=(5, 8, n_modes.sum())), 0.93
+    parts = core.wave_columns(k_kx, weight_k, table, step, n_modes, l_max)
+    place_k = length_k / step
+    t_k = 2 * (place_k % 1) - 1
+    power_ki = t_k[:, None] ** np.arange(8)
+    u_kq = np.einsum("ki,kiq->kq", power_ki, table[place_k.astype(int)])
+    y_km = core.harmonics(k_kx, l_max)
+    first_l = np.cumsum(n_modes) - n_modes
+    expansion_qn = rng.normal(size=(n_modes.sum(), 8))
+    exact = np.zeros((n, n_species, (l_max + 1) ** 2, 8))
+    field_jak = phase_jk[:, None] * exact_ak.conj()
+    at = [0, 0]
+    for l in range(l_max + 1):
+        modes = slice(first_l[l], first_l[l] + n_modes[l])
+        sign = -1.0 if (l + 1) // 2 % 2 else 1.0
+        y_of_l = sign * weight_k[:, None] * y_km[:, l * l : (l + 1) ** 2]
+        columns_kmq = y_of_l[:, :, None] * u_kq[:, None, modes]
+        size = columns_kmq[0].size
+        found = parts[l % 2][:, at[l % 2] : at[l % 2] + size]
+        at[l % 2] += size
+        expected = columns_kmq.reshape(len(k_kx), -1)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)
+        part_jak = field_jak.imag if l % 2 else field_jak.real
+        value = np.einsum("jak,kmq->jamq", part_jak, columns_kmq)
+        exact[:, :, l * l : (l + 1) ** 2] = value @ expansion_qn[modes]
+    out = np.ones((n - 3, n_species, (l_max + 1) ** 2, 8))
+    arguments = (*waves_of, *sums, *parts, n_modes, expansion_qn, l_max)
+    core.add_expanded_waves(positions, *arguments, 3, out)
+    assert relative(out - 1.0, exact[3:]) <= 1e-13
 
 
 @few

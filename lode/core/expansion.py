@@ -1184,15 +1184,14 @@ def wave_columns(k_kx, weight_k, table, step, n_modes, l_max):
             for l in range(l_max + 1):
                 sign = weight if ((l + 1) // 2) % 2 == 0 else -weight
                 n_q = n_modes[l]
-                for q in range(0, n_q, LANES):
-                    u = sign * _load(u_pq, p, mode + q)
-                    for m in range(2 * l + 1):
+                for m in range(2 * l + 1):
+                    y = sign * y_mp[l * l + m, p]
+                    for q in range(0, n_q, LANES):
+                        u = _load(u_pq, p, mode + q)
                         if l % 2 == 0:
-                            c = even + m * n_q + q
-                            _store(y_mp[l * l + m, p] * u, even_kc, low + p, c)
+                            _store(y * u, even_kc, low + p, even + m * n_q + q)
                         else:
-                            c = odd + m * n_q + q
-                            _store(y_mp[l * l + m, p] * u, odd_kc, low + p, c)
+                            _store(y * u, odd_kc, low + p, odd + m * n_q + q)
                 if l % 2 == 0:
                     even += (2 * l + 1) * n_q
                 else:
@@ -1216,6 +1215,7 @@ def add_modes(even_ajc, odd_ajc, n_modes, expansion, l_max, out_jamn):
     even_ajc, odd_ajc : ndarray (n_species, n_centres, n_columns)
         Columns (l, m, q) of even and of odd l.
     n_modes : ndarray (l_max + 1,) of int
+        At least one of each l.
     expansion : ndarray (sum of n_modes, width)
     l_max : int
     out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
