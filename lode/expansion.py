@@ -609,12 +609,12 @@ class _Writer:
             Place of the first centre.
         n_threads : int
         """
-        n = len(out_jamn)
-        step = min(part.block for part in self.parts)
+        n, pieces, threads = len(out_jamn), 1, 1
         if n_threads > 1:
-            worth = int(sum(part.cost(out_jamn) for part in self.parts) / _LEAST_PIECE)
-            step = min(step, -(-n // min(_PIECES * n_threads, max(1, worth))))
-            n_threads = min(n_threads, max(1, worth))
+            cost = sum(part.cost(out_jamn) for part in self.parts)
+            most = max(1, int(cost / _LEAST_PIECE))
+            pieces, threads = min(_PIECES * n_threads, most), min(n_threads, most)
+        step = min(-(-n // pieces), *(part.block for part in self.parts))
 
         def write(start):
             out = out_jamn[start : start + step]
@@ -626,7 +626,7 @@ class _Writer:
         # What all pieces need is made beside the first of them.
         calls = [part.prepared for part in self.parts]
         calls += [partial(write, start) for start in range(0, n, step)]
-        thread_map(lambda call: call(), calls, n_threads)
+        thread_map(lambda call: call(), calls, threads)
         for part in self.parts:
             part.finish(out_jamn, first, n_threads)
 

@@ -20,8 +20,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 from tqdm import tqdm
 
-# ``works`` is set in a thread that does a piece of work, ``crew`` in one that makes a
-# call of :func:`beside`.
+# ``works`` is set in a thread that does a piece of work.
 _thread = threading.local()
 # Arrays nobody works in now, and how many numbers are kept in them: 64 MB.
 _spare = []
@@ -171,17 +170,13 @@ def thread_map(function, items, n_threads=1, progress=None, unit="it", counts=No
             if not alone:
                 del _thread.works
 
-    crew = getattr(_thread, "crew", None)
     others = []
-    if not alone and crew is None:
+    if not alone:
         pool = _workers(n_threads - 1)
         others = [pool.submit(work) for _ in range(n_threads - 1)]
     try:
         # The caller does its share: a thread that is woken may come late.
-        if alone or crew is None:
-            work()
-        else:
-            crew.share(work)
+        work()
     finally:
         started = [o for o in others if not o.cancel()]
         wait(started)
@@ -190,116 +185,3 @@ def thread_map(function, items, n_threads=1, progress=None, unit="it", counts=No
     for other in started:
         other.result()
     return results
-
-
-class _Crew:
-    """Threads that make some calls, see :func:`beside`."""
-
-    def __init__(self, calls):
-        self.calls = list(enumerate(calls))
-        self.results = [None] * len(self.calls)
-        self.errors = []
-        self.running = 0
-        self.offers = []
-        self.change = threading.Condition()
-
-    def join(self):
-        """Make calls, or help, until all are made."""
-        while True:
-            with self.change:
-                self.change.wait_for(
-                    lambda: self.calls or self.offers or self.running == 0
-                )
-                if self.calls:
-                    number, call = self.calls.pop()
-                    self.running += 1
-                elif self.offers:
-                    offer, call = self.offers[0], None
-                    offer.helpers += 1
-                else:
-                    return
-            if call is None:
-                self._help(offer)
-            else:
-                self._make(number, call)
-
-    def _make(self, number, call):
-        _thread.crew = self
-        try:
-            self.results[number] = call()
-        except BaseException as error:
-            self.errors.append(error)
-        finally:
-            del _thread.crew
-        with self.change:
-            self.running -= 1
-            if self.errors:
-                self.calls.clear()
-            self.change.notify_all()
-
-    def _help(self, offer):
-        try:
-            offer.work()
-        except BaseException as error:
-            offer.errors.append(error)
-        with self.change:
-            offer.helpers -= 1
-            # Nothing is left of it that could be begun.
-            self._withdraw(offer)
-            self.change.notify_all()
-
-    def share(self, work):
-        """Do a work of a call that any number of threads can do together."""
-        offer = _Offer(work)
-        with self.change:
-            self.offers.append(offer)
-            self.change.notify()
-        try:
-            work()
-        finally:
-            with self.change:
-                self._withdraw(offer)
-                self.change.wait_for(lambda: offer.helpers == 0)
-        for error in offer.errors:
-            raise error
-
-    def _withdraw(self, offer):
-        if offer in self.offers:
-            self.offers.remove(offer)
-
-
-class _Offer:
-    """A work, how many help with it, and their errors."""
-
-    def __init__(self, work):
-        self.work, self.helpers, self.errors = work, 0, []
-
-
-def beside(calls, n_threads):
-    """Results of different calls, made beside each other, in order.
-
-    A call may cut its work by :func:`thread_map`: a thread that has no call left to
-    make helps with it.
-
-    Parameters
-    ----------
-    calls : sequence of callable
-        Take nothing. The last is begun first.
-    n_threads : int
-
-    Returns
-    -------
-    list
-    """
-    if n_threads == 1 or hasattr(_thread, "works") or hasattr(_thread, "crew"):
-        return [call() for call in calls]
-    crew = _Crew(calls)
-    pool = _workers(n_threads - 1)
-    others = [pool.submit(crew.join) for _ in range(n_threads - 1)]
-    crew.join()
-    # Those that were not needed.
-    for other in others:
-        other.cancel()
-    for error in crew.errors:
-        raise error
-    return crew.results

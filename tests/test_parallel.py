@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lode import parallel
-from lode.parallel import beside, scratch, thread_map
+from lode.parallel import scratch, thread_map
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
@@ -39,9 +39,7 @@ def test_a_piece_that_is_cut_again_stays_on_its_thread():
         return threading.get_ident()
 
     def outer(_):
-        names = set(thread_map(inner, range(20), 2))
-        pair = beside([threading.get_ident] * 2, 2)
-        return names | set(pair) == {threading.get_ident()}
+        return set(thread_map(inner, range(20), 2)) == {threading.get_ident()}
 
     assert all(thread_map(outer, range(8), 2))
 
@@ -79,62 +77,21 @@ def test_progress_counts_what_the_items_hold(n_threads, capsys):
     assert "6/6" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("n_threads", [1, 2])
-def test_all_calls_give_their_results(n_threads):
-    def part():
-        return thread_map(lambda i: i + 1, range(5), n_threads)
-
-    assert beside([part, lambda: "last"], n_threads) == [[1, 2, 3, 4, 5], "last"]
-    assert beside([], n_threads) == []
-
-
-def test_an_error_of_one_call_waits_for_the_other():
+@pytest.mark.parametrize("wrong_is_first", [True, False])
+def test_an_error_of_one_piece_waits_for_the_other(wrong_is_first):
     begun, ended = threading.Event(), []
 
-    def slow():
+    def piece(is_wrong):
+        if is_wrong:
+            assert begun.wait(timeout=20.0)
+            raise ValueError("wrong")
         begun.set()
         time.sleep(0.05)
         ended.append(True)
 
-    def wrong():
-        assert begun.wait(timeout=20.0)
-        raise ValueError("wrong")
-
-    for calls in ((slow, wrong), (wrong, slow)):
-        ended.clear()
-        begun.clear()
-        with pytest.raises(ValueError, match="wrong"):
-            beside(calls, 2)
-        assert ended == [True]
-
-
-def test_the_call_that_ends_first_helps_the_other():
-    all_there = threading.Barrier(2, timeout=20.0)
-
-    def piece(_):
-        all_there.wait()
-        return threading.get_ident()
-
-    calls = [lambda: thread_map(piece, range(6), 2), lambda: None]
-    names, nothing = beside(calls, 2)
-    assert len(set(names)) == 2
-    assert nothing is None
-
-
-def test_calls_beside_each_other_take_no_more_threads_than_asked_for():
-    at_once, most = [], []
-
-    def piece(_):
-        at_once.append(None)
-        most.append(len(at_once))
-        time.sleep(0.002)
-        at_once.pop()
-
-    def call():
-        thread_map(piece, range(20), 3)
-
-    beside([call, call], 3)
-    assert max(most) == 3
+    with pytest.raises(ValueError, match="wrong"):
+        thread_map(piece, [wrong_is_first, not wrong_is_first], 2)
+    assert ended == [True]
 
 
 def test_an_error_of_a_helper_gets_out():
@@ -147,11 +104,8 @@ def test_an_error_of_a_helper_gets_out():
         caller_waits.set()
         raise ValueError("of a helper")
 
-    def call():
-        thread_map(piece, range(6), 2)
-
     with pytest.raises(ValueError, match="of a helper"):
-        beside([lambda: None, call], 2)
+        thread_map(piece, range(6), 2)
 
 
 def _answer(queue):
