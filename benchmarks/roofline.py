@@ -13,6 +13,7 @@ import math
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ from lode.core import expansion as core
 from lode.expansion import ShiftedCosineCutoff
 from lode.expansion import _Sources as Sources
 from lode.files import replacement, write_table
-from lode.parallel import scratch, single_threaded_blas
+from lode.parallel import single_threaded_blas
 from lode.radial import mode_table, pair_table
 from lode.systems import systems
 from lode.waves import ProductSum
@@ -71,9 +72,11 @@ _TOLERANCE = 1e-6
 _WATER_RADIUS = 6.0
 # Shortest measured stretch in seconds of a loop over an array.
 _SHORTEST = 0.01
-# Those of lode.waves: centres of a piece of work, and of one product.
-_ROW_BLOCK = 256
-_PRODUCT_BLOCK = 128
+# Centres that the library expands at a time.
+_RUN = 64
+# Centres and wave vectors of a product by which dgemm is fastest.
+_DGEMM_ROWS = 256
+_DGEMM_WAVES = 512
 # Taken if the system does not tell its caches.
 _LEVELS = (32 * 2**10, 2**20, 32 * 2**20)
 
@@ -425,7 +428,7 @@ def pair_loop(expansion, frame):
 
 
 def wave_sum(expansion, frame):
-    """The matrix products of a periodic frame, and its number of species.
+    """What makes the sum over the wave vectors of a periodic frame.
 
     Parameters
     ----------
@@ -435,86 +438,66 @@ def wave_sum(expansion, frame):
 
     Returns
     -------
-    ProductSum, int
+    callable
+        Makes a ProductSum.
     """
     system, sources, n_species, split = _checked(expansion, frame)
     arguments = (expansion.basis, expansion.max_angular, expansion.tolerance)
     scale = pair_table(expansion.field, *arguments, split).scale
     smooth = expansion.field.smeared(split)
     modes = mode_table(smooth, *arguments, scale)
-    waves = ProductSum(system, sources, smooth, modes, expansion.max_angular)
-    return waves, n_species
+    arguments = (system, sources, n_species, smooth, modes, expansion.max_angular)
+    return partial(ProductSum, *arguments)
 
 
-def wave_blocks(waves, n_species):
-    """What each block of wave vectors multiplies.
+def _runs(n):
+    """First and number of the centres that the library expands at a time."""
+    return [(first, min(_RUN, n - first)) for first in range(0, n, _RUN)]
+
+
+# As above, not cached.
+@njit(error_model="numpy")
+def product_step(bounds, n, even_ajk, odd_ajk, even_kc, odd_kc, even_ajc, odd_ajc):
+    """The products of :func:`lode.core.expansion.add_waves`, of known left factors.
 
     Parameters
     ----------
-    waves : ProductSum
-    n_species : int
-
-    Yields
-    ------
-    phases : ndarray (2, n_atoms, n_k)
-        Written again for the next block, as in the library.
-    structure : ndarray (2, n_species, n_k)
-    even_kc, odd_kc : ndarray (n_k, n_columns)
+    bounds : ndarray (n_chunks, 2) of int
+        First and last + 1 of the wave vectors that are taken at a time.
+    n : int
+        Number of centres.
+    even_ajk, odd_ajk, even_kc, odd_kc, even_ajc, odd_ajc
+        As there.
     """
-    n = len(waves.positions)
-    blocks = list(waves._blocks())
-    room = np.empty(2 * n * max(int(block[:, 3].sum()) for block in blocks))
-    for block in blocks:
-        even_kc, odd_kc = waves._table(block)
-        phases = room[: 2 * n * len(even_kc)].reshape(2, n, -1)
-        for start in range(0, n, _ROW_BLOCK):
-            part = slice(start, start + _ROW_BLOCK)
-            waves._wave(waves.positions[part], block, phases[:, part])
-        structure = waves._sums(block, n_species, phases, 1)
-        yield phases, structure, even_kc, odd_kc
+    for start, stop in bounds:
+        for row in range(0, n, core._CENTERS):
+            rows = min(core._CENTERS, n - row)
+            for a in range(even_ajk.shape[0]):
+                place = (start, stop, row, rows)
+                core.add_product(even_ajk[a], even_kc, *place, even_ajc[a])
+                core.add_product(odd_ajk[a], odd_kc, *place, odd_ajc[a])
 
 
-def _pieces(n):
-    """Runs of centres that are multiplied at a time."""
-    return [
-        slice(start, min(start + _PRODUCT_BLOCK, low + _ROW_BLOCK, n))
-        for low in range(0, n, _ROW_BLOCK)
-        for start in range(low, min(low + _ROW_BLOCK, n), _PRODUCT_BLOCK)
-    ]
+def chunks(columns):
+    """Wave vectors that are taken at a time, see :func:`product_step`."""
+    ends, bounds, start = np.cumsum(columns[:, 3]), [], 0
+    for end in ends:
+        if end - start >= core._WAVES or end == ends[-1]:
+            bounds.append((start, end))
+            start = end
+    return np.array(bounds)
 
 
-def add_products(phases, structure, even_kc, odd_kc, even_ajc, odd_ajc):
-    """One block's step of :meth:`lode.waves.ProductSum.prepared`, line by line."""
-    n_species, n = even_ajc.shape[:2]
-    for row in range(0, n, _ROW_BLOCK):
-        step = min(n, _PRODUCT_BLOCK)
-        with scratch(2, n_species, step, len(even_kc)) as both_ajk:
-            for start in range(row, min(row + _ROW_BLOCK, n), step):
-                some = slice(start, min(start + step, row + _ROW_BLOCK, n))
-                even_ajk, odd_ajk = both_ajk[:, :, : some.stop - start]
-                few = [p[some] for p in phases]
-                core.field_phases(*few, *structure, even_ajk, odd_ajk)
-                even_ajc[:, some] += even_ajk @ even_kc
-                odd_ajc[:, some] += odd_ajk @ odd_kc
-
-
-def _add_known(both_ajk, even_kc, odd_kc, even_ajc, odd_ajc):
-    """The same without making the left factors."""
-    for some in _pieces(even_ajc.shape[1]):
-        even_ajk, odd_ajk = both_ajk[:, :, : some.stop - some.start]
-        even_ajc[:, some] += even_ajk @ even_kc
-        odd_ajc[:, some] += odd_ajk @ odd_kc
-
-
-def _multiply(both_ajk, even_kc, odd_kc, even_jc, odd_jc, n):
-    """Bare products of the same shapes, as many, and nothing else."""
-    for some in _pieces(n):
-        rows = some.stop - some.start
-        for left_ajk, right_kc, out_jc in zip(
-            both_ajk, (even_kc, odd_kc), (even_jc, odd_jc), strict=True
-        ):
-            for left_jk in left_ajk:
-                np.matmul(left_jk[:rows], right_kc, out=out_jc[:rows])
+def _multiply(n, n_k, n_species, lefts, rights, outs):
+    """Bare products, and nothing else, in the shapes that suit dgemm best."""
+    for row in range(0, n, _DGEMM_ROWS):
+        rows = min(_DGEMM_ROWS, n - row)
+        for start in range(0, n_k, _DGEMM_WAVES):
+            stop = min(start + _DGEMM_WAVES, n_k)
+            for left_jk, right_kc, out_jc in zip(lefts, rights, outs, strict=True):
+                left, right = left_jk[:rows, : stop - start], right_kc[start:stop]
+                for _ in range(n_species):
+                    np.matmul(left, right, out=out_jc[:rows])
 
 
 def _seconds(function, *arguments, n_times=1):
@@ -605,68 +588,72 @@ def bandwidths(case, size, n_repeats):
 
 def _product_rows(n_atoms, n_repeats):
     """Bare products, ours, ours with their left factors, and the whole step."""
-    waves, n_species = wave_sum(potential(), gas(n_atoms))
-    n = len(waves.positions)
-    shape = (n_species, n)
-    rows = min(n, _PRODUCT_BLOCK)
-    widths = (waves.n_even, waves.n_odd)
-    even_ajc, odd_ajc = (np.zeros((*shape, width)) for width in widths)
-    even_jc, odd_jc = (np.empty((rows, width)) for width in widths)
-    # Of few atoms a block takes too short a time.
+    make = wave_sum(potential(), gas(n_atoms))
+    waves = make()
+    ((vectors, structure, columns),) = waves.blocks
+    n, (n_species, _) = len(waves.positions), structure[0].shape
+    n_k = len(waves.k_kx)
+    widths = [part.shape[1] - core.LANES for part in columns]
+    outs = [np.zeros((n_species, _RUN, width)) for width in widths]
+    bounds = chunks(waves.columns)
+    most = max(stop - start for start, stop in bounds)
+    rng = np.random.default_rng(0)
+    lefts = [rng.normal(size=(n_species, core._CENTERS, most)) for _ in widths]
+    few = min(n, _DGEMM_ROWS), min(n_k, _DGEMM_WAVES)
+    bare = (
+        [rng.normal(size=few) for _ in widths],
+        [np.ascontiguousarray(p[:, :w]) for p, w in zip(columns, widths, strict=True)],
+        [np.empty((few[0], width)) for width in widths],
+    )
+    out_jamn = np.zeros((n, n_species, (L_MAX + 1) ** 2, N_MAX))
+
+    def products():
+        for _, rows in _runs(n):
+            product_step(bounds, rows, *lefts, *columns, *outs)
+
+    def with_phases():
+        for first, rows in _runs(n):
+            positions = waves.positions[first : first + rows]
+            core.add_waves(positions, *vectors, *structure, *columns, *outs)
+
+    def whole():
+        fresh = make()
+        for first, rows in _runs(n):
+            fresh.add(out_jamn[first : first + rows], first)
+
+    loops = {
+        "dgemm": partial(_multiply, n, n_k, n_species, *bare),
+        "products": products,
+        "with phases": with_phases,
+        "whole": whole,
+    }
+    # Of few atoms they take too short a time.
     n_times = max(1, 1024 // n)
-
-    def prepared():
-        waves.structures.clear()
-        waves.prepared(n, n_species, 1, 0)
-
-    prepared()
-    columns = waves.n_even + waves.n_odd
-    operations = moved = calls = largest = 0
-    for _, _, even_kc, odd_kc in wave_blocks(waves, n_species):
-        k = len(even_kc)
-        largest = max(largest, 8 * rows * k + max(even_kc.nbytes, odd_kc.nbytes))
-        operations += 2 * n_species * n * k * columns
-        for some in _pieces(n):
-            m = some.stop - some.start
-            calls += 2 * n_species
-            # Each factor once, and the result.
-            moved += 8 * n_species * (2 * m * k + k * columns + m * columns)
     seconds = []
     for repeat in range(-1, n_repeats):
-        times = dict.fromkeys(("dgemm", "products", "with phases"), 0.0)
-        for phases, structure, *table in wave_blocks(waves, n_species):
-            both_ajk = np.empty((2, n_species, rows, len(table[0])))
-            few = [p[:rows] for p in phases]
-            core.field_phases(*few, *structure, *both_ajk)
-            loops = {
-                "dgemm": (_multiply, both_ajk, *table, even_jc, odd_jc, n),
-                "products": (_add_known, both_ajk, *table, even_ajc, odd_ajc),
-                "with phases": (
-                    *(add_products, phases, structure),
-                    *(*table, even_ajc, odd_ajc),
-                ),
-            }
-            # In turn, and not always the same one first.
-            names = list(loops)[:: 1 if repeat % 2 else -1]
-            for name in names:
-                times[name] += _seconds(*loops[name], n_times=n_times)
-        times["prepared"] = _seconds(prepared, n_times=n_times)
+        # In turn, and not always the same one first.
+        names = list(loops)[:: 1 if repeat % 2 else -1]
+        times = {name: _seconds(loops[name], n_times=n_times) for name in names}
         # The first round is left out: it compiles and fills caches.
         if repeat >= 0:
             seconds.append(times)
+    # Each factor once, and the result, of every product.
+    small = len(bounds) * -(-n // core._CENTERS)
+    sides = n * n_k * len(widths) + -(-n // core._CENTERS) * n_k * sum(widths)
+    moved = 8 * n_species * (sides + 2 * n * len(bounds) * sum(widths))
     return [
         _row(
             "product",
             f"gas-{n}",
             name,
-            count=calls,
+            count=small * n_species * len(widths),
             seconds=statistics.median(s[name] for s in seconds),
-            operations=operations,
+            operations=2 * n_species * n * n_k * sum(widths),
             bytes=moved,
-            working_set=largest,
+            working_set=8 * (core._CENTERS * most + most * max(widths)),
             share=statistics.median(s["dgemm"] / s[name] for s in seconds),
         )
-        for name in ("dgemm", "products", "with phases", "prepared")
+        for name in loops
     ]
 
 
@@ -833,7 +820,7 @@ def tables(found):
         "dgemm": "dgemm alone",
         "products": "products and their sums",
         "with phases": "the same, left factors made too",
-        "prepared": "whole step: waves, tables, products",
+        "whole": "whole step: waves, columns, products, expansion",
     }
     lines += _markdown(
         ("frame", "what", "products", "ms", "GF/s", "share of dgemm"),

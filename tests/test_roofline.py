@@ -177,16 +177,27 @@ def test_runs_are_the_products_that_the_kernel_makes(monkeypatch):
     assert sum(runs) == loop.count
 
 
-@compiled
-def test_the_measured_step_is_that_of_the_library():
-    waves, n_species = roofline.wave_sum(roofline.potential(), roofline.gas(300))
-    n = len(waves.positions)
-    expected = waves.prepared(n, n_species, 1, 0)
-    found = [np.zeros_like(part) for part in expected]
-    for operands in roofline.wave_blocks(waves, n_species):
-        roofline.add_products(*operands, *found)
-    np.testing.assert_array_equal(found[0], expected[0])
-    np.testing.assert_array_equal(found[1], expected[1])
+def test_the_measured_products_are_those_of_the_library(monkeypatch):
+    waves = roofline.wave_sum(roofline.potential(), roofline.gas(16))()
+    ((vectors, structure, columns),) = waves.blocks
+    # More centres than are taken at a time.
+    n, positions = 40, np.tile(waves.positions, (3, 1))[:40]
+    bounds = roofline.chunks(waves.columns)
+    assert len(bounds) > 1
+    lefts = outs = [np.zeros((2, 0, 0))] * 2
+    made = []
+
+    def noted(_, right_kc, start, stop, first, rows, out_rc):
+        made.append((right_kc is columns[1], start, stop, first, rows))
+
+    monkeypatch.setattr(core, "add_product", noted)
+    plain(core.add_waves)(positions, *vectors, *structure, *columns, *outs)
+    expected = made.copy()
+    made.clear()
+    plain(roofline.product_step)(bounds, n, *lefts, *columns, *outs)
+    assert made == expected
+    n_waves = sum(stop - start for start, stop in bounds)
+    assert sum((b - a) * rows for _, a, b, _, rows in made) == 4 * n * n_waves
 
 
 @compiled
@@ -195,8 +206,7 @@ def test_both_measured_halves_are_the_potential():
     loop = roofline.pair_loop(expansion, frame)
     out_jamn = np.zeros(loop.shape)
     loop.add(out_jamn)
-    waves, n_species = roofline.wave_sum(expansion, frame)
-    waves.add_to(out_jamn, waves.prepared(len(frame), n_species, 1, 0), 1, 0)
+    roofline.wave_sum(expansion, frame)().add(out_jamn, 0)
     exact = expansion.compute(frame).values
     # The centre and the background are in l = 0 alone.
     found, exact = out_jamn[:, :, 1:, : exact.shape[-1]], exact[:, :, 1:]
@@ -275,7 +285,7 @@ def test_rates_are_written_whole_with_their_columns(tmp_path):
         ],
         *[
             ("product", "gas-64", what)
-            for what in ("dgemm", "products", "with phases", "prepared")
+            for what in ("dgemm", "products", "with phases", "whole")
         ],
     ]
     for row in rows:
