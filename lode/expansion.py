@@ -714,9 +714,8 @@ class _WavePart(_Part):
         if self.way == "transforms":
             return 0.0
         system, _, n_fields = self.atoms
-        _, modes, l_max = self.field
-        n_columns = (2 * np.arange(l_max + 1) + 1) @ modes.n_modes
-        sizes = (n_fields, n_columns, system.volume, modes.limit)
+        modes = self.field[1]
+        sizes = (n_fields, modes.n_columns, system.volume, modes.limit)
         return product_cost(len(out_jamn), *sizes, self.tolerance)
 
 

@@ -13,7 +13,7 @@ i interval, c power of the local coordinate.
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import linalg, special
@@ -740,6 +740,11 @@ class ModeTable:
     limit: float
     n_modes: np.ndarray
     expansion: np.ndarray
+
+    @cached_property
+    def n_columns(self):
+        """Harmonics times radial modes."""
+        return int(self.n_modes @ (2 * np.arange(len(self.n_modes)) + 1))
 
 
 @lru_cache(maxsize=64)

@@ -119,8 +119,7 @@ class ProductSum(_HalfSpace):
         atoms = system.positions, sources.species_i, sources.charge_i, n_species
         self.positions, self.atoms = system.positions, atoms
         self.expansion = (modes.n_modes, modes.expansion, l_max)
-        n_columns = modes.n_modes @ (2 * np.arange(l_max + 1) + 1)
-        size = len(self.k_kx) * int(n_columns)
+        size = len(self.k_kx) * modes.n_columns
         if size > _MOST_HELD:
             # Their columns are made again for each run of centres.
             self.blocks = [self._without_columns(*block) for block in self._blocks()]
