@@ -48,14 +48,16 @@ _SOURCES = ("species", "charges")
 # Frames above this many atoms are cut into blocks of centres that run in parallel;
 # smaller finite ones are taken together.
 _ROW_BLOCK = 256
-# Pieces for each thread, and microseconds that a piece must take at least: to wake a
-# thread takes a good part of it.
+# Pieces for each thread, and microseconds that must be there for each at least: to wake
+# a thread, and to read what another has written, takes a good part of it.
 _PIECES = 2
-_LEAST_PIECE = 120.0
+_LEAST_SHARE = 350.0
 # Coefficients of at most this size exist at a time, before they are copied or used.
 COEFFICIENT_BYTES = 2**28
 # Pairs of a finite frame that are listed at a time.
 _PAIR_BLOCK = 2_000_000
+# Images of a periodic one that are looked at for each pair, else they are listed.
+_LOOKS = 50
 # Microseconds of a neighbour in the list and of its 392 channels, on one core; only
 # the choices of the path and of the threads use them.
 _COST_NEIGHBOR = 0.032
@@ -609,11 +611,11 @@ class _Writer:
             Place of the first centre.
         n_threads : int
         """
-        n, pieces, threads = len(out_jamn), 1, 1
+        n, threads = len(out_jamn), 1
         if n_threads > 1:
             cost = sum(part.cost(out_jamn) for part in self.parts)
-            most = max(1, int(cost / _LEAST_PIECE))
-            pieces, threads = min(_PIECES * n_threads, most), min(n_threads, most)
+            threads = max(1, min(n_threads, int(cost / _LEAST_SHARE)))
+        pieces = _PIECES * threads if threads > 1 else 1
         step = min(-(-n // pieces), *(part.block for part in self.parts))
 
         def write(start):
@@ -941,7 +943,7 @@ class _ListedPairs:
 class _ImagePairs:
     """Pairs within a limit, of a periodic cell with few atoms or small against it.
 
-    A cell list then looks at as many pairs of images, and takes longer for each.
+    Every image is looked at: a list of cells looks at fewer, but takes longer for each.
     """
 
     @staticmethod
@@ -954,7 +956,9 @@ class _ImagePairs:
         """Whether it is faster than a cell list: measured for gas, water, oxide."""
         if not system.periodic:
             return False
-        return len(system) <= _ROW_BLOCK or 3.0 * limit > system.heights.min()
+        images = len(system) * np.prod(1.0 + 2.0 * limit / system.heights)
+        found = _neighbors(len(system), system.volume, limit)
+        return len(system) <= _ROW_BLOCK or images < _LOOKS * found
 
     def __init__(self, system, sources, n_species, limit):
         # Just beyond the limit, lest rounding decides.

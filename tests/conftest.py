@@ -24,4 +24,4 @@ def _vectorised_bessel_functions():
 @pytest.fixture
 def many_pieces(monkeypatch):
     """Threads also where so little work is not worth them."""
-    monkeypatch.setattr("lode.expansion._LEAST_PIECE", 1e-6)
+    monkeypatch.setattr("lode.expansion._LEAST_SHARE", 1e-6)
