@@ -134,7 +134,8 @@ def _add_tile(out_rc, r, c, rows, width, left_rk, l, right_kc, d, start, stop, f
     part = out_rc[r : r + rows, c : c + width]
     if fresh:
         part[:] = 0.0
-    part += left[:, start:stop] @ right[start:stop]
+    # In the order of k whatever the number of rows, which BLAS does not keep.
+    part += (left[:, start:stop, None] * right[start:stop]).sum(axis=1)
 
 
 # Inlined: as a call, its many arguments take longer than a small product.
