@@ -34,10 +34,11 @@ from benchmarks.report import (
 from lode import GaussianDensity, PowerLawPotential, RadialBasis, SphericalExpansion
 from lode.core import expansion as core
 from lode.expansion import ShiftedCosineCutoff
+from lode.expansion import _halves as halves
 from lode.expansion import _Sources as Sources
 from lode.files import replacement, write_table
 from lode.parallel import single_threaded_blas
-from lode.radial import mode_table, pair_table
+from lode.radial import pair_table
 from lode.systems import systems
 from lode.waves import ProductSum
 
@@ -442,12 +443,9 @@ def wave_sum(expansion, frame):
         Makes a ProductSum.
     """
     system, sources, n_species, split = _checked(expansion, frame)
-    arguments = (expansion.basis, expansion.max_angular, expansion.tolerance)
-    scale = pair_table(expansion.field, *arguments, split).scale
-    smooth = expansion.field.smeared(split)
-    modes = mode_table(smooth, *arguments, scale)
-    arguments = (system, sources, n_species, smooth, modes, expansion.max_angular)
-    return partial(ProductSum, *arguments)
+    field = halves(expansion, split)
+    arguments = (field.smooth, field.modes, expansion.max_angular)
+    return partial(ProductSum, system, sources, n_species, *arguments)
 
 
 def _runs(n):

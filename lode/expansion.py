@@ -875,8 +875,8 @@ def _volume_integral(basis):
 class _AllPairs:
     """Every pair of a finite frame, or of each of several.
 
-    As all classes of pairs, it gives those around a run of centres, in the order of
-    the centre and of the species of its neighbour.
+    As all classes of pairs, it adds those around a run of centres, in the order of the
+    centre and of the species of its neighbour.
     """
 
     @staticmethod
@@ -899,10 +899,6 @@ class _AllPairs:
         atoms = (sources.species_i, sources.charge_i, n_species)
         places = (start_i, stop_i, order_i)
         self.arguments = (system.positions, *atoms, *places, limit)
-
-    def around(self, low, high):
-        """Pairs around some centres, as of ``core.sorted_pairs``."""
-        return core.all_pairs(*self.arguments, low, high)
 
     def add(self, settings, first, out_jamn):
         """Add them to a run of centres."""
@@ -970,10 +966,6 @@ class _ImagePairs:
         # Centres as exact as the images.
         positions = fraction @ system.cell
         self.arguments = (*images, positions, sources.charge_i, limit, neighbors)
-
-    def around(self, low, high):
-        """Pairs around some centres, as of ``core.sorted_pairs``."""
-        return core.image_pairs(*self.arguments, low, high)
 
     def add(self, settings, first, out_jamn):
         """Add them to a run of centres."""

@@ -617,9 +617,18 @@ def test_pairs_in_batches_are_pairs_one_by_one(n_max, l_max, kind):
     assert relative(out, expected) <= 1e-13
 
 
+def around(pairs, low, high):
+    """Pairs around some centres, as of ``core.sorted_pairs``."""
+    if isinstance(pairs, module._ListedPairs):
+        return pairs.around(low, high)
+    images = isinstance(pairs, module._ImagePairs)
+    find = core.image_pairs if images else core.all_pairs
+    return find(*pairs.arguments, low, high)
+
+
 def grouped(pairs, n, n_species):
     """Vectors and charges of each centre's neighbours of a species, in fixed order."""
-    start, vectors, charges = pairs.around(0, n)
+    start, vectors, charges = around(pairs, 0, n)
     assert len(start) == n * n_species + 1
     rows = np.column_stack([vectors, charges] if len(charges) else [vectors])
     found = [rows[a:b] for a, b in zip(start[:-1], start[1:], strict=True)]
@@ -643,8 +652,8 @@ def test_images_finds_the_pairs_of_a_cell_list(limit, n, charged):
     images = module._ImagePairs(system, of, 3, limit)
     for one, other in zip(listed, grouped(images, n, 3), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
-    parts = [images.around(j, j + 1)[0][-1] for j in range(n)]
-    assert sum(parts) == images.around(0, n)[0][-1] == sum(map(len, listed))
+    parts = [around(images, j, j + 1)[0][-1] for j in range(n)]
+    assert sum(parts) == around(images, 0, n)[0][-1] == sum(map(len, listed))
 
 
 @pytest.mark.parametrize("charged", [False, True])
@@ -681,7 +690,7 @@ def test_atoms_on_each_other_are_a_pair_in_images():
     atoms.positions[2] = atoms.positions[0] + atoms.cell[1]
     (system,) = systems(atoms)
     pairs = module._ImagePairs(system, sources([0, 0, 0]), 1, 6.0)
-    start, vectors, _ = pairs.around(0, 3)
+    start, vectors, _ = around(pairs, 0, 3)
     near = np.linalg.norm(vectors, axis=1) < 1e-12
     counts = [near[a:b].sum() for a, b in zip(start[:-1], start[1:], strict=True)]
     assert counts == [1, 0, 1]
@@ -696,8 +705,8 @@ def test_all_pairs_are_those_of_a_list(charged, limit):
     listed = module._ListedPairs(system, of, 4, min(limit, 100.0))
     for one, other in zip(grouped(every, 7, 4), grouped(listed, 7, 4), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
-    parts = [every.around(*part)[1] for part in ((0, 3), (3, 4), (4, 7))]
-    np.testing.assert_array_equal(np.concatenate(parts), every.around(0, 7)[1])
+    parts = [around(every, *part)[1] for part in ((0, 3), (3, 4), (4, 7))]
+    np.testing.assert_array_equal(np.concatenate(parts), around(every, 0, 7)[1])
 
 
 @pytest.mark.usefixtures("many_pieces")
@@ -731,7 +740,7 @@ def test_progress_counts_frames_also_where_several_are_one_piece(capsys):
 def test_all_pairs_leave_out_neighbours_without_a_charge():
     (system,) = systems(ions(0, 4))
     of = module._Sources(np.zeros(4, int), np.array([1.0, 0.0, -2.0, 0.0]))
-    start, _, charges = module._AllPairs(system, of, 1, math.inf).around(0, 4)
+    start, _, charges = around(module._AllPairs(system, of, 1, math.inf), 0, 4)
     np.testing.assert_array_equal(start, [0, 1, 3, 4, 6])
     np.testing.assert_array_equal(charges[: start[-1]], [-2, 1, -2, 1, 1, -2])
 
