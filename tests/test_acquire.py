@@ -447,7 +447,7 @@ def test_auto_falls_back_to_the_stand_in_and_says_so(server, published, tmp_path
         "trajs_with_energies.xyz",
         "SSI.py",
     ]
-    assert sum("404" in line for line in lines) == 2
+    assert sum("answers 404" in line for line in lines) == 2
     assert lines[-1] == "dimers: no published data; a stand-in is generated"
     assert read_provenance(tmp_path / "provenance.json") == (record, None)
     assert "stand-in" in provenance_line(record)
