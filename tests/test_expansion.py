@@ -532,7 +532,7 @@ def tile(out, r, c, rows, width, left, l, right, d, start, stop, fresh):
     core._add_tile(out, r, c, rows, width, left, l, right, d, start, stop, fresh)
 
 
-@pytest.mark.parametrize("rows", range(1, 9))
+@pytest.mark.parametrize("rows", range(1, core._ROWS + 1))
 @pytest.mark.parametrize("width", [4, 8])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_a_tile_is_a_part_of_a_matrix_product(rows, width, order):
