@@ -36,12 +36,21 @@ from lode.radial import (
 )
 from lode.systems import (
     atomic_numbers,
+    cell_volume,
     side_by_side,
     species_index,
     systems,
     whole_number,
 )
-from lode.waves import ProductSum, TransformSum, product_cost, transform_cost
+from lode.waves import (
+    MOST_HELD,
+    ProductSum,
+    TransformSum,
+    cell_waves,
+    product_cost,
+    transform_cost,
+    wave_count,
+)
 
 _LARGEST_ANGULAR = 30
 _SOURCES = ("species", "charges")
@@ -58,6 +67,8 @@ COEFFICIENT_BYTES = 2**28
 _PAIR_BLOCK = 2_000_000
 # Images of a periodic one that are looked at for each pair, else they are listed.
 _LOOKS = 50
+# Rungs for each doubling of a size: a choice takes longer than a small frame.
+_RUNGS = 8
 # Microseconds of a neighbour in the list and of its 392 channels, on one core; only
 # the choices of the path and of the threads use them.
 _COST_NEIGHBOR = 0.032
@@ -355,7 +366,8 @@ class SphericalExpansion:
                 out_jamn[start : start + len(found)] = found
                 start += len(found)
 
-        system_map(fill, checked, index, n_threads, progress)
+        kind = partial(self.kind, n_fields=len(fields))
+        system_map(fill, checked, index, kind, n_threads, progress)
         labels = environment_labels(checked)
         return Coefficients(values, fields, *labels, _counted(sizes))
 
@@ -496,8 +508,16 @@ class SphericalExpansion:
         if self.sources == "charges":
             sources = _Sources(np.zeros_like(species_i), system.charges)
         atoms = system, sources, n_fields
+        if system.periodic and system.sizes:
+            return self._cells_writer(*atoms)
         if self.field.long_range and system.periodic:
             return self._periodic_writer(*atoms)
+        own, *settings = self._pairs_alone()
+        pairs = _PairPart(*atoms, *settings)
+        return _Writer(sources, own, np.zeros((n_fields, len(own))), pairs)
+
+    def _pairs_alone(self):
+        """What atoms have at their own centre; limit and settings of the pairs."""
         cutoff = self.cutoff_function
         table = pair_table(
             self.field,
@@ -508,8 +528,71 @@ class SphericalExpansion:
             scaling=self.scaling,
         )
         own = _Y00 * self.center_atom_weight * table.centre
-        pairs = _PairPart(*atoms, *self._pair_settings(table))
-        return _Writer(sources, own, np.zeros((n_fields, len(own))), pairs)
+        return own, *self._pair_settings(table)
+
+    def _cells_writer(self, system, sources, n_fields):
+        """As :meth:`_writer`, for several periodic frames of a kind."""
+        sizes = np.array(system.sizes)
+        volume_f = np.array([cell_volume(cell) for cell in system.cell])
+        pairs = waves = None
+        if self.field.long_range:
+            _, split = self.path(system.sizes[0], n_fields, volume_f[0])
+            halves = _halves(self, split)
+            own = halves.own
+            if halves.table is not None:
+                pairs = self._pair_settings(halves.table)
+            cells = system.cell, system.inverse
+            field = halves.smooth, halves.modes, self.max_angular
+            waves = cell_waves(cells, volume_f, *field)
+            field_i = np.repeat(np.arange(len(sizes)) * n_fields, sizes)
+            field_i += sources.species_i
+            count_fa = np.bincount(field_i, sources.weights, len(sizes) * n_fields)
+            count_fa = count_fa.reshape(len(sizes), n_fields)
+            background_fan = halves.background / volume_f[:, None, None]
+            background_fan = count_fa[:, :, None] * background_fan
+        else:
+            own, *pairs = self._pairs_alone()
+            background_fan = np.zeros((len(sizes), n_fields, len(own)))
+        if pairs is not None:
+            pairs = tuple(pairs) if pairs[0] > 0.0 else None
+        start_f = np.concatenate([[0], np.cumsum(sizes)])
+        arguments = (
+            (system.cell, system.inverse, volume_f, start_f),
+            (system.positions, sources.species_i, sources.charge_i),
+            pairs,
+            waves,
+            (own, background_fan),
+        )
+
+        def write(out_jamn, first, n_threads):
+            core.write_cells(*arguments, first, out_jamn)
+
+        return write
+
+    def kind(self, system, n_fields):
+        """What frames have in common that are computed together.
+
+        Parameters
+        ----------
+        system : System
+        n_fields : int
+
+        Returns
+        -------
+        tuple or None
+            None if the frame is computed alone.
+        """
+        if len(system) > _ROW_BLOCK:
+            return None
+        if not (system.periodic and self.field.long_range):
+            return (system.periodic,)
+        n_atoms, volume = len(system), system.volume
+        way, split = self.path(n_atoms, n_fields, volume)
+        limit, n_columns = _long_range_size(self, split)
+        held = wave_count(volume, limit) * n_columns
+        if self.method == "pairs" or way != "products" or held > MOST_HELD:
+            return None
+        return True, split
 
     def _periodic_writer(self, system, sources, n_fields):
         if self.method == "pairs":
@@ -579,7 +662,7 @@ class SphericalExpansion:
         split : float
             Splitting width in Å, see :meth:`splitting`.
         """
-        return _cheapest_path(self, n_atoms, n_species, volume)
+        return _cheapest_path(self, _rung(n_atoms), n_species, _rung(volume))
 
 
 class _Writer:
@@ -637,7 +720,7 @@ class _Part:
     """What adds to the coefficients; the first thread that needs it makes it ready."""
 
     # How many centres are best taken at a time.
-    block = 64
+    block = core.CELL_CENTERS
 
     def __init__(self):
         self.lock, self.ready = threading.Lock(), None
@@ -756,12 +839,12 @@ def environment_labels(checked):
     return species, frame_index
 
 
-def system_map(function, checked, index, n_threads=None, progress=False):
+def system_map(function, checked, index, kind, n_threads=None, progress=False):
     """Call ``function(rows, system, species_i, inner_threads)`` for all frames.
 
     Many frames run beside each other, each on one thread; few run one after the
-    other on all threads. Small finite frames are taken together, since a call takes
-    longer than a molecule.
+    other on all threads. Small frames are taken together, since a call takes longer
+    than a molecule.
 
     Parameters
     ----------
@@ -770,13 +853,15 @@ def system_map(function, checked, index, n_threads=None, progress=False):
     checked : list of System
     index : list of ndarray of int
         Place of each atom's species.
+    kind : callable
+        As :meth:`SphericalExpansion.kind`, of a system.
     n_threads : int, optional
     progress : bool
     """
     threads = thread_count(n_threads)
     tasks = []
     start = stop = 0
-    for group in _groups(checked, threads):
+    for group in _groups(checked, kind, threads):
         system = side_by_side(checked[group])
         stop += len(system)
         species_i = np.concatenate(index[group])
@@ -794,20 +879,25 @@ def system_map(function, checked, index, n_threads=None, progress=False):
         )
 
 
-def _groups(checked, threads):
-    """Runs of frames that are computed together: small finite ones, or a single one."""
-    small = [not s.periodic and len(s) <= _ROW_BLOCK for s in checked]
+def _groups(checked, kind, threads):
+    """Runs of frames that are computed together: small ones of a kind, or one."""
+    if len(checked) == 1:
+        yield slice(0, 1)
+        return
+    kinds = [kind(system) for system in checked]
     # Enough runs for all threads.
-    total = sum(len(s) for s, few in zip(checked, small, strict=True) if few)
-    most = min(_ROW_BLOCK, max(1, total // threads))
+    total = sum(len(s) for s, k in zip(checked, kinds, strict=True) if k is not None)
+    pieces = _PIECES * threads if threads > 1 else 1
+    most = min(_ROW_BLOCK, max(1, total // pieces))
     start = n_atoms = 0
     for stop in range(1, len(checked) + 1):
         n_atoms += len(checked[stop - 1])
         last = stop == len(checked)
         if (
             last
-            or not (small[stop - 1] and small[stop])
-            or (n_atoms + len(checked[stop]) > most)
+            or kinds[stop] is None
+            or kinds[stop] != kinds[stop - 1]
+            or n_atoms + len(checked[stop]) > most
         ):
             yield slice(start, stop)
             start, n_atoms = stop, 0
@@ -945,27 +1035,24 @@ class _ImagePairs:
     @staticmethod
     def block(system):
         """How many centres are best taken at a time: the caches hold no more."""
-        return 64
+        return core.CELL_CENTERS
 
     @staticmethod
     def faster(system, limit):
         """Whether it is faster than a cell list: measured for gas, water, oxide."""
         if not system.periodic:
             return False
+        if len(system) <= _ROW_BLOCK:
+            return True
         images = len(system) * np.prod(1.0 + 2.0 * limit / system.heights)
-        found = _neighbors(len(system), system.volume, limit)
-        return len(system) <= _ROW_BLOCK or images < _LOOKS * found
+        return images < _LOOKS * _neighbors(len(system), system.volume, limit)
 
     def __init__(self, system, sources, n_species, limit):
-        # Just beyond the limit, lest rounding decides.
-        margin = limit * (1.0 + 1e-9) / system.heights
-        fraction = system.positions @ system.inverse
-        atoms = (sources.species_i, sources.charge_i, n_species)
-        images = core.cell_images(fraction, system.cell, margin, *atoms)
+        cell = system.positions, system.cell, system.inverse, limit
+        atoms = sources.species_i, sources.charge_i, n_species
+        images = core.cell_images(*cell, *atoms)
         neighbors = 1.2 * _neighbors(len(system), system.volume, limit) + 1.0
-        # Centres as exact as the images.
-        positions = fraction @ system.cell
-        self.arguments = (*images, positions, sources.charge_i, limit, neighbors)
+        self.arguments = (*images, sources.charge_i, limit, neighbors)
 
     def add(self, settings, first, out_jamn):
         """Add them to a run of centres."""
@@ -977,12 +1064,19 @@ def _neighbors(n_atoms, volume, radius):
     return n_atoms / volume * 4 / 3 * math.pi * radius**3
 
 
+def _rung(size):
+    """Place of a size on a ladder: frames of like size share what is chosen."""
+    return round(_RUNGS * math.log2(size))
+
+
 @lru_cache(maxsize=4096)
 def _cheapest_path(expansion, n_atoms, n_species, volume):
     """Way of the long-range half and splitting width with the smallest estimated cost.
 
-    Widths are on a fixed ladder, so that frames of like size share their tables.
+    Of a number of atoms and a volume by their rungs. Widths are on a fixed ladder, so
+    that frames of like size share their tables.
     """
+    n_atoms, volume = 2 ** (n_atoms / _RUNGS), 2 ** (volume / _RUNGS)
     smearing, method = expansion.field.smearing, expansion.method
     if method == "waves":
         widths = [smearing]

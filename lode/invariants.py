@@ -130,7 +130,7 @@ class _Descriptor:
                 self._fill(values[start:stop], *found)
                 start = stop
 
-        system_map(fill, checked, index, n_threads, progress)
+        system_map(fill, checked, index, self._kind(used), n_threads, progress)
         species, frame_index = environment_labels(checked)
         arrays = (values, species, frame_index, labels)
         return self._features(*arrays, len(checked), used)
@@ -215,6 +215,16 @@ class _Descriptor:
                     values = np.empty(shape)
                     self._fill(values, *found)
                     yield features(values)
+
+    def _kind(self, species):
+        """As :meth:`~lode.SphericalExpansion.kind`, of a system."""
+        sizes = [(e, len(e.fields(species))) for e in self._expansions()]
+
+        def kind(system):
+            found = [e.kind(system, n_fields) for e, n_fields in sizes]
+            return None if None in found else tuple(found)
+
+        return kind
 
     def _runs(self, *arguments):
         """Coefficients of all expansions around consecutive atoms of one frame."""

@@ -13,14 +13,15 @@ _SMALLEST_CELL_RATIO = 1e-6
 
 @dataclass(frozen=True)
 class System:
-    """One structure, finite or fully periodic, or several finite ones side by side.
+    """One structure, finite or fully periodic, or several of a kind side by side.
 
     Attributes
     ----------
     positions : ndarray (n_atoms, 3)
         In Å; wrapped into the cell if periodic.
-    cell : ndarray (3, 3)
-        Rows are the lattice vectors in Å; zero if finite.
+    cell : ndarray (3, 3) or (n_structures, 3, 3)
+        Rows are the lattice vectors in Å; zero if finite. Of several periodic
+        structures each has its own.
     periodic : bool
         Periodic along all three vectors, or along none.
     species : ndarray (n_atoms,) of int
@@ -30,8 +31,8 @@ class System:
     sizes : tuple of int
         Atoms of each of several structures, which do not see each other; empty if
         there is one.
-    inverse : ndarray (3, 3)
-        Of the cell, in 1/Å; zero if finite.
+    inverse : ndarray, as the cell
+        Its inverse in 1/Å; zero if finite.
     """
 
     positions: np.ndarray
@@ -48,7 +49,7 @@ class System:
     @property
     def volume(self):
         """Volume of the cell in Å³, zero if finite."""
-        return abs(_determinant(*_faces(self.cell)))
+        return cell_volume(self.cell)
 
     @property
     def heights(self):
@@ -168,6 +169,11 @@ def _determinant(vectors, faces):
     return x * u + y * v + z * w
 
 
+def cell_volume(cell):
+    """Volume of lattice vectors, (3, 3), in Å³."""
+    return abs(_determinant(*_faces(cell)))
+
+
 def inverse_cell(cell):
     """Inverse of lattice vectors, (3, 3), in 1/Å."""
     vectors, faces = _faces(cell)
@@ -211,13 +217,13 @@ def system(atoms, where=""):
     if len(atoms) == 0:
         raise ValueError(f"a frame must have at least one atom, got none{where}")
     positions = finite_array(atoms.positions, (None, 3), "positions", where)
-    pbc = np.asarray(atoms.pbc, dtype=bool)
-    if pbc.any() and not pbc.all():
+    pbc = np.asarray(atoms.pbc, dtype=bool).tolist()
+    periodic = all(pbc)
+    if any(pbc) and not periodic:
         raise ValueError(
             "a frame must be periodic in all three directions or in none, got "
-            f"pbc = {pbc.tolist()}{where}"
+            f"pbc = {pbc}{where}"
         )
-    periodic = bool(pbc.all())
     if periodic:
         cell = cell_array(atoms.cell, where)
         inverse = inverse_cell(cell)
@@ -266,12 +272,12 @@ def systems(frames):
 
 
 def side_by_side(checked):
-    """Finite structures as one, in which they do not see each other.
+    """Structures as one, in which they do not see each other.
 
     Parameters
     ----------
     checked : list of System
-        One of any kind, or several finite ones.
+        One of any kind, several finite or several periodic ones.
 
     Returns
     -------
@@ -286,7 +292,12 @@ def side_by_side(checked):
     charges = [s.charges for s in checked]
     charges = None if any(c is None for c in charges) else np.concatenate(charges)
     sizes = tuple(len(s) for s in checked)
-    return System(positions, np.zeros((3, 3)), False, species, charges, sizes)
+    periodic = checked[0].periodic
+    cell, inverse = checked[0].cell, checked[0].inverse
+    if periodic:
+        cell = np.stack([s.cell for s in checked])
+        inverse = np.stack([s.inverse for s in checked])
+    return System(positions, cell, periodic, species, charges, sizes, inverse)
 
 
 def species_index(checked, species=None):

@@ -21,7 +21,7 @@ from lode.parallel import thread_map
 
 # Numbers of columns that are held for a frame, and wave vectors whose columns are made
 # at a time if there are more.
-_MOST_HELD = 2**23
+MOST_HELD = 2**23
 _WAVE_BLOCK = 2**13
 # Centres that are expanded at a time.
 _ROW_BLOCK = 256
@@ -120,7 +120,7 @@ class ProductSum(_HalfSpace):
         self.positions, self.atoms = system.positions, atoms
         self.expansion = (modes.n_modes, modes.expansion, l_max)
         size = len(self.k_kx) * modes.n_columns
-        if size > _MOST_HELD:
+        if size > MOST_HELD:
             # Their columns are made again for each run of centres.
             self.blocks = [self._without_columns(*block) for block in self._blocks()]
         elif size:
@@ -179,6 +179,30 @@ class ProductSum(_HalfSpace):
             stop = min(stop, len(ends))
             yield self.columns[start:stop], slice(done, int(ends[stop - 1]))
             start, done = stop, int(ends[stop - 1])
+
+
+def cell_waves(cells, volume_f, field, modes, l_max):
+    """Wave vectors of several frames, for ``core.write_cells``.
+
+    Parameters
+    ----------
+    cells : tuple of ndarray (n_frames, 3, 3)
+        The cells and their inverse.
+    volume_f : ndarray (n_frames,)
+    field, modes, l_max
+        As for :class:`ProductSum`.
+
+    Returns
+    -------
+    tuple
+    """
+    *spheres, length_k = core.wave_spheres(*cells, modes.limit)
+    start_f = spheres[3]
+    weight_k = np.repeat(4 * math.pi / volume_f, np.diff(start_f[:, 1]))
+    # The other half of the wave vectors doubles the weight.
+    weight_k *= 2 * field.fourier(length_k)
+    table = modes.coefficients, modes.step, modes.n_modes
+    return *spheres, weight_k, *table, modes.expansion, l_max
 
 
 class TransformSum(_HalfSpace):
@@ -423,6 +447,23 @@ def transform_sizes(top, accuracy, n_targets):
     return sizes, cost, upsampling
 
 
+def wave_count(volume, limit):
+    """About how many wave vectors half of a sphere has.
+
+    Parameters
+    ----------
+    volume : float
+        Of the cell in Å³.
+    limit : float
+        Largest wave number in 1/Å.
+
+    Returns
+    -------
+    float
+    """
+    return volume * limit**3 / (12 * math.pi**2)
+
+
 def product_cost(n_atoms, n_species, n_columns, volume, limit, tolerance):
     """Estimated cost of :class:`ProductSum` in microseconds on one core.
 
@@ -441,7 +482,7 @@ def product_cost(n_atoms, n_species, n_columns, volume, limit, tolerance):
     -------
     float
     """
-    n_waves = volume * limit**3 / (12 * math.pi**2)
+    n_waves = wave_count(volume, limit)
     product = n_waves * n_atoms * n_species * n_columns
     waves = _COST_PRODUCT * 1e-6 * product + _COST_COLUMN * n_waves * n_columns
     return waves + _COST_PHASE * n_waves * n_atoms * n_species

@@ -314,6 +314,15 @@ def test_result_does_not_depend_on_the_split(p, tolerance):
         assert relative(e.compute(atoms).values, exact) <= tolerance
 
 
+def test_frames_of_like_size_share_the_choice_of_the_split():
+    e = expansion(coulomb(0.83))
+    before = module._cheapest_path.cache_info().misses
+    found = {e.path(n, 2, v) for n in (63, 64, 65) for v in np.linspace(2700, 2900, 50)}
+    assert len(found) == 1
+    assert module._cheapest_path.cache_info().misses - before <= 4
+    assert e.splitting(1000, 2, 1e5) > e.splitting(1, 2, 1e2)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_result_does_not_depend_on_the_split_for_any_basis(kind):
     field, basis = coulomb(0.6), getattr(RadialBasis, kind)(N_MAX, 3.0)
@@ -731,6 +740,54 @@ def test_molecules_beside_each_other_do_not_see_each_other(field, charged):
         np.testing.assert_array_equal(found, together.values)
 
 
+@pytest.mark.parametrize("charged", [False, True])
+@pytest.mark.parametrize("method", ["auto", "split", "waves"])
+@pytest.mark.parametrize("field", FIELDS, ids=names)
+def test_cells_beside_each_other_do_not_see_each_other(
+    field, method, charged, monkeypatch
+):
+    # Of one atom, and so small that no wave vector counts; two share their cell; more
+    # centres than are taken at a time; in between one that is finite.
+    frames = [crystal(0, 1, cell=np.eye(3)), crystal(1, 4), crystal(2, 3)]
+    frames += [ions(3, 4), crystal(4, 5, cell=4.0 * np.eye(3)), crystal(5, 2)]
+    if not SMALL:
+        frames.append(crystal(6, core.CELL_CENTERS + 6, cell=7.0 * np.eye(3)))
+    for seed, atoms in enumerate(frames):
+        rng = np.random.default_rng(seed)
+        atoms.set_initial_charges(rng.normal(size=len(atoms)))
+    options = {"sources": "charges" if charged else "species", "species": (11, 17)}
+    e = expansion(field, method=method, tolerance=1e-3, **options)
+    apart = np.concatenate([e.compute(atoms).values for atoms in frames])
+    calls = []
+
+    def write_cells(cells, *arguments):
+        calls.append(len(cells[0]))
+        compiled(cells, *arguments)
+
+    compiled = core.write_cells
+    monkeypatch.setattr(core, "write_cells", write_cells)
+    np.testing.assert_array_equal(e.compute(frames, n_threads=1).values, apart)
+    assert max(calls) > 1
+    for n_threads in (2, 3):
+        found = e.compute(frames, n_threads=n_threads).values
+        np.testing.assert_array_equal(found, apart)
+
+
+def test_frames_are_taken_together_where_they_share_their_tables():
+    small, large = systems([crystal(0, 4), crystal(0, 4, cell=40.0 * np.eye(3))])
+    e = expansion(coulomb())
+    assert e.kind(small, 2) == (True, e.splitting(4, 2, small.volume))
+    assert e.kind(small, 2) != e.kind(large, 2)
+    assert expansion(coulomb(), method="nufft").kind(small, 2) is None
+    assert expansion(coulomb(), method="pairs").kind(small, 2) is None
+    # Its columns would take all memory.
+    sharp = expansion(coulomb(0.1), method="waves", tolerance=1e-10)
+    assert sharp.kind(large, 2) is None
+    assert expansion(FIELDS[0]).kind(large, 2) == (True,)
+    (many,) = systems(crystal(0, module._ROW_BLOCK + 1, cell=40.0 * np.eye(3)))
+    assert expansion(FIELDS[0]).kind(many, 2) is None
+
+
 def test_progress_counts_frames_also_where_several_are_one_piece(capsys):
     frames = [molecule("H2O")] * 5 + [crystal(0, 3)]
     expansion(FIELDS[0]).compute(frames, n_threads=1, progress=True)
@@ -806,7 +863,7 @@ def test_blocks_of_centres_give_what_the_whole_gives(field, pbc, block, monkeypa
     # Blocks of pairs and of waves too: nothing may fall between two of them.
     monkeypatch.setattr(module, "_PAIR_BLOCK", 10)
     monkeypatch.setattr(waves, "_ROW_BLOCK", block)
-    monkeypatch.setattr(waves, "_MOST_HELD", 10)
+    monkeypatch.setattr(waves, "MOST_HELD", 10)
     monkeypatch.setattr(waves, "_WAVE_BLOCK", 7)
     assert relative(e.compute(atoms).values, whole) <= 1e-13
 

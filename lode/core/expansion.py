@@ -26,6 +26,8 @@ _ROWS = 8 if "+avx512f" in _FEATURES else 6
 # stay in the first-level cache, the columns in the second-level one.
 _WAVES = 128
 _CENTERS = 32
+# Centres of a periodic frame whose coefficients are worked on together.
+CELL_CENTERS = 64
 
 
 def _vector(width):
@@ -544,16 +546,16 @@ def all_pairs(
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def cell_images(fraction_ix, cell, margin, species_i, charge_i, n_species):
+def cell_images(position_ix, cell, inverse, limit, species_i, charge_i, n_species):
     """Atoms of a cell and their images in a shell around it, species by species.
 
     Parameters
     ----------
-    fraction_ix : ndarray (n_atoms, 3)
-        Positions in units of the cell, from 0 to 1.
-    cell : ndarray (3, 3)
-    margin : ndarray (3,)
-        Thickness of the shell in units of the cell.
+    position_ix : ndarray (n_atoms, 3)
+        Wrapped into the cell.
+    cell, inverse : ndarray (3, 3)
+    limit : float
+        Thickness of the shell.
     species_i, charge_i, n_species
         As of sorted_pairs; who has no charge has no images, as it adds nothing.
 
@@ -567,35 +569,54 @@ def cell_images(fraction_ix, cell, margin, species_i, charge_i, n_species):
         What they are images of.
     home_i : ndarray (n_atoms,) of int
         Which of them is the atom itself, or -1.
+    center_ix : ndarray (n_atoms, 3)
+        The positions, rounded as those of the images.
     """
-    n = fraction_ix.shape[0]
-    low = np.zeros(3)
-    high = np.ones(3)
+    n = position_ix.shape[0]
+    low = np.empty(3)
+    high = np.empty(3)
+    reach = np.empty(3, dtype=np.int64)
     most = n
     for x in range(3):
-        low[x] -= margin[x]
-        high[x] += margin[x]
-        most *= 2 * math.ceil(margin[x]) + 1
+        square = inverse[0, x] ** 2 + inverse[1, x] ** 2 + inverse[2, x] ** 2
+        # Just beyond the limit, lest rounding decides.
+        margin = limit * (1.0 + 1e-9) * math.sqrt(square)
+        low[x], high[x] = -margin, 1.0 + margin
+        reach[x] = math.ceil(margin)
+        most *= 2 * reach[x] + 1
     image_xg = np.empty((3, most))
     atom_g = np.empty(most, dtype=np.int64)
     home_i = np.full(n, -1)
+    center_ix = np.empty((n, 3))
+    fraction_ix = np.empty((n, 3))
+    for i in range(n):
+        for x in range(3):
+            fraction_ix[i, x] = (
+                position_ix[i, 0] * inverse[0, x]
+                + position_ix[i, 1] * inverse[1, x]
+                + position_ix[i, 2] * inverse[2, x]
+            )
+        for x in range(3):
+            center_ix[i, x] = (
+                fraction_ix[i, 0] * cell[0, x]
+                + fraction_ix[i, 1] * cell[1, x]
+                + fraction_ix[i, 2] * cell[2, x]
+            )
     start_a = np.zeros(n_species + 1, dtype=np.int64)
     g = 0
-    h_max, k_max = math.ceil(margin[0]), math.ceil(margin[1])
-    l_max = math.ceil(margin[2])
     for a in range(n_species):
         for i in range(n):
             if species_i[i] != a or (charge_i.shape[0] > 0 and charge_i[i] == 0.0):
                 continue
-            for h in range(-h_max, h_max + 1):
+            for h in range(-reach[0], reach[0] + 1):
                 u = fraction_ix[i, 0] + h
                 if not low[0] <= u <= high[0]:
                     continue
-                for k in range(-k_max, k_max + 1):
+                for k in range(-reach[1], reach[1] + 1):
                     v = fraction_ix[i, 1] + k
                     if not low[1] <= v <= high[1]:
                         continue
-                    for l in range(-l_max, l_max + 1):
+                    for l in range(-reach[2], reach[2] + 1):
                         w = fraction_ix[i, 2] + l
                         if not low[2] <= w <= high[2]:
                             continue
@@ -608,7 +629,7 @@ def cell_images(fraction_ix, cell, margin, species_i, charge_i, n_species):
                         atom_g[g] = i
                         g += 1
         start_a[a + 1] = g
-    return image_xg[:, :g], start_a, atom_g[:g], home_i
+    return image_xg[:, :g], start_a, atom_g[:g], home_i, center_ix
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -1285,6 +1306,117 @@ def add_expanded_waves(
     waves = (position_jx, reciprocal, columns, top, real_ak, imag_ak, even_kc, odd_kc)
     add_waves(*waves, even_ajc, odd_ajc)
     add_modes(even_ajc, odd_ajc, n_modes, expansion, l_max, out_jamn)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def wave_spheres(cell_fxy, inverse_fxy, limit):
+    """Half of the wave vectors within a sphere, of several cells.
+
+    Parameters
+    ----------
+    cell_fxy, inverse_fxy : ndarray (n_cells, 3, 3)
+    limit : float
+        Radius of the sphere.
+
+    Returns
+    -------
+    reciprocal_fxy : ndarray (n_cells, 3, 3)
+    top_fx : ndarray (n_cells, 3) of int
+    columns : ndarray (n_columns, 4) of int
+        As of wave_sphere, one cell after the other.
+    start_f : ndarray (n_cells + 1, 2) of int
+        Where the columns and the wave vectors of a cell begin and the last ones end.
+    k_kx, length_k : ndarray
+    """
+    n_cells = cell_fxy.shape[0]
+    reciprocal_fxy = np.empty((n_cells, 3, 3))
+    top_fx = np.empty((n_cells, 3), dtype=np.int64)
+    start_f = np.zeros((n_cells + 1, 2), dtype=np.int64)
+    spheres = []
+    for f in range(n_cells):
+        reciprocal_fxy[f] = 2.0 * math.pi * inverse_fxy[f].T
+        columns, top, k_kx, length_k = wave_sphere(
+            cell_fxy[f], reciprocal_fxy[f], limit
+        )
+        top_fx[f] = top
+        start_f[f + 1, 0] = start_f[f, 0] + columns.shape[0]
+        start_f[f + 1, 1] = start_f[f, 1] + length_k.shape[0]
+        spheres.append((columns, k_kx, length_k))
+    columns = np.empty((start_f[-1, 0], 4), dtype=np.int64)
+    k_kx = np.empty((start_f[-1, 1], 3))
+    length_k = np.empty(start_f[-1, 1])
+    for f in range(n_cells):
+        columns[start_f[f, 0] : start_f[f + 1, 0]] = spheres[f][0]
+        k_kx[start_f[f, 1] : start_f[f + 1, 1]] = spheres[f][1]
+        length_k[start_f[f, 1] : start_f[f + 1, 1]] = spheres[f][2]
+    return reciprocal_fxy, top_fx, columns, start_f, k_kx, length_k
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def write_cells(cells, atoms, pairs, waves, constants, first, out_jamn):
+    """Write the coefficients around a run of the atoms of several small cells.
+
+    Parameters
+    ----------
+    cells : tuple
+        cell_fxy, inverse_fxy (n_cells, 3, 3), volume_f (n_cells,), start_f
+        (n_cells + 1,) of int: where the atoms of a cell begin and the last ones end.
+    atoms : tuple
+        position_ix (n_atoms, 3), wrapped into the cells, and species_i, charge_i as
+        of sorted_pairs.
+    pairs : tuple or None
+        Limit, and the settings of add_image_pairs.
+    waves : tuple or None
+        All but the lengths of wave_spheres, weight_k, table, step and n_modes as of
+        wave_columns, expansion and l_max as of add_modes.
+    constants : tuple
+        own_n as of add_constants, background_fan (n_cells, n_species, n_max).
+    first : int
+    out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
+    """
+    cell_fxy, inverse_fxy, volume_f, start_f = cells
+    position_ix, species_i, charge_i = atoms
+    own_n, background_fan = constants
+    n_species = out_jamn.shape[1]
+    before = -1
+    for f in range(start_f.shape[0] - 1):
+        begin, end = start_f[f], start_f[f + 1]
+        low = max(first, begin) - begin
+        high = min(first + out_jamn.shape[0], end) - begin
+        if low >= high:
+            continue
+        position, species = position_ix[begin:end], species_i[begin:end]
+        charge = charge_i[begin:end] if charge_i.shape[0] > 0 else charge_i
+        sources = (species, charge, n_species)
+        if pairs is not None:
+            limit, settings = pairs
+            images = cell_images(position, cell_fxy[f], inverse_fxy[f], limit, *sources)
+            sphere = 4.0 / 3.0 * math.pi * limit**3
+            neighbors = 1.2 * (end - begin) / volume_f[f] * sphere + 1.0
+            found = (*images, charge, limit, neighbors)
+        if waves is not None:
+            reciprocal_fxy, top_fx, columns, start_k, k_kx, weight_k = waves[:6]
+            column = slice(start_k[f, 0], start_k[f + 1, 0])
+            k = slice(start_k[f, 1], start_k[f + 1, 1])
+            if k.stop > k.start:
+                vectors = (reciprocal_fxy[f], columns[column], top_fx[f])
+                sums = structure_factor(position, *sources, *vectors)
+                # Frames of a trajectory may share their cell.
+                if before < 0 or (cell_fxy[f] != cell_fxy[before]).any():
+                    table = (*waves[6:9], waves[10])
+                    factors = wave_columns(k_kx[k], weight_k[k], *table)
+                before = f
+                of_waves = (*vectors, *sums, *factors, *waves[8:])
+        for row in range(low, high, CELL_CENTERS):
+            start = begin + row - first
+            stop = begin + min(row + CELL_CENTERS, high) - first
+            out = out_jamn[start:stop]
+            out[:] = 0.0
+            if pairs is not None:
+                add_image_pairs(found, settings, row, out)
+            if waves is not None and k.stop > k.start:
+                add_expanded_waves(position, *of_waves, row, out)
+            add_constants(species, charge, own_n, background_fan[f], row, out)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
