@@ -10,6 +10,7 @@ short-range half of periodic ones; the long-range half is a matrix product over
 half of reciprocal space. ``docs/theory.md`` has the derivation.
 """
 
+import itertools
 import math
 import threading
 from dataclasses import dataclass, replace
@@ -21,13 +22,15 @@ import vesin
 from lode.core import expansion as core
 from lode.fields import GaussianDensity, PowerLawPotential
 from lode.parallel import (
+    one_at_a_time,
     scratch,
-    single_threaded_blas,
+    share,
     thread_count,
     thread_map,
 )
 from lode.radial import (
     ContractedBasis,
+    PairTable,
     RadialBasis,
     bessel_transform,
     mode_table,
@@ -36,7 +39,6 @@ from lode.radial import (
 )
 from lode.systems import (
     atomic_numbers,
-    cell_volume,
     side_by_side,
     species_index,
     systems,
@@ -44,9 +46,11 @@ from lode.systems import (
 )
 from lode.waves import (
     MOST_HELD,
+    CellColumns,
     ProductSum,
     TransformSum,
     cell_waves,
+    no_waves,
     product_cost,
     transform_cost,
     wave_count,
@@ -61,6 +65,8 @@ _ROW_BLOCK = 256
 # a thread, and to read what another has written, takes a good part of it.
 _PIECES = 2
 _LEAST_SHARE = 350.0
+# As much where the threads are awake, if frames come one after the other.
+_LEAST_JOINED = 200.0
 # Coefficients of at most this size exist at a time, before they are copied or used.
 COEFFICIENT_BYTES = 2**28
 # Pairs of a finite frame that are listed at a time.
@@ -74,6 +80,10 @@ _RUNGS = 8
 _COST_NEIGHBOR = 0.032
 _COST_CHANNELS = 0.045
 _Y00 = 1.0 / math.sqrt(4.0 * math.pi)
+# Of a field that is summed over waves alone.
+_NO_PAIRS = PairTable(
+    np.zeros((1, 1, 0)), 1.0, 0.0, np.zeros((0, 0)), np.zeros(0), np.zeros(0), 0.0
+)
 
 
 @dataclass(frozen=True)
@@ -508,8 +518,10 @@ class SphericalExpansion:
         if self.sources == "charges":
             sources = _Sources(np.zeros_like(species_i), system.charges)
         atoms = system, sources, n_fields
-        if system.periodic and system.sizes:
-            return self._cells_writer(*atoms)
+        if system.periodic:
+            kind = system.sizes or self.kind(system, n_fields)
+            if kind is not None:
+                return self._cells_writer(*atoms)
         if self.field.long_range and system.periodic:
             return self._periodic_writer(*atoms)
         own, *settings = self._pairs_alone()
@@ -531,43 +543,30 @@ class SphericalExpansion:
         return own, *self._pair_settings(table)
 
     def _cells_writer(self, system, sources, n_fields):
-        """As :meth:`_writer`, for several periodic frames of a kind."""
-        sizes = np.array(system.sizes)
-        volume_f = np.array([cell_volume(cell) for cell in system.cell])
-        pairs = waves = None
+        """As :meth:`_writer`, for small periodic frames of a kind."""
+        sizes = system.sizes or (len(system),)
+        cells = system.cell.reshape(-1, 3, 3), system.inverse.reshape(-1, 3, 3)
+        cells += (np.atleast_1d(system.volume),)
+        field = None
         if self.field.long_range:
-            _, split = self.path(system.sizes[0], n_fields, volume_f[0])
+            _, split = self.path(sizes[0], n_fields, float(cells[2][0]))
             halves = _halves(self, split)
-            own = halves.own
-            if halves.table is not None:
-                pairs = self._pair_settings(halves.table)
-            cells = system.cell, system.inverse
+            own, background = halves.own, halves.background
+            pairs = self._pair_settings(halves.table or _NO_PAIRS)
             field = halves.smooth, halves.modes, self.max_angular
-            waves = cell_waves(cells, volume_f, *field)
-            field_i = np.repeat(np.arange(len(sizes)) * n_fields, sizes)
-            field_i += sources.species_i
-            count_fa = np.bincount(field_i, sources.weights, len(sizes) * n_fields)
-            count_fa = count_fa.reshape(len(sizes), n_fields)
-            background_fan = halves.background / volume_f[:, None, None]
-            background_fan = count_fa[:, :, None] * background_fan
+            waves = cell_waves(cells, *field)
         else:
             own, *pairs = self._pairs_alone()
-            background_fan = np.zeros((len(sizes), n_fields, len(own)))
-        if pairs is not None:
-            pairs = tuple(pairs) if pairs[0] > 0.0 else None
-        start_f = np.concatenate([[0], np.cumsum(sizes)])
+            background = np.zeros(len(own))
+            waves = no_waves(len(sizes), self.max_angular)
         arguments = (
-            (system.cell, system.inverse, volume_f, start_f),
-            (system.positions, sources.species_i, sources.charge_i),
-            pairs,
+            (*cells, np.array([0, *itertools.accumulate(sizes)])),
+            (system.positions, sources.species_i, sources.charge_i, n_fields),
+            tuple(pairs),
             waves,
-            (own, background_fan),
+            background,
         )
-
-        def write(out_jamn, first, n_threads):
-            core.write_cells(*arguments, first, out_jamn)
-
-        return write
+        return _CellsWriter(arguments, own, field)
 
     def kind(self, system, n_fields):
         """What frames have in common that are computed together.
@@ -694,10 +693,8 @@ class _Writer:
             Place of the first centre.
         n_threads : int
         """
-        n, threads = len(out_jamn), 1
-        if n_threads > 1:
-            cost = sum(part.cost(out_jamn) for part in self.parts)
-            threads = max(1, min(n_threads, int(cost / _LEAST_SHARE)))
+        n = len(out_jamn)
+        threads = _threads(self.cost, out_jamn, n_threads, _LEAST_SHARE)
         pieces = _PIECES * threads if threads > 1 else 1
         step = min(-(-n // pieces), *(part.block for part in self.parts))
 
@@ -714,6 +711,72 @@ class _Writer:
         thread_map(lambda call: call(), calls, threads)
         for part in self.parts:
             part.finish(out_jamn, first, n_threads)
+
+    def cost(self, out_jamn):
+        """Estimated cost of a run of centres in microseconds on one core."""
+        return sum(part.cost(out_jamn) for part in self.parts)
+
+
+class _CellsWriter:
+    """As :class:`_Writer`, of a small periodic frame or of several of a kind.
+
+    Parameters
+    ----------
+    arguments : tuple
+        Of ``core.cell_parts``.
+    own : ndarray (n_max,)
+        As for :class:`_Writer`.
+    field : tuple, optional
+        Smooth field, its modes and l_max, if there are waves.
+    """
+
+    def __init__(self, arguments, own, field=None):
+        self.arguments, self.own, self.field = arguments, own, field
+        self.parts = self.columns = None
+
+    def __call__(self, out_jamn, first, n_threads):
+        """As of :class:`_Writer`; several frames on one thread."""
+        (cell, *_), *_ = self.arguments
+        if len(cell) > 1:
+            core.write_cells(*self.arguments, self.own, first, out_jamn)
+            return
+        threads = _threads(self.cost, out_jamn, n_threads, _LEAST_JOINED)
+        n_parts = 0
+        if self.parts is None:
+            n_parts = threads
+            self.parts = core.cell_parts(0, *self.arguments)
+            self.columns = CellColumns(self.parts[2], cell[0], self.field)
+        values, fresh = self.columns.values, not self.columns.made
+        arguments = *self.parts, values, fresh, n_parts, self.own, first
+        arguments += core.pieces(len(out_jamn), threads), out_jamn
+        counters = np.zeros(core.N_COUNTERS, dtype=np.int64)
+        how = threads, core.linger, counters, core.FAILED
+        share(core.share_cell, arguments, *how)
+        if fresh:
+            self.columns.keep()
+
+    def cost(self, out_jamn):
+        """As of :meth:`_Writer.cost`."""
+        (_, _, (volume,), _), (positions, *_), (limit, _), *_ = self.arguments
+        cost = _near_cost(out_jamn, _neighbors(len(positions), volume, limit))
+        if self.field is not None:
+            modes = self.field[1]
+            sizes = len(out_jamn), out_jamn.shape[1], modes.n_columns, volume
+            cost += product_cost(*sizes, modes.limit, None)
+        return cost
+
+
+def _threads(cost, out_jamn, n_threads, least):
+    """How many threads to take for a run of centres, each with some cost at least."""
+    if n_threads < 2:
+        return 1
+    return max(1, min(n_threads, int(cost(out_jamn) / least)))
+
+
+def _near_cost(out_jamn, neighbors):
+    """Estimated cost in microseconds of the neighbours of a run of centres."""
+    n, _, n_lm, n_max = out_jamn.shape
+    return n * neighbors * (_COST_NEIGHBOR + _COST_CHANNELS * n_lm * n_max / 392)
 
 
 class _Part:
@@ -761,14 +824,13 @@ class _PairPart(_Part):
             self.prepared().add(self.settings, first, out_jamn)
 
     def cost(self, out_jamn):
-        """Estimated cost of a run of centres in microseconds on one core."""
-        n, _, n_lm, n_max = out_jamn.shape
+        """As of :meth:`_Writer.cost`."""
         system = self.atoms[0]
         if system.periodic:
             neighbors = _neighbors(len(system), system.volume, self.limit)
         else:
             neighbors = max(system.sizes, default=len(system))
-        return n * neighbors * (_COST_NEIGHBOR + _COST_CHANNELS * n_lm * n_max / 392)
+        return _near_cost(out_jamn, neighbors)
 
 
 class _WavePart(_Part):
@@ -795,7 +857,7 @@ class _WavePart(_Part):
             self.prepared().add_to(out_jamn, first, n_threads)
 
     def cost(self, out_jamn):
-        """As of :meth:`_PairPart.cost`."""
+        """As of :meth:`_Writer.cost`."""
         if self.way == "transforms":
             return 0.0
         system, _, n_fields = self.atoms
@@ -834,6 +896,9 @@ def environment_labels(checked):
     -------
     species, frame_index : ndarray (n_atoms,) of int
     """
+    if len(checked) == 1:
+        species = checked[0].species
+        return species.copy(), np.zeros(len(species), dtype=np.int64)
     species = np.concatenate([s.species for s in checked])
     frame_index = np.repeat(np.arange(len(checked)), [len(s) for s in checked])
     return species, frame_index
@@ -868,15 +933,14 @@ def system_map(function, checked, index, kind, n_threads=None, progress=False):
         tasks.append((slice(start, stop), system, species_i))
         start = stop
     inner = 1 if len(tasks) >= threads else threads
-    with single_threaded_blas():
-        thread_map(
-            lambda task: function(*task, inner),
-            tasks,
-            threads if inner == 1 else 1,
-            "expansion" if progress else None,
-            "frame",
-            [max(1, len(system.sizes)) for _, system, _ in tasks],
-        )
+    thread_map(
+        lambda task: function(*task, inner),
+        tasks,
+        threads if inner == 1 else 1,
+        "expansion" if progress else None,
+        "frame",
+        [max(1, len(system.sizes)) for _, system, _ in tasks],
+    )
 
 
 def _groups(checked, kind, threads):
@@ -930,6 +994,7 @@ class _Halves:
 
 
 @lru_cache(maxsize=64)
+@one_at_a_time
 def _halves(expansion, split):
     field, basis, l_max = expansion.field, expansion.basis, expansion.max_angular
     whole = _centre(field, basis)

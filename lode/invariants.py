@@ -16,9 +16,12 @@ from lode.expansion import (
     environment_labels,
     system_map,
 )
-from lode.parallel import single_threaded_blas, thread_count
+from lode.parallel import thread_count, thread_map
 from lode.radial import padded
 from lode.systems import systems, whole_number
+
+# Features that a thread makes at least, else waking it takes longer.
+_LEAST_FEATURES = 2**18
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class _Descriptor:
             arguments = (system, species_i, len(used), size, inner_threads)
             for found in self._runs(*arguments):
                 stop = start + len(found[0])
-                self._fill(values[start:stop], *found)
+                self._filled(values[start:stop], found, inner_threads)
                 start = stop
 
         system_map(fill, checked, index, self._kind(used), n_threads, progress)
@@ -206,14 +209,10 @@ class _Descriptor:
                 frame = group[0]
                 arguments = (checked[frame], index[frame], len(used), size)
                 runs = self._runs(*arguments, thread_count(n_threads))
-                while True:
-                    with single_threaded_blas():
-                        found = next(runs, None)
-                    if found is None:
-                        break
+                for found in runs:
                     shape = (len(found[0]), *self._components, len(labels))
                     values = np.empty(shape)
-                    self._fill(values, *found)
+                    self._filled(values, found, thread_count(n_threads))
                     yield features(values)
 
     def _kind(self, species):
@@ -225,6 +224,17 @@ class _Descriptor:
             return None if None in found else tuple(found)
 
         return kind
+
+    def _filled(self, rows, coefficients, n_threads):
+        """Write the features of some atoms, a part of them on each thread."""
+        each = math.prod(rows.shape[1:])
+        step = max(-(-len(rows) // n_threads), -(-_LEAST_FEATURES // each))
+
+        def fill(start):
+            part = slice(start, start + step)
+            self._fill(rows[part], *[c_jamn[part] for c_jamn in coefficients])
+
+        thread_map(fill, range(0, len(rows), step), n_threads)
 
     def _runs(self, *arguments):
         """Coefficients of all expansions around consecutive atoms of one frame."""

@@ -2,8 +2,8 @@
 
 The compiled loops release the interpreter's lock and are serial inside, so every
 piece is computed the same way whatever the number of threads: results are equal
-bit by bit. BLAS is limited once, where the work enters, since that takes as long as
-a small piece.
+bit by bit. BLAS is limited where work that uses it enters, not in every piece, since
+that takes as long as a small one.
 """
 
 import math
@@ -12,8 +12,9 @@ import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from numbers import Real
+from queue import SimpleQueue
 
 import numba
 import numpy as np
@@ -26,6 +27,7 @@ _thread = threading.local()
 _spare = []
 _MOST_SPARE = 2**23
 _lock = threading.Lock()
+_making = threading.RLock()
 
 
 @cache
@@ -40,9 +42,10 @@ def _workers(n_threads):
 
 
 def _forget():
-    global _lock
-    _lock = threading.Lock()
+    global _lock, _making
+    _lock, _making = threading.Lock(), threading.RLock()
     _workers.cache_clear()
+    _helpers.cache_clear()
 
 
 # Threads do not survive a fork.
@@ -63,6 +66,21 @@ def single_threaded_blas():
     finally:
         for controller, n in changed:
             controller.set_num_threads(n)
+
+
+def one_at_a_time(function):
+    """Function that only one thread at a time runs, with one thread of BLAS.
+
+    For tables: no bit of them may depend on the number of threads, and two threads
+    that need the same one do not make it twice.
+    """
+
+    @wraps(function)
+    def alone(*arguments, **options):
+        with _making, single_threaded_blas():
+            return function(*arguments, **options)
+
+    return alone
 
 
 @contextmanager
@@ -97,6 +115,83 @@ def scratch(*shape):
                 _spare.append(room)
                 while sum(a.size for a in _spare) > _MOST_SPARE:
                     _spare.pop(0)
+
+
+class _Helpers:
+    """Threads that join others in compiled work and stay awake for a while after it.
+
+    To wake a thread, or to wait for the interpreter's lock, takes a good part of the
+    time of a small frame.
+    """
+
+    # Half a millisecond, or one.
+    looks = 20_000
+
+    def __init__(self, n_threads, linger):
+        self.linger, self.calls = linger, SimpleQueue()
+        self.bell = np.zeros(1, dtype=np.int64)
+        for _ in range(n_threads):
+            threading.Thread(target=self.work, name="lode", daemon=True).start()
+
+    def work(self):
+        """Join in one call after the other."""
+        while True:
+            # Nothing is left in one that has ended.
+            for join in tuple(self.calls.get()):
+                join()
+            # Else its arrays would live until the next.
+            join = None
+            heard = int(self.bell[0])
+            if self.calls.empty():
+                self.linger(self.bell, heard, self.looks)
+
+
+_helpers = cache(_Helpers)
+
+
+def share(function, arguments, n_threads, linger, counters, failed):
+    """Call a compiled function on several threads, which share its work.
+
+    Parameters
+    ----------
+    function : callable
+        Called with the arguments, a bell, which it raises at once, and the counters.
+        It returns when all is done, whoever did it.
+    arguments : tuple
+    n_threads : int
+    linger : callable
+        ``linger(bell, heard, looks)`` looks at the bell that often, or until it is no
+        longer as heard.
+    counters : ndarray of int
+        Zeros, by which the threads share the work.
+    failed : int
+        Which of them is raised where a thread fails, lest others wait for it.
+
+    Raises
+    ------
+    Exception
+        Of any thread.
+    """
+    if n_threads < 2 or hasattr(_thread, "works"):
+        function(*arguments, np.zeros(1, dtype=np.int64), counters)
+        return
+    helpers = _helpers(n_threads - 1, linger)
+    errors = []
+
+    def join():
+        try:
+            function(*arguments, helpers.bell, counters)
+        except BaseException as error:
+            errors.append(error)
+            counters[failed] = 1
+
+    call = [join]
+    for _ in range(n_threads - 1):
+        helpers.calls.put(call)
+    join()
+    call.clear()
+    if errors:
+        raise errors[0]
 
 
 def thread_count(n_threads=None):

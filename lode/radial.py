@@ -19,6 +19,7 @@ import numpy as np
 from scipy import linalg, special
 
 from lode.core import radial as core
+from lode.parallel import one_at_a_time
 from lode.systems import finite_array, whole_number
 
 # An overlap matrix worse than this loses more than six digits when inverted.
@@ -642,6 +643,7 @@ def _root(function, low, high, **options):
 
 
 @lru_cache(maxsize=64)
+@one_at_a_time
 def pair_table(
     field, basis, max_angular, tolerance, splitting=None, limit=None, scaling=None
 ):
@@ -748,6 +750,7 @@ class ModeTable:
 
 
 @lru_cache(maxsize=64)
+@one_at_a_time
 def mode_table(field, basis, max_angular, tolerance, scale):
     """Radial modes of a smooth field in reciprocal space.
 

@@ -1,11 +1,12 @@
 """From ``ase.Atoms`` to validated arrays; input errors are raised here."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from numbers import Real
 
 import numpy as np
+
+from lode.core import systems as core
 
 # Smallest sine-like measure of a cell, |det| / (|a| |b| |c|), still accepted.
 _SMALLEST_CELL_RATIO = 1e-6
@@ -33,6 +34,8 @@ class System:
         there is one.
     inverse : ndarray, as the cell
         Its inverse in 1/Å; zero if finite.
+    volume : float or ndarray (n_structures,)
+        Of the cell in Å³; zero if finite.
     """
 
     positions: np.ndarray
@@ -42,14 +45,10 @@ class System:
     charges: np.ndarray | None = None
     sizes: tuple = ()
     inverse: np.ndarray = field(default_factory=lambda: np.zeros((3, 3)))
+    volume: float | np.ndarray = 0.0
 
     def __len__(self):
         return len(self.positions)
-
-    @property
-    def volume(self):
-        """Volume of the cell in Å³, zero if finite."""
-        return cell_volume(self.cell)
 
     @property
     def heights(self):
@@ -76,6 +75,18 @@ def finite_array(value, shape, name, where=""):
     ValueError
         If the shape differs or an entry is not finite.
     """
+    array = _shaped(value, shape, name, where)
+    if not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))
+        index = tuple(int(i) for i in bad[0])
+        raise ValueError(
+            f"{name} must be finite, got {array[index]} at index {index}{where}"
+        )
+    return array
+
+
+def _shaped(value, shape, name, where):
+    """As :func:`finite_array`, perhaps with NaN or infinity."""
     try:
         array = np.ascontiguousarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -87,12 +98,6 @@ def finite_array(value, shape, name, where=""):
     ):
         wanted = "(" + ", ".join("n" if n is None else str(n) for n in shape) + ")"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}{where}")
-    if not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array))
-        index = tuple(int(i) for i in bad[0])
-        raise ValueError(
-            f"{name} must be finite, got {array[index]} at index {index}{where}"
-        )
     return array
 
 
@@ -138,51 +143,14 @@ def cell_array(cell, where=""):
         If the cell is zero, singular, not finite or of another shape.
     """
     cell = finite_array(cell, (3, 3), "cell", where)
-    vectors, faces = _faces(cell)
-    largest = math.prod(math.hypot(*v) for v in vectors)
-    volume = abs(_determinant(vectors, faces))
-    if largest == 0.0 or volume < _SMALLEST_CELL_RATIO * largest:
+    *_, share, _ = core.into_cell(np.zeros((0, 3)), cell)
+    # Not a number if it is larger than numbers are.
+    if not share >= _SMALLEST_CELL_RATIO:
         raise ValueError(
             "a periodic cell must have three linearly independent vectors, got "
             f"{cell.tolist()}{where}"
         )
     return cell
-
-
-# In plain numbers: the functions of NumPy take longer than a small frame's sums.
-def _faces(cell):
-    """Vectors of a cell, and of each the vector product of the others."""
-    vectors = a, b, c = cell.tolist()
-    return vectors, (_product(b, c), _product(c, a), _product(a, b))
-
-
-def _product(u, v):
-    return (
-        u[1] * v[2] - u[2] * v[1],
-        u[2] * v[0] - u[0] * v[2],
-        u[0] * v[1] - u[1] * v[0],
-    )
-
-
-def _determinant(vectors, faces):
-    (x, y, z), (u, v, w) = vectors[0], faces[0]
-    return x * u + y * v + z * w
-
-
-def cell_volume(cell):
-    """Volume of lattice vectors, (3, 3), in Å³."""
-    return abs(_determinant(*_faces(cell)))
-
-
-def inverse_cell(cell):
-    """Inverse of lattice vectors, (3, 3), in 1/Å."""
-    vectors, faces = _faces(cell)
-    return np.array(faces).T / _determinant(vectors, faces)
-
-
-def wrapped(positions, cell, inverse):
-    """Positions translated into the cell."""
-    return positions - np.floor(positions @ inverse) @ cell
 
 
 def system(atoms, where=""):
@@ -216,7 +184,7 @@ def system(atoms, where=""):
         )
     if len(atoms) == 0:
         raise ValueError(f"a frame must have at least one atom, got none{where}")
-    positions = finite_array(atoms.positions, (None, 3), "positions", where)
+    positions = _shaped(atoms.positions, (None, 3), "positions", where)
     pbc = np.asarray(atoms.pbc, dtype=bool).tolist()
     periodic = all(pbc)
     if any(pbc) and not periodic:
@@ -225,12 +193,15 @@ def system(atoms, where=""):
             f"pbc = {pbc}{where}"
         )
     if periodic:
-        cell = cell_array(atoms.cell, where)
-        inverse = inverse_cell(cell)
-        positions = wrapped(positions, cell, inverse)
+        cell = _shaped(atoms.cell, (3, 3), "cell", where)
+        inside, inverse, volume, share, finite = core.into_cell(positions, cell)
+        if not (finite and share >= _SMALLEST_CELL_RATIO):
+            finite_array(positions, (None, 3), "positions", where)
+            cell_array(cell, where)
     else:
+        inside = finite_array(positions, (None, 3), "positions", where).copy()
         cell = inverse = np.zeros((3, 3))
-        positions = positions.copy()
+        volume = 0.0
     species = np.array(atoms.numbers, dtype=np.int64)
     charges = None
     # ASE's own getter gives zeros where nothing was set.
@@ -238,7 +209,7 @@ def system(atoms, where=""):
         charges = finite_array(
             atoms.arrays["initial_charges"], (len(atoms),), "charges", where
         )
-    return System(positions, cell, periodic, species, charges, inverse=inverse)
+    return System(inside, cell, periodic, species, charges, (), inverse, volume)
 
 
 def systems(frames):
@@ -292,12 +263,13 @@ def side_by_side(checked):
     charges = [s.charges for s in checked]
     charges = None if any(c is None for c in charges) else np.concatenate(charges)
     sizes = tuple(len(s) for s in checked)
-    periodic = checked[0].periodic
-    cell, inverse = checked[0].cell, checked[0].inverse
-    if periodic:
-        cell = np.stack([s.cell for s in checked])
-        inverse = np.stack([s.inverse for s in checked])
-    return System(positions, cell, periodic, species, charges, sizes, inverse)
+    first = checked[0]
+    of_cell = [first.cell, first.inverse, first.volume]
+    if first.periodic:
+        names = ("cell", "inverse", "volume")
+        of_cell = [np.array([getattr(s, name) for s in checked]) for name in names]
+    cell, *of_cell = of_cell
+    return System(positions, cell, first.periodic, species, charges, sizes, *of_cell)
 
 
 def species_index(checked, species=None):

@@ -17,7 +17,7 @@ import numpy as np
 from ase.geometry import minkowski_reduce
 
 from lode.core import expansion as core
-from lode.parallel import thread_map
+from lode.parallel import single_threaded_blas, thread_map
 
 # Numbers of columns that are held for a frame, and wave vectors whose columns are made
 # at a time if there are more.
@@ -27,7 +27,7 @@ _WAVE_BLOCK = 2**13
 _ROW_BLOCK = 256
 # Memory of the values that transforms give before they are expanded.
 _BATCH_BYTES = 2**26
-# Numbers that are kept of the tables of a cell.
+# Numbers that are kept of the columns of a cell.
 _MOST_KEPT = 2**18
 # Share of the tolerance that the transforms may use, and how much more exact the
 # structure factor is: on a crystal its errors, weighted by 1/k², add in phase.
@@ -65,9 +65,42 @@ class _Kept:
 
 
 @lru_cache(maxsize=3)
-def _kept(cell, field, modes, l_max):
+def _kept(cell, field):
     """What is kept for a cell, given as its bytes."""
     return _Kept()
+
+
+class CellColumns:
+    """Columns of the wave vectors of a small frame.
+
+    Parameters
+    ----------
+    waves : tuple
+        Of ``core.cell_parts``.
+    cell : ndarray (3, 3)
+    field : tuple or None
+        Field, modes and l_max as for :class:`ProductSum`.
+
+    Attributes
+    ----------
+    values : tuple of ndarray
+        As of ``core.wave_columns``.
+    made : bool
+        Whether they stand there, else there is room.
+    """
+
+    def __init__(self, waves, cell, field):
+        self.kept = _kept(cell.tobytes(), field)
+        self.kept.uses += 1
+        self.made = self.kept.columns is not None
+        self.values = self.kept.columns if self.made else core.cell_columns(waves)
+
+    def keep(self):
+        """They were made: keep them if the cell came before."""
+        # A cell that is seen for the first time may be the last of its kind.
+        if self.kept.uses > 1 and sum(c.size for c in self.values) <= _MOST_KEPT:
+            self.kept.columns = self.values
+        self.made = True
 
 
 class _HalfSpace:
@@ -123,11 +156,8 @@ class ProductSum(_HalfSpace):
         if size > MOST_HELD:
             # Their columns are made again for each run of centres.
             self.blocks = [self._without_columns(*block) for block in self._blocks()]
-        elif size:
-            kept = _kept(system.cell.tobytes(), field, modes, l_max)
-            self.blocks = [self._whole(kept, size <= _MOST_KEPT)]
         else:
-            self.blocks = []
+            self.blocks = [self._whole()] if size else []
 
     def add(self, out_jamn, first):
         """Add the coefficients of a run of centres.
@@ -144,18 +174,11 @@ class ProductSum(_HalfSpace):
             arguments = (*waves, *structure, *columns, *self.expansion)
             core.add_expanded_waves(self.positions, *arguments, first, out_jamn)
 
-    def _whole(self, kept, small):
+    def _whole(self):
         """All wave vectors as one block."""
         waves = self.reciprocal, self.columns, self.top
         structure = *self.atoms, *waves
-        kept.uses += 1
-        if kept.columns is not None:
-            return waves, core.structure_factor(*structure), kept.columns
-        sums, columns = core.wave_factors(structure, self._arguments(slice(None)))
-        # A cell that is seen for the first time may be the last of its kind.
-        if kept.uses > 1 and small:
-            kept.columns = columns
-        return waves, sums, columns
+        return waves, *core.wave_factors(structure, self._arguments(slice(None)))
 
     def _without_columns(self, columns, part):
         """A block of wave vectors, and a function that makes its columns."""
@@ -181,14 +204,13 @@ class ProductSum(_HalfSpace):
             start, done = stop, int(ends[stop - 1])
 
 
-def cell_waves(cells, volume_f, field, modes, l_max):
-    """Wave vectors of several frames, for ``core.write_cells``.
+def cell_waves(cells, field, modes, l_max):
+    """Wave vectors of several small frames, for ``core.cell_parts``.
 
     Parameters
     ----------
-    cells : tuple of ndarray (n_frames, 3, 3)
-        The cells and their inverse.
-    volume_f : ndarray (n_frames,)
+    cells : tuple of ndarray
+        The cells and their inverse (n_frames, 3, 3), their volumes (n_frames,).
     field, modes, l_max
         As for :class:`ProductSum`.
 
@@ -196,13 +218,25 @@ def cell_waves(cells, volume_f, field, modes, l_max):
     -------
     tuple
     """
-    *spheres, length_k = core.wave_spheres(*cells, modes.limit)
-    start_f = spheres[3]
-    weight_k = np.repeat(4 * math.pi / volume_f, np.diff(start_f[:, 1]))
-    # The other half of the wave vectors doubles the weight.
-    weight_k *= 2 * field.fourier(length_k)
+    *spheres, length_k, weight_k = core.wave_spheres(*cells, modes.limit)
+    weight_k *= field.fourier(length_k)
     table = modes.coefficients, modes.step, modes.n_modes
     return *spheres, weight_k, *table, modes.expansion, l_max
+
+
+@lru_cache(maxsize=64)
+def no_waves(n_frames, l_max):
+    """As :func:`cell_waves`, of a field that has no long-range half."""
+    spheres = (
+        *(np.zeros((n_frames, 3, 3)), np.zeros((n_frames, 3), dtype=np.int64)),
+        *(
+            np.zeros((0, 4), dtype=np.int64),
+            np.zeros((n_frames + 1, 2), dtype=np.int64),
+        ),
+        *(np.zeros((0, 3)), np.zeros(0)),
+    )
+    n_modes = np.zeros(l_max + 1, dtype=np.int64)
+    return *spheres, np.zeros((1, 1, 0)), 1.0, n_modes, np.zeros((0, 0)), l_max
 
 
 class TransformSum(_HalfSpace):
@@ -237,7 +271,8 @@ class TransformSum(_HalfSpace):
         self.sources, self.tolerance, self.scale = sources, tolerance, scale
         turns = (system.positions @ inverse).T
         self.angle_xj = 2 * math.pi * (turns - np.round(turns))
-        self.groups = self._groups()
+        with single_threaded_blas():
+            self.groups = self._groups()
 
     def add_to(self, out_jamn, first, n_threads):
         """Add the coefficients of a run of centres.

@@ -24,4 +24,5 @@ def _vectorised_bessel_functions():
 @pytest.fixture
 def many_pieces(monkeypatch):
     """Threads also where so little work is not worth them."""
-    monkeypatch.setattr("lode.expansion._LEAST_SHARE", 1e-6)
+    for name in ("_LEAST_SHARE", "_LEAST_JOINED"):
+        monkeypatch.setattr(f"lode.expansion.{name}", 1e-6)

@@ -2,13 +2,14 @@ import multiprocessing
 import os
 import threading
 import time
+import weakref
 from contextlib import ExitStack
 
 import numpy as np
 import pytest
 
 from lode import parallel
-from lode.parallel import scratch, thread_map
+from lode.parallel import scratch, share, thread_map
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
@@ -109,6 +110,8 @@ def test_an_error_of_a_helper_gets_out():
 
 
 def _answer(queue):
+    both_there = threading.Barrier(2, timeout=10.0)
+    shared(lambda *_: both_there.wait())
     queue.put(thread_map(lambda i: -i, range(4), 2))
 
 
@@ -116,12 +119,111 @@ def _answer(queue):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_has_threads_of_its_own():
     thread_map(len, ["a", "b"], 2)
+    shared(lambda *_: None)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     process = context.Process(target=_answer, args=(queue,))
     process.start()
     assert queue.get(timeout=20) == [0, -1, -2, -3]
     process.join()
+
+
+def no_linger(*_):
+    """Sleep at once."""
+
+
+def shared(function, n_threads=2, linger=no_linger, arguments=()):
+    share(function, arguments, n_threads, linger, np.zeros(2, dtype=int), 1)
+
+
+@pytest.mark.parametrize("n_threads", [2, 4])
+def test_threads_share_a_call(n_threads):
+    all_there = threading.Barrier(n_threads, timeout=20.0)
+    names = set()
+
+    def work(seen, bell, counters):
+        names.add(threading.get_ident())
+        assert seen == "argument"
+        assert len(bell) == 1
+        assert not counters.any()
+        all_there.wait()
+
+    for _ in range(3):
+        shared(work, n_threads, arguments=("argument",))
+    assert threading.get_ident() in names
+    assert len(names) == n_threads
+
+
+@pytest.mark.parametrize("of_caller", [True, False])
+def test_an_error_in_a_shared_call_gets_out(of_caller):
+    both_there = threading.Barrier(2, timeout=20.0)
+
+    def work(bell, counters):
+        both_there.wait()
+        if of_caller == (threading.current_thread() is threading.main_thread()):
+            raise ValueError("wrong")
+        # Who waits for the others is told.
+        end = time.monotonic() + 20.0
+        while not counters[1] and time.monotonic() < end:
+            time.sleep(0.001)
+        assert counters[1]
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="wrong"):
+            shared(work)
+
+
+def test_who_comes_too_late_finds_nothing_of_a_call():
+    entered, free, late = threading.Event(), threading.Event(), []
+
+    def first(*_):
+        if threading.current_thread() is threading.main_thread():
+            assert entered.wait(timeout=20.0)
+            return
+        entered.set()
+        assert free.wait(timeout=20.0)
+
+    def second(array, *_):
+        late.append(threading.current_thread() is not threading.main_thread())
+
+    shared(first)
+    array = np.zeros(3)
+    alive = weakref.ref(array)
+    shared(second, arguments=(array,))
+    del array
+    assert alive() is None
+    free.set()
+    both_there = threading.Barrier(2, timeout=20.0)
+    shared(lambda *_: both_there.wait())
+    assert late == [False]
+
+
+def test_a_shared_call_in_a_piece_of_work_stays_on_its_thread():
+    def piece(_):
+        names = set()
+        shared(lambda *_: names.add(threading.get_ident()), 3)
+        return names == {threading.get_ident()}
+
+    assert all(thread_map(piece, range(6), 2))
+
+
+def test_a_helper_lingers_where_no_call_waits():
+    lingers, both_there = [], threading.Barrier(2, timeout=20.0)
+    done = threading.Event()
+
+    def linger(bell, heard, looks):
+        lingers.append((int(bell[0]), heard, looks))
+        done.set()
+
+    def work(bell, _):
+        both_there.wait()
+        if threading.current_thread() is threading.main_thread():
+            bell[0] += 1
+        both_there.wait()
+
+    shared(work, linger=linger)
+    assert done.wait(timeout=20.0)
+    assert lingers == [(1, 1, parallel._Helpers.looks)]
 
 
 def test_scratch_is_used_again_and_never_twice_at_a_time(monkeypatch):

@@ -10,11 +10,9 @@ from lode.systems import (
     System,
     cell_array,
     finite_array,
-    inverse_cell,
     species_index,
     system,
     systems,
-    wrapped,
 )
 
 CELL = np.array([[4.0, 0, 0], [1, 5, 0], [-2, 1, 6]])
@@ -130,7 +128,7 @@ def test_wrapping_moves_atoms_by_lattice_vectors_into_the_cell(shift, skew):
     cell = CELL.copy()
     cell[[1, 2, 2], [0, 0, 1]] = skew
     positions = np.array([[0.0, 0, 0], [1, 2, 3]]) + shift
-    inside = wrapped(positions, cell, inverse_cell(cell))
+    inside = system(Atoms("H2", positions, cell=cell, pbc=True)).positions
     fractional = inside @ np.linalg.inv(cell)
     # Rounding of coordinates of 10^4 Å.
     assert (fractional > -1e-10).all()

@@ -207,13 +207,13 @@ def test_the_package_is_imported_when_needed_only():
 def test_tables_are_kept_for_a_cell_that_comes_again(monkeypatch):
     atoms = crystal(4, 5)
     made = []
-    factors = waves.core.wave_factors
+    columns = waves.core.cell_columns
 
     def counted(*arguments):
         made.append(arguments)
-        return factors(*arguments)
+        return columns(*arguments)
 
-    monkeypatch.setattr(waves.core, "wave_factors", counted)
+    monkeypatch.setattr(waves.core, "cell_columns", counted)
     waves._kept.cache_clear()
     e = potential("split", split=1.5)
     first = e.compute(atoms).values

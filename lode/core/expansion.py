@@ -7,6 +7,9 @@ Harmonics stand at l * l + l + m.
 
 import math
 import operator
+import platform
+import threading
+import time
 
 import numpy as np
 from numba import config, njit, types
@@ -28,6 +31,17 @@ _WAVES = 128
 _CENTERS = 32
 # Centres of a periodic frame whose coefficients are worked on together.
 CELL_CENTERS = 64
+# Places of what threads that share a frame have done, each on a cache line of its own:
+# pieces taken, parts of the wave vectors made, pieces done, whether one has failed.
+_TAKEN, _MADE, _DONE, FAILED = 0, 8, 16, 24
+N_COUNTERS = 32
+# Fewer centres are not taken at a time.
+_LEAST_PIECE = 8
+# Tells a core that it only waits: instruction and argument.
+_X86, _ARM = ("llvm.x86.sse2.pause", ()), ("llvm.aarch64.hint", (1,))
+_PAUSES = {"x86_64": _X86, "AMD64": _X86, "arm64": _ARM, "aarch64": _ARM}
+_PAUSE = _PAUSES.get(platform.machine())
+_plain_lock = threading.Lock()
 
 
 def _vector(width):
@@ -245,6 +259,63 @@ def _load_overload(a_ij, i, j):
 @overload(_store)
 def _store_overload(value, a_ij, i, j):
     return lambda value, a_ij, i, j: _store_compiled(value, a_ij, i, j)
+
+
+def _counter(context, builder, signature, array, i):
+    """Pointer to a number that several threads change."""
+    made = context.make_array(signature.args[0])(context, builder, array)
+    return cgutils.get_item_pointer(context, builder, signature.args[0], made, [i])
+
+
+@intrinsic
+def _raised_compiled(_, counter_i, i, value):
+    def code(context, builder, signature, values):
+        array, i, value = values
+        place = _counter(context, builder, signature, array, i)
+        return builder.atomic_rmw("add", place, value, "seq_cst")
+
+    return types.int64(counter_i, types.intp, types.int64), code
+
+
+@intrinsic
+def _seen_compiled(_, counter_i, i):
+    def code(context, builder, signature, values):
+        place = _counter(context, builder, signature, *values)
+        if _PAUSE is not None:
+            name, numbers = _PAUSE
+            number = cgutils.ir.IntType(32)
+            kind = cgutils.ir.FunctionType(
+                cgutils.ir.VoidType(), [number] * len(numbers)
+            )
+            pause = cgutils.get_or_insert_function(builder.module, kind, name)
+            builder.call(pause, [number(n) for n in numbers])
+        return builder.load_atomic(place, "seq_cst", 8)
+
+    return types.int64(counter_i, types.intp), code
+
+
+def _raised(counter_i, i, value):
+    """Add to a number of several threads; what it was before."""
+    with _plain_lock:
+        before = counter_i[i]
+        counter_i[i] += value
+    return before
+
+
+def _seen(counter_i, i):
+    """A number of several threads, looked at by one that waits."""
+    time.sleep(0.0)
+    return counter_i[i]
+
+
+@overload(_raised)
+def _raised_overload(counter_i, i, value):
+    return lambda counter_i, i, value: _raised_compiled(counter_i, i, value)
+
+
+@overload(_seen)
+def _seen_overload(counter_i, i):
+    return lambda counter_i, i: _seen_compiled(counter_i, i)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -561,7 +632,7 @@ def cell_images(position_ix, cell, inverse, limit, species_i, charge_i, n_specie
 
     Returns
     -------
-    image_xg : ndarray (3, n_images)
+    image_xg : ndarray (3, at least n_images)
         In Å.
     start_a : ndarray (n_species + 1,) of int
         Where the images of a species begin; they end where the next begin.
@@ -629,7 +700,7 @@ def cell_images(position_ix, cell, inverse, limit, species_i, charge_i, n_specie
                         atom_g[g] = i
                         g += 1
         start_a[a + 1] = g
-    return image_xg[:, :g], start_a, atom_g[:g], home_i, center_ix
+    return image_xg, start_a, atom_g[:g], home_i, center_ix
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -667,8 +738,8 @@ def image_pairs(
         As of sorted_pairs.
     """
     n_species = start_a.shape[0] - 1
-    square_g = np.empty(image_xg.shape[1])
-    near_p = np.empty(image_xg.shape[1] + 1, dtype=np.uint64)
+    square_g = np.empty(start_a[-1])
+    near_p = np.empty(start_a[-1] + 1, dtype=np.uint64)
     start_ja = np.empty((high - low) * n_species + 1, dtype=np.int64)
     expected = math.ceil((high - low) * neighbors)
     sorted_px = np.empty((expected, 3))
@@ -1149,34 +1220,31 @@ def add_waves(
         low, start = high, stop
 
 
-@njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
-def wave_columns(k_kx, weight_k, table, step, n_modes, l_max):
-    """Columns weight × Y_lm(k) × mode_lq(|k|) of the matrix product.
-
-    Parameters
-    ----------
-    k_kx : ndarray (n_k, 3)
-        Wave vectors.
-    weight_k : ndarray (n_k,)
-        2 (4π/Ω) ĝ(k).
-    table, step, n_modes : ModeTable
-    l_max : int
-
-    Returns
-    -------
-    even_kc, odd_kc : ndarray (n_k, n_columns + LANES)
-        Columns (l, m, q) of even and of odd l, with the signs of 2 (-1)^(l/2) Re and
-        2 (-1)^((l+1)/2) Im; rounded up to a multiple of four, and the last LANES have
-        no meaning.
-    """
+@njit(cache=True, error_model="numpy", nogil=True)
+def _column_counts(n_modes, l_max):
+    """Numbers of columns (l, m, q) of even and of odd l."""
     n_even = n_odd = 0
     for l in range(l_max + 1):
         if l % 2 == 0:
             n_even += (2 * l + 1) * n_modes[l]
         else:
             n_odd += (2 * l + 1) * n_modes[l]
-    even_kc = np.empty((k_kx.shape[0], -(-n_even // 4) * 4 + LANES))
-    odd_kc = np.empty((k_kx.shape[0], -(-n_odd // 4) * 4 + LANES))
+    return n_even, n_odd
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _empty_columns(n_k, n_modes, l_max):
+    """Room for what wave_columns gives."""
+    n_even, n_odd = _column_counts(n_modes, l_max)
+    even_kc = np.empty((n_k, -(-n_even // 4) * 4 + LANES))
+    odd_kc = np.empty((n_k, -(-n_odd // 4) * 4 + LANES))
+    return even_kc, odd_kc
+
+
+@njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
+def _write_columns(k_kx, weight_k, table, step, n_modes, l_max, even_kc, odd_kc):
+    """Write rows of what wave_columns gives, each whole."""
+    n_even, n_odd = _column_counts(n_modes, l_max)
     # Nothing may stand there that takes long to multiply.
     even_kc[:, n_even:] = 0.0
     odd_kc[:, n_odd:] = 0.0
@@ -1221,6 +1289,30 @@ def wave_columns(k_kx, weight_k, table, step, n_modes, l_max):
                 else:
                     odd += (2 * l + 1) * n_q
                 mode += n_q
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def wave_columns(k_kx, weight_k, table, step, n_modes, l_max):
+    """Columns weight × Y_lm(k) × mode_lq(|k|) of the matrix product.
+
+    Parameters
+    ----------
+    k_kx : ndarray (n_k, 3)
+        Wave vectors.
+    weight_k : ndarray (n_k,)
+        2 (4π/Ω) ĝ(k).
+    table, step, n_modes : ModeTable
+    l_max : int
+
+    Returns
+    -------
+    even_kc, odd_kc : ndarray (n_k, n_columns + LANES)
+        Columns (l, m, q) of even and of odd l, with the signs of 2 (-1)^(l/2) Re and
+        2 (-1)^((l+1)/2) Im; rounded up to a multiple of four, and the last LANES have
+        no meaning.
+    """
+    even_kc, odd_kc = _empty_columns(k_kx.shape[0], n_modes, l_max)
+    _write_columns(k_kx, weight_k, table, step, n_modes, l_max, even_kc, odd_kc)
     return even_kc, odd_kc
 
 
@@ -1309,12 +1401,13 @@ def add_expanded_waves(
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def wave_spheres(cell_fxy, inverse_fxy, limit):
+def wave_spheres(cell_fxy, inverse_fxy, volume_f, limit):
     """Half of the wave vectors within a sphere, of several cells.
 
     Parameters
     ----------
     cell_fxy, inverse_fxy : ndarray (n_cells, 3, 3)
+    volume_f : ndarray (n_cells,)
     limit : float
         Radius of the sphere.
 
@@ -1327,6 +1420,8 @@ def wave_spheres(cell_fxy, inverse_fxy, limit):
     start_f : ndarray (n_cells + 1, 2) of int
         Where the columns and the wave vectors of a cell begin and the last ones end.
     k_kx, length_k : ndarray
+    weight_k : ndarray
+        2 (4π/Ω), as the other half of the wave vectors doubles the weight.
     """
     n_cells = cell_fxy.shape[0]
     reciprocal_fxy = np.empty((n_cells, 3, 3))
@@ -1344,79 +1439,241 @@ def wave_spheres(cell_fxy, inverse_fxy, limit):
         spheres.append((columns, k_kx, length_k))
     columns = np.empty((start_f[-1, 0], 4), dtype=np.int64)
     k_kx = np.empty((start_f[-1, 1], 3))
-    length_k = np.empty(start_f[-1, 1])
+    length_k, weight_k = np.empty(start_f[-1, 1]), np.empty(start_f[-1, 1])
     for f in range(n_cells):
         columns[start_f[f, 0] : start_f[f + 1, 0]] = spheres[f][0]
         k_kx[start_f[f, 1] : start_f[f + 1, 1]] = spheres[f][1]
         length_k[start_f[f, 1] : start_f[f + 1, 1]] = spheres[f][2]
-    return reciprocal_fxy, top_fx, columns, start_f, k_kx, length_k
+        weight_k[start_f[f, 1] : start_f[f + 1, 1]] = 8.0 * math.pi / volume_f[f]
+    return reciprocal_fxy, top_fx, columns, start_f, k_kx, length_k, weight_k
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def write_cells(cells, atoms, pairs, waves, constants, first, out_jamn):
-    """Write the coefficients around a run of the atoms of several small cells.
+def cell_parts(f, cells, atoms, pairs, waves, background_n):
+    """What share_cell needs of one of several small cells.
 
     Parameters
     ----------
+    f : int
     cells : tuple
         cell_fxy, inverse_fxy (n_cells, 3, 3), volume_f (n_cells,), start_f
         (n_cells + 1,) of int: where the atoms of a cell begin and the last ones end.
     atoms : tuple
         position_ix (n_atoms, 3), wrapped into the cells, and species_i, charge_i as
-        of sorted_pairs.
-    pairs : tuple or None
-        Limit, and the settings of add_image_pairs.
-    waves : tuple or None
+        of sorted_pairs; n_species.
+    pairs : tuple
+        Limit, zero without pairs, and the settings of add_image_pairs.
+    waves : tuple
         All but the lengths of wave_spheres, weight_k, table, step and n_modes as of
         wave_columns, expansion and l_max as of add_modes.
-    constants : tuple
-        own_n as of add_constants, background_fan (n_cells, n_species, n_max).
+    background_n : ndarray (n_max,)
+        Average of one atom's field, times the volume.
+
+    Returns
+    -------
+    tuple
+        The atoms of the cell; pairs and settings of add_image_pairs; wave vectors as
+        of structure_factor and wave_columns, with room for what the former gives; the
+        background as of add_constants.
+    """
+    cell_fxy, inverse_fxy, volume_f, start_f = cells
+    position_ix, species_i, charge_i, n_species = atoms
+    of_cell = slice(start_f[f], start_f[f + 1])
+    position, species = position_ix[of_cell], species_i[of_cell]
+    charge = charge_i[of_cell] if charge_i.shape[0] > 0 else charge_i
+    sources = (species, charge, n_species)
+    limit, settings = pairs
+    images = cell_images(position, cell_fxy[f], inverse_fxy[f], limit, *sources)
+    sphere = 4.0 / 3.0 * math.pi * limit**3
+    neighbors = 1.2 * position.shape[0] / volume_f[f] * sphere + 1.0
+    found = ((*images, charge, limit, neighbors), settings)
+    reciprocal_fxy, top_fx, columns, start_k, k_kx, weight_k = waves[:6]
+    column = slice(start_k[f, 0], start_k[f + 1, 0])
+    k = slice(start_k[f, 1], start_k[f + 1, 1])
+    real_ak = np.zeros((n_species, k.stop - k.start + LANES))
+    sums = (
+        (reciprocal_fxy[f], columns[column], top_fx[f]),
+        (real_ak, np.zeros_like(real_ak)),
+        (k_kx[k], weight_k[k], *waves[6:9], waves[10]),
+        waves[8:],
+    )
+    background_an = np.zeros((n_species, background_n.shape[0]))
+    for a in range(n_species):
+        share = 0.0
+        for i in range(position.shape[0]):
+            if species[i] == a:
+                share += charge[i] if charge.shape[0] > 0 else 1.0
+        background_an[a] = share / volume_f[f] * background_n
+    return (position, *sources), found, sums, background_an
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def cell_columns(waves):
+    """Room for the columns of the wave vectors of cell_parts."""
+    return _empty_columns(waves[2][0].shape[0], *waves[2][4:])
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _make_waves(atoms, waves, factors, fresh, part, n_parts):
+    """Make a part of the structure factor and, if fresh, of the columns."""
+    reciprocal, columns, top = waves[0]
+    low = columns.shape[0] * part // n_parts
+    high = columns.shape[0] * (part + 1) // n_parts
+    start = columns[:low, 3].sum()
+    stop = start + columns[low:high, 3].sum()
+    if start < stop:
+        sums = structure_factor(*atoms, reciprocal, columns[low:high], top)
+        for x in range(2):
+            waves[1][x][:, start:stop] = sums[x][:, : stop - start]
+        if fresh:
+            vectors = (waves[2][0][start:stop], waves[2][1][start:stop])
+            rows = (factors[0][start:stop], factors[1][start:stop])
+            _write_columns(*vectors, *waves[2][2:], *rows)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def share_cell(
+    atoms,
+    pairs,
+    waves,
+    background_an,
+    factors,
+    fresh,
+    n_parts,
+    own_n,
+    first,
+    start_p,
+    out_jamn,
+    bell,
+    counters,
+):
+    """Write the coefficients around a run of the atoms of a small cell.
+
+    Threads that call it with the same arguments share the work: each takes the next
+    piece until none is left. The one that is to return last waits for the others.
+
+    Parameters
+    ----------
+    atoms, pairs, waves, background_an
+        Of cell_parts.
+    factors : tuple
+        Of cell_columns.
+    fresh : bool
+        Whether the columns must be made; else they stand there.
+    n_parts : int
+        Parts in which what belongs to the wave vectors is made; 0 if it is there.
+    own_n : ndarray (n_max,)
+        As of add_constants.
+    first : int
+        First of the centres.
+    start_p : ndarray (n_pieces + 1,) of int
+        Where the pieces begin and the last one ends, among the centres.
+    out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
+    bell : ndarray (1,) of int
+        Raised, for who lingers.
+    counters : ndarray (N_COUNTERS,) of int
+        Zeros at first.
+    """
+    _raised(bell, 0, 1)
+    position, species, charge, _ = atoms
+    limit = pairs[0][6]
+    n_pieces = start_p.shape[0] - 1
+    while True:
+        piece = _raised(counters, _TAKEN, 1) - n_parts
+        if piece >= n_pieces:
+            break
+        if piece < 0:
+            _make_waves(atoms, waves, factors, fresh, piece + n_parts, n_parts)
+            _raised(counters, _MADE, 1)
+            continue
+        out = out_jamn[start_p[piece] : start_p[piece + 1]]
+        row = first + start_p[piece]
+        out[:] = 0.0
+        if limit > 0.0:
+            add_image_pairs(*pairs, row, out)
+        while _seen(counters, _MADE) < n_parts and not _seen(counters, FAILED):
+            pass
+        if waves[2][0].shape[0] > 0:
+            of_waves = (*waves[0], *waves[1], *factors, *waves[3])
+            add_expanded_waves(position, *of_waves, row, out)
+        add_constants(species, charge, own_n, background_an, row, out)
+        _raised(counters, _DONE, 1)
+    while _seen(counters, _DONE) < n_pieces and not _seen(counters, FAILED):
+        pass
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def write_cells(cells, atoms, pairs, waves, background_n, own_n, first, out_jamn):
+    """Write the coefficients around a run of the atoms of several small cells.
+
+    Parameters
+    ----------
+    cells, atoms, pairs, waves, background_n
+        As of cell_parts.
+    own_n : ndarray (n_max,)
+        As of add_constants.
     first : int
     out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
     """
-    cell_fxy, inverse_fxy, volume_f, start_f = cells
-    position_ix, species_i, charge_i = atoms
-    own_n, background_fan = constants
-    n_species = out_jamn.shape[1]
+    cell_fxy, start_f = cells[0], cells[3]
+    bell = np.zeros(1, dtype=np.int64)
     before = -1
+    factors = _empty_columns(0, waves[8], waves[10])
     for f in range(start_f.shape[0] - 1):
-        begin, end = start_f[f], start_f[f + 1]
-        low = max(first, begin) - begin
-        high = min(first + out_jamn.shape[0], end) - begin
+        low = max(first, start_f[f])
+        high = min(first + out_jamn.shape[0], start_f[f + 1])
         if low >= high:
             continue
-        position, species = position_ix[begin:end], species_i[begin:end]
-        charge = charge_i[begin:end] if charge_i.shape[0] > 0 else charge_i
-        sources = (species, charge, n_species)
-        if pairs is not None:
-            limit, settings = pairs
-            images = cell_images(position, cell_fxy[f], inverse_fxy[f], limit, *sources)
-            sphere = 4.0 / 3.0 * math.pi * limit**3
-            neighbors = 1.2 * (end - begin) / volume_f[f] * sphere + 1.0
-            found = (*images, charge, limit, neighbors)
-        if waves is not None:
-            reciprocal_fxy, top_fx, columns, start_k, k_kx, weight_k = waves[:6]
-            column = slice(start_k[f, 0], start_k[f + 1, 0])
-            k = slice(start_k[f, 1], start_k[f + 1, 1])
-            if k.stop > k.start:
-                vectors = (reciprocal_fxy[f], columns[column], top_fx[f])
-                sums = structure_factor(position, *sources, *vectors)
-                # Frames of a trajectory may share their cell.
-                if before < 0 or (cell_fxy[f] != cell_fxy[before]).any():
-                    table = (*waves[6:9], waves[10])
-                    factors = wave_columns(k_kx[k], weight_k[k], *table)
-                before = f
-                of_waves = (*vectors, *sums, *factors, *waves[8:])
-        for row in range(low, high, CELL_CENTERS):
-            start = begin + row - first
-            stop = begin + min(row + CELL_CENTERS, high) - first
-            out = out_jamn[start:stop]
-            out[:] = 0.0
-            if pairs is not None:
-                add_image_pairs(found, settings, row, out)
-            if waves is not None and k.stop > k.start:
-                add_expanded_waves(position, *of_waves, row, out)
-            add_constants(species, charge, own_n, background_fan[f], row, out)
+        parts = cell_parts(f, cells, atoms, pairs, waves, background_n)
+        # Frames of a trajectory may share their cell.
+        fresh = before < 0 or (cell_fxy[f] != cell_fxy[before]).any()
+        if fresh:
+            factors = cell_columns(parts[2])
+        before = f
+        share_cell(
+            *parts,
+            factors,
+            fresh,
+            1,
+            own_n,
+            low - start_f[f],
+            pieces(high - low, 1),
+            out_jamn[low - first : high - first],
+            bell,
+            np.zeros(N_COUNTERS, dtype=np.int64),
+        )
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def pieces(n, n_threads):
+    """Where the pieces of a run of centres begin that some threads share.
+
+    Parameters
+    ----------
+    n, n_threads : int
+
+    Returns
+    -------
+    ndarray (n_pieces + 1,) of int
+        With the end of the last. They become smaller, so that all end at a time.
+    """
+    start_p = np.zeros(n + 1, dtype=np.int64)
+    count = 0
+    while start_p[count] < n:
+        left = n - start_p[count]
+        size = left if n_threads == 1 else -(-left // (2 * n_threads))
+        size = min(max(size, min(_LEAST_PIECE, left)), CELL_CENTERS)
+        start_p[count + 1] = start_p[count] + size
+        count += 1
+    return start_p[: count + 1]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def linger(bell, heard, most):
+    """Look at a bell until it was rung since, or for some time."""
+    for _ in range(most):
+        if _seen(bell, 0) != heard:
+            break
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

@@ -8,13 +8,15 @@ import math
 import operator
 
 import numpy as np
-from numba import njit, types
+from numba import config, njit, types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, models, overload, register_model
 
 # As in core/expansion.py, which the tests compare: a core file imports no other.
 LANES = 8
-_ROWS = 8
+_FEATURES = config.CPU_FEATURES or get_host_cpu_features()
+_ROWS = 8 if "+avx512f" in _FEATURES else 6
 
 
 def _vector(width):

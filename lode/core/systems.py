@@ -1,0 +1,67 @@
+"""Compiled checks of a periodic structure, of :mod:`lode.systems`."""
+
+import math
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def into_cell(position_ix, cell):
+    """Positions translated into the cell, and what is known of it.
+
+    Parameters
+    ----------
+    position_ix : ndarray (n_atoms, 3)
+    cell : ndarray (3, 3)
+        Rows are the lattice vectors.
+
+    Returns
+    -------
+    inside_ix : ndarray (n_atoms, 3)
+    inverse : ndarray (3, 3)
+        Of the cell.
+    volume : float
+    share : float
+        The volume over that of a box with edges as long; zero, as all else is, if a
+        vector is not finite or depends on the others.
+    finite : bool
+        Whether all positions are.
+    """
+    normal = np.empty((3, 3))
+    edges = 1.0
+    for x in range(3):
+        u, v = cell[(x + 1) % 3], cell[(x + 2) % 3]
+        normal[x, 0] = u[1] * v[2] - u[2] * v[1]
+        normal[x, 1] = u[2] * v[0] - u[0] * v[2]
+        normal[x, 2] = u[0] * v[1] - u[1] * v[0]
+        edges *= math.sqrt(cell[x, 0] ** 2 + cell[x, 1] ** 2 + cell[x, 2] ** 2)
+    determinant = (
+        cell[0, 0] * normal[0, 0]
+        + cell[0, 1] * normal[0, 1]
+        + cell[0, 2] * normal[0, 2]
+    )
+    n = position_ix.shape[0]
+    inside_ix = np.zeros((n, 3))
+    inverse = np.zeros((3, 3))
+    volume = abs(determinant)
+    if not volume > 0.0:
+        return inside_ix, inverse, 0.0, 0.0, False
+    for x in range(3):
+        for y in range(3):
+            inverse[y, x] = normal[x, y] / determinant
+    turns = np.empty(3)
+    finite = True
+    for i in range(n):
+        for x in range(3):
+            finite = finite and math.isfinite(position_ix[i, x])
+            turns[x] = np.floor(
+                position_ix[i, 0] * inverse[0, x]
+                + position_ix[i, 1] * inverse[1, x]
+                + position_ix[i, 2] * inverse[2, x]
+            )
+        for x in range(3):
+            inside_ix[i, x] = position_ix[i, x] - (
+                turns[0] * cell[0, x] + turns[1] * cell[1, x] + turns[2] * cell[2, x]
+            )
+    return inside_ix, inverse, volume, volume / edges, finite
