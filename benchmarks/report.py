@@ -377,9 +377,9 @@ def _plot(folder, rows, points):
         label = f"{code}, σ = {'0.5' if 'narrow' in case else '1.0'} Å"
         pareto.loglog(times, errors, style, color=colors[code], label=label)
     pareto.set(xlabel="time / s", ylabel="largest relative error", title="64 charges")
-    growth.legend(fontsize=7)
-    # Between the curves of the two codes.
-    pareto.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.39, 0.0))
+    # The curves are the same on both sides.
+    names = growth.get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=4, fontsize=8)
     for axes in (growth, pareto):
         axes.grid(alpha=0.3)
     save(figure, folder / "results")
