@@ -251,12 +251,15 @@ def _channels(c_jamn, j, channel_mx):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _product(first_mx, second_my, l, triangle, n_x, square_xy):
-    """Sum over m of two sets of channels; with triangle only y >= x is wanted."""
+def _product(first_mx, second_my, l, triangle, n_x, n_y, square_xy):
+    """Sum over m of two sets of channels; with triangle only y >= x is wanted.
+
+    Columns are taken eight at a time, and may end beyond the last by so many.
+    """
     first_xm = first_mx.T
     for x in range(0, n_x, _ROWS):
         rows = min(_ROWS, n_x - x)
-        for y in range(x if triangle else 0, second_my.shape[1], 8):
+        for y in range(x if triangle else 0, n_y, 8):
             operands = (first_xm, x, second_my, y, l * l, (l + 1) * (l + 1))
             _add_tile(square_xy, x, y, rows, 8, *operands, True)
 
@@ -288,15 +291,15 @@ def power_spectrum(c_jamn, l_max, out_jf):
     """
     n_x = c_jamn.shape[1] * c_jamn.shape[3]
     n_f = n_x * (n_x + 1) // 2
-    channel_mx = np.zeros((c_jamn.shape[2], -(-n_x // LANES) * LANES))
     # Lanes may end beyond the last channel, and beyond the last feature.
-    square_xy = np.zeros((n_x, channel_mx.shape[1] + LANES))
+    channel_mx = np.zeros((c_jamn.shape[2], n_x + LANES))
+    square_xy = np.zeros((n_x, n_x + LANES))
     last_f = np.empty((1, n_f + LANES))
     for j in range(c_jamn.shape[0]):
         _channels(c_jamn, j, channel_mx)
         for l in range(l_max + 1):
             norm = 1.0 / math.sqrt(2 * l + 1)
-            _product(channel_mx, channel_mx, l, True, n_x, square_xy)
+            _product(channel_mx, channel_mx, l, True, n_x, n_x, square_xy)
             for x in range(n_x):
                 square_xy[x, x] *= math.sqrt(0.5)
             rows = (math.sqrt(2.0) * norm, square_xy, True, n_x, n_x)
@@ -323,7 +326,7 @@ def cross_spectrum(c_jamn, d_jamn, l_max, out_jf):
         _channels(d_jamn, j, second_my)
         for l in range(l_max + 1):
             norm = 1.0 / math.sqrt(2 * l + 1)
-            _product(first_mx, second_my, l, False, n_x, square_xy)
+            _product(first_mx, second_my, l, False, n_x, n_y, square_xy)
             rows = (norm, square_xy, False, n_x, n_y)
             if l < l_max and n_f >= LANES:
                 _write_rows(*rows, out_jf, j, l * n_f)
