@@ -716,6 +716,30 @@ def test_mopac_relaxes_and_keeps_charges_apart(tmp_path, monkeypatch):
     assert [f.info for f in again.frames] == [f.info for f in curves.frames]
 
 
+def test_mopac_keeps_to_itself_where_another_program_has_its_names(tmp_path):
+    pytest.importorskip("mopactools")
+    pytest.importorskip("quippy", reason="quippy-ase is not installed")
+    # Both have an L-BFGS of the same names; in a process of its own, as it could end.
+    program = (
+        "from ase.build import molecule\n"
+        "import quippy.descriptors\n"
+        "from lode.datasets.engines import Mopac\n"
+        "water = Mopac().relaxed(molecule('H2O'), 0)\n"
+        "print('distance', water.get_distance(0, 1))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "IFLAG" not in done.stdout
+    alone = Mopac().relaxed(molecule("H2O"), 0).get_distance(0, 1)
+    assert float(done.stdout.split("distance")[1]) == pytest.approx(alone, abs=1e-6)
+
+
 def test_failed_scf_drops_the_frame(tmp_path, monkeypatch):
     pytest.importorskip("mopactools")
     monkeypatch.chdir(tmp_path)

@@ -1,7 +1,11 @@
 """Reference energies of molecules, by programs behind one small interface."""
 
-import importlib
+import ctypes
+import importlib.util
+import os
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -257,7 +261,15 @@ def unsound(atoms, charge):
     return ""
 
 
+@cache
 def _mopac():
+    # Its own functions first: other programs (quippy, for one) export some of the same
+    # names to the whole process, which gives wrong results or ends it.
+    package = importlib.util.find_spec("mopactools")
+    if package is not None and hasattr(os, "RTLD_DEEPBIND"):
+        library = Path(package.origin).parent / "lib" / "libmopac.so"
+        if library.exists():
+            ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_DEEPBIND)
     return _program("mopactools.api", "mopactools")
 
 
