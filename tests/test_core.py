@@ -1,4 +1,7 @@
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +110,31 @@ def test_rooms_import_only_rooms_above_them(path):
         elif name.startswith("lode."):
             other = name.split(".")[1]
             assert other in above, f"{mine} imports {other}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "inside"), [(3, 8, True), (4, 8, False), (3, 7, False)]
+)
+def test_what_pointers_reach_is_checked_with_the_bounds(
+    tmp_path, rows, columns, inside
+):
+    program = (
+        "import numpy as np\n"
+        "from lode.core import expansion as core\n"
+        f"left, right = np.ones((3, 5)), np.ones((5, {columns}))\n"
+        f"core.add_product(left, right, 0, 5, 0, {rows}, np.zeros((4, 8)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={
+            **os.environ,
+            "NUMBA_BOUNDSCHECK": "1",
+            "NUMBA_DISABLE_JIT": "0",
+            "NUMBA_CACHE_DIR": str(tmp_path),
+            "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode == 0) == inside
+    assert ("IndexError: block out of bounds" in done.stderr) != inside

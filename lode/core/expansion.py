@@ -25,6 +25,8 @@ _BATCH = 32
 # Rows of a product whose sums stay in registers: measured for wide and narrow ones.
 _FEATURES = config.CPU_FEATURES or get_host_cpu_features()
 _ROWS = 8 if "+avx512f" in _FEATURES else 6
+# Numba does not see what is read and written by pointers: these are checked here.
+_CHECKED = bool(config.BOUNDSCHECK)
 # Wave vectors, and centres, of which products are made at a time: the first factors
 # stay in the first-level cache, the columns in the second-level one.
 _WAVES = 128
@@ -165,6 +167,13 @@ def _add_tile(out_rc, r, c, rows, width, left_rk, l, right_kc, d, start, stop, f
     part += (left[:, start:stop, None] * right[start:stop]).sum(axis=1)
 
 
+@njit(cache=True, error_model="numpy", nogil=True)
+def _check_block(a_ij, i, i_stop, j, j_stop):
+    """Error if a block is not inside of a matrix."""
+    if not (0 <= i < i_stop <= a_ij.shape[0] and 0 <= j < j_stop <= a_ij.shape[1]):
+        raise IndexError("block out of bounds")
+
+
 # Inlined: as a call, its many arguments take longer than a small product.
 @overload(_add_tile, jit_options={"forceinline": True})
 def _add_tile_compiled(
@@ -173,6 +182,12 @@ def _add_tile_compiled(
     def compiled(
         out_rc, r, c, rows, width, left_rk, l, right_kc, d, start, stop, fresh
     ):
+        if _CHECKED:
+            _check_block(out_rc, r, r + rows, c, c + width)
+            _check_block(left_rk, l, l + rows, start, stop)
+            _check_block(right_kc, start, stop, d, d + width)
+            if not (1 <= rows <= _ROWS and start < stop):
+                raise IndexError("tile without rows or terms, or with too many rows")
         if width == 8:
             _tile_8(out_rc, r, c, rows, left_rk, l, right_kc, d, start, stop, fresh)
         else:
@@ -253,12 +268,22 @@ def _store(value, a_ij, i, j):
 
 @overload(_load)
 def _load_overload(a_ij, i, j):
-    return lambda a_ij, i, j: _load_compiled(a_ij, i, j)
+    def compiled(a_ij, i, j):
+        if _CHECKED:
+            _check_block(a_ij, i, i + 1, j, j + LANES)
+        return _load_compiled(a_ij, i, j)
+
+    return compiled
 
 
 @overload(_store)
 def _store_overload(value, a_ij, i, j):
-    return lambda value, a_ij, i, j: _store_compiled(value, a_ij, i, j)
+    def compiled(value, a_ij, i, j):
+        if _CHECKED:
+            _check_block(a_ij, i, i + 1, j, j + LANES)
+        _store_compiled(value, a_ij, i, j)
+
+    return compiled
 
 
 def _counter(context, builder, signature, array, i):
