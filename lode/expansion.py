@@ -1115,13 +1115,11 @@ class _ImagePairs:
     def __init__(self, system, sources, n_species, limit):
         cell = system.positions, system.cell, system.inverse, limit
         atoms = sources.species_i, sources.charge_i, n_species
-        images = core.cell_images(*cell, *atoms)
-        neighbors = 1.2 * _neighbors(len(system), system.volume, limit) + 1.0
-        self.arguments = (*images, sources.charge_i, limit, neighbors)
+        self.images = core.cell_images(*cell, *atoms)
 
     def add(self, settings, first, out_jamn):
         """Add them to a run of centres."""
-        core.add_image_pairs(self.arguments, settings, first, out_jamn)
+        core.add_image_pairs(self.images, settings, first, out_jamn)
 
 
 def _neighbors(n_atoms, volume, radius):

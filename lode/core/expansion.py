@@ -10,6 +10,7 @@ import operator
 import platform
 import threading
 import time
+from typing import NamedTuple
 
 import numpy as np
 from numba import config, njit, types
@@ -641,6 +642,60 @@ def all_pairs(
     return start_ja, sorted_px[:p], charge_p[:p] if charged else charge_p
 
 
+class Images(NamedTuple):
+    """Atoms of a cell and their images, species by species.
+
+    Attributes
+    ----------
+    image_xg : ndarray (3, at least n_images)
+        In Å.
+    start_a : ndarray (n_species + 1,) of int
+        Where the images of a species begin; they end where the next begin.
+    atom_g : ndarray (n_images,) of int
+        What they are images of.
+    home_i : ndarray (n_atoms,) of int
+        Which of them is the atom itself, or -1.
+    center_ix : ndarray (n_atoms, 3)
+        Positions of the atoms, rounded as those of the images.
+    charge_i : ndarray
+        Of the atoms, as of sorted_pairs.
+    limit : float
+        Thickness of the shell of images; pairs further apart are left out.
+    neighbors : float
+        About how many each atom has, rather too many.
+    """
+
+    image_xg: np.ndarray
+    start_a: np.ndarray
+    atom_g: np.ndarray
+    home_i: np.ndarray
+    center_ix: np.ndarray
+    charge_i: np.ndarray
+    limit: float
+    neighbors: float
+
+
+class CellWaves(NamedTuple):
+    """Wave vectors of a small cell and what belongs to them.
+
+    Attributes
+    ----------
+    lattice : tuple
+        reciprocal, columns and top, as of structure_factor.
+    structure : tuple
+        Room for real_ak and imag_ak of structure_factor.
+    vectors : tuple
+        Arguments of wave_columns.
+    expansion : tuple
+        n_modes, expansion and l_max, as of add_modes.
+    """
+
+    lattice: tuple
+    structure: tuple
+    vectors: tuple
+    expansion: tuple
+
+
 @njit(cache=True, error_model="numpy", nogil=True)
 def cell_images(position_ix, cell, inverse, limit, species_i, charge_i, n_species):
     """Atoms of a cell and their images in a shell around it, species by species.
@@ -657,16 +712,7 @@ def cell_images(position_ix, cell, inverse, limit, species_i, charge_i, n_specie
 
     Returns
     -------
-    image_xg : ndarray (3, at least n_images)
-        In Å.
-    start_a : ndarray (n_species + 1,) of int
-        Where the images of a species begin; they end where the next begin.
-    atom_g : ndarray (n_images,) of int
-        What they are images of.
-    home_i : ndarray (n_atoms,) of int
-        Which of them is the atom itself, or -1.
-    center_ix : ndarray (n_atoms, 3)
-        The positions, rounded as those of the images.
+    Images
     """
     n = position_ix.shape[0]
     low = np.empty(3)
@@ -725,36 +771,23 @@ def cell_images(position_ix, cell, inverse, limit, species_i, charge_i, n_specie
                         atom_g[g] = i
                         g += 1
         start_a[a + 1] = g
-    return image_xg, start_a, atom_g[:g], home_i, center_ix
+    volume = 0.0
+    for x in range(3):
+        y, z = (x + 1) % 3, (x + 2) % 3
+        minor = cell[1, y] * cell[2, z] - cell[1, z] * cell[2, y]
+        volume += cell[0, x] * minor
+    neighbors = 1.2 * n / abs(volume) * 4.0 / 3.0 * math.pi * limit**3 + 1.0
+    found = (image_xg, start_a, atom_g[:g], home_i, center_ix)
+    return Images(*found, charge_i, limit, neighbors)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def image_pairs(
-    image_xg,
-    start_a,
-    atom_g,
-    home_i,
-    position_ix,
-    charge_i,
-    limit,
-    neighbors,
-    low,
-    high,
-):
+def image_pairs(images, low, high):
     """Images within a limit of the centres low ... high.
 
     Parameters
     ----------
-    image_xg, start_a, atom_g, home_i : ndarray
-        Of cell_images.
-    position_ix : ndarray (n_atoms, 3)
-        Centres.
-    charge_i : ndarray (n_atoms,)
-        As of sorted_pairs.
-    limit : float
-        Pairs further apart are left out.
-    neighbors : float
-        About how many each centre has.
+    images : Images
     low, high : int
 
     Returns
@@ -762,6 +795,8 @@ def image_pairs(
     start_ja, sorted_px, charge_p : ndarray
         As of sorted_pairs.
     """
+    image_xg, start_a, atom_g, home_i = images[:4]
+    center_ix, charge_i, limit, neighbors = images[4:]
     n_species = start_a.shape[0] - 1
     square_g = np.empty(start_a[-1])
     near_p = np.empty(start_a[-1] + 1, dtype=np.uint64)
@@ -772,7 +807,7 @@ def image_pairs(
     charge_p = np.empty(expected if charged else 0)
     count = 0
     for j in range(low, high):
-        x_j, y_j, z_j = position_ix[j, 0], position_ix[j, 1], position_ix[j, 2]
+        x_j, y_j, z_j = center_ix[j, 0], center_ix[j, 1], center_ix[j, 2]
         for a in range(n_species):
             start_ja[(j - low) * n_species + a] = count
             begin, end = start_a[a], start_a[a + 1]
@@ -913,20 +948,19 @@ def add_all_pairs(pairs, settings, first, out_jamn):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def add_image_pairs(pairs, settings, first, out_jamn):
+def add_image_pairs(images, settings, first, out_jamn):
     """Add what image_pairs finds around the centres from the first on.
 
     Parameters
     ----------
-    pairs : tuple
-        Of image_pairs, up to the centres.
+    images : Images
     settings : tuple
         Of add_pairs, between the pairs and the coefficients.
     first : int
     out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
         Added to.
     """
-    found = image_pairs(*pairs, first, first + out_jamn.shape[0])
+    found = image_pairs(images, first, first + out_jamn.shape[0])
     add_pairs(*found, *settings, out_jamn)
 
 
@@ -1497,9 +1531,8 @@ def cell_parts(f, cells, atoms, pairs, waves, background_n):
     Returns
     -------
     tuple
-        The atoms of the cell; pairs and settings of add_image_pairs; wave vectors as
-        of structure_factor and wave_columns, with room for what the former gives; the
-        background as of add_constants.
+        The atoms of the cell; Images and the settings of add_image_pairs; CellWaves;
+        the background as of add_constants.
     """
     cell_fxy, inverse_fxy, volume_f, start_f = cells
     position_ix, species_i, charge_i, n_species = atoms
@@ -1509,14 +1542,12 @@ def cell_parts(f, cells, atoms, pairs, waves, background_n):
     sources = (species, charge, n_species)
     limit, settings = pairs
     images = cell_images(position, cell_fxy[f], inverse_fxy[f], limit, *sources)
-    sphere = 4.0 / 3.0 * math.pi * limit**3
-    neighbors = 1.2 * position.shape[0] / volume_f[f] * sphere + 1.0
-    found = ((*images, charge, limit, neighbors), settings)
+    found = (images, settings)
     reciprocal_fxy, top_fx, columns, start_k, k_kx, weight_k = waves[:6]
     column = slice(start_k[f, 0], start_k[f + 1, 0])
     k = slice(start_k[f, 1], start_k[f + 1, 1])
     real_ak = np.zeros((n_species, k.stop - k.start + LANES))
-    sums = (
+    sums = CellWaves(
         (reciprocal_fxy[f], columns[column], top_fx[f]),
         (real_ak, np.zeros_like(real_ak)),
         (k_kx[k], weight_k[k], *waves[6:9], waves[10]),
@@ -1535,13 +1566,13 @@ def cell_parts(f, cells, atoms, pairs, waves, background_n):
 @njit(cache=True, error_model="numpy", nogil=True)
 def cell_columns(waves):
     """Room for the columns of the wave vectors of cell_parts."""
-    return _empty_columns(waves[2][0].shape[0], *waves[2][4:])
+    return _empty_columns(waves.vectors[0].shape[0], *waves.vectors[4:])
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _make_waves(atoms, waves, factors, fresh, part, n_parts):
     """Make a part of the structure factor and, if fresh, of the columns."""
-    reciprocal, columns, top = waves[0]
+    reciprocal, columns, top = waves.lattice
     low = columns.shape[0] * part // n_parts
     high = columns.shape[0] * (part + 1) // n_parts
     start = columns[:low, 3].sum()
@@ -1549,11 +1580,12 @@ def _make_waves(atoms, waves, factors, fresh, part, n_parts):
     if start < stop:
         sums = structure_factor(*atoms, reciprocal, columns[low:high], top)
         for x in range(2):
-            waves[1][x][:, start:stop] = sums[x][:, : stop - start]
+            waves.structure[x][:, start:stop] = sums[x][:, : stop - start]
         if fresh:
-            vectors = (waves[2][0][start:stop], waves[2][1][start:stop])
+            k_kx, weight_k = waves.vectors[:2]
+            vectors = (k_kx[start:stop], weight_k[start:stop])
             rows = (factors[0][start:stop], factors[1][start:stop])
-            _write_columns(*vectors, *waves[2][2:], *rows)
+            _write_columns(*vectors, *waves.vectors[2:], *rows)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -1601,7 +1633,7 @@ def share_cell(
     """
     _raised(bell, 0, 1)
     position, species, charge, _ = atoms
-    limit = pairs[0][6]
+    limit = pairs[0].limit
     n_pieces = start_p.shape[0] - 1
     while True:
         piece = _raised(counters, _TAKEN, 1) - n_parts
@@ -1618,11 +1650,12 @@ def share_cell(
             add_image_pairs(*pairs, row, out)
         while _seen(counters, _MADE) < n_parts and not _seen(counters, FAILED):
             pass
-        if waves[2][0].shape[0] > 0:
-            of_waves = (*waves[0], *waves[1], *factors, *waves[3])
+        if waves.vectors[0].shape[0] > 0:
+            of_waves = (*waves.lattice, *waves.structure, *factors, *waves.expansion)
             add_expanded_waves(position, *of_waves, row, out)
         add_constants(species, charge, own_n, background_an, row, out)
         _raised(counters, _DONE, 1)
+
     while _seen(counters, _DONE) < n_pieces and not _seen(counters, FAILED):
         pass
 
