@@ -187,8 +187,8 @@ def _add_tile_compiled(
             _check_block(out_rc, r, r + rows, c, c + width)
             _check_block(left_rk, l, l + rows, start, stop)
             _check_block(right_kc, start, stop, d, d + width)
-            if not (1 <= rows <= _ROWS and start < stop):
-                raise IndexError("tile without rows or terms, or with too many rows")
+            if rows > _ROWS:
+                raise IndexError("too many rows for a tile")
         if width == 8:
             _tile_8(out_rc, r, c, rows, left_rk, l, right_kc, d, start, stop, fresh)
         else:
@@ -1655,7 +1655,6 @@ def share_cell(
             add_expanded_waves(position, *of_waves, row, out)
         add_constants(species, charge, own_n, background_an, row, out)
         _raised(counters, _DONE, 1)
-
     while _seen(counters, _DONE) < n_pieces and not _seen(counters, FAILED):
         pass
 
