@@ -23,8 +23,8 @@ from lode.core import expansion as core
 from lode.fields import GaussianDensity, PowerLawPotential
 from lode.parallel import (
     one_at_a_time,
+    post,
     scratch,
-    share,
     thread_count,
     thread_map,
 )
@@ -46,11 +46,12 @@ from lode.systems import (
 )
 from lode.waves import (
     MOST_HELD,
+    NO_COLUMNS,
     CellColumns,
     ProductSum,
     TransformSum,
-    cell_waves,
-    no_waves,
+    cell_field,
+    no_field,
     product_cost,
     transform_cost,
     wave_count,
@@ -545,29 +546,21 @@ class SphericalExpansion:
 
     def _cells_writer(self, system, sources, n_fields):
         """As :meth:`_writer`, for small periodic frames of a kind."""
-        sizes = system.sizes or (len(system),)
-        cells = system.cell.reshape(-1, 3, 3), system.inverse.reshape(-1, 3, 3)
-        cells += (np.atleast_1d(system.volume),)
-        field = None
+        sizes = system.sizes
+        cells = system.cell, system.inverse, system.volume
+        if not sizes:
+            sizes = (len(system),)
+            cells = system.cell[None], system.inverse[None], np.array([system.volume])
+        split = None
         if self.field.long_range:
             _, split = self.path(sizes[0], n_fields, float(cells[2][0]))
-            halves = _halves(self, split)
-            own, background = halves.own, halves.background
-            pairs = self._pair_settings(halves.table or _NO_PAIRS)
-            field = halves.smooth, halves.modes, self.max_angular
-            waves = cell_waves(cells, *field)
-        else:
-            own, *pairs = self._pairs_alone()
-            background = np.zeros(len(own))
-            waves = no_waves(len(sizes), self.max_angular)
+        *settings, smooth = _cell_settings(self, split)
         arguments = (
             (*cells, np.array([0, *itertools.accumulate(sizes)])),
             (system.positions, sources.species_i, sources.charge_i, n_fields),
-            tuple(pairs),
-            waves,
-            background,
+            *settings,
         )
-        return _CellsWriter(arguments, own, field)
+        return _CellsWriter(arguments, smooth)
 
     def kind(self, system, n_fields):
         """What frames have in common that are computed together.
@@ -724,44 +717,37 @@ class _CellsWriter:
     Parameters
     ----------
     arguments : tuple
-        Of ``core.cell_parts``.
-    own : ndarray (n_max,)
-        As for :class:`_Writer`.
-    field : tuple, optional
+        Of ``core.write_cells``.
+    smooth : tuple, optional
         Smooth field, its modes and l_max, if there are waves.
     """
 
-    def __init__(self, arguments, own, field=None):
-        self.arguments, self.own, self.field = arguments, own, field
-        self.parts = self.columns = None
+    def __init__(self, arguments, smooth=None):
+        self.arguments, self.smooth = arguments, smooth
+        (cell, *_), *_ = arguments
+        self.columns = None
+        if len(cell) == 1 and smooth is not None:
+            self.columns = CellColumns(cell[0], *smooth)
 
     def __call__(self, out_jamn, first, n_threads):
         """As of :class:`_Writer`; several frames on one thread."""
         (cell, *_), *_ = self.arguments
-        if len(cell) > 1:
-            core.write_cells(*self.arguments, self.own, first, out_jamn)
-            return
-        threads = _threads(self.cost, out_jamn, n_threads, _LEAST_JOINED)
-        n_parts = 0
-        if self.parts is None:
-            n_parts = threads
-            self.parts = core.cell_parts(0, *self.arguments)
-            self.columns = CellColumns(self.parts[2], cell[0], self.field)
-        values, fresh = self.columns.values, not self.columns.made
-        arguments = *self.parts, values, fresh, n_parts, self.own, first
-        arguments += core.pieces(len(out_jamn), threads), out_jamn
-        counters = np.zeros(core.N_COUNTERS, dtype=np.int64)
-        how = threads, core.linger, counters, core.FAILED
-        share(core.share_cell, arguments, *how)
-        if fresh:
-            self.columns.keep()
+        threads = 1
+        if len(cell) == 1:
+            threads = _threads(self.cost, out_jamn, n_threads, _LEAST_JOINED)
+        kept = NO_COLUMNS if self.columns is None else self.columns.values
+        where = post(threads, core.serve, core.N_PLACES, core.AWAKE)
+        arguments = *self.arguments, kept, threads, first, out_jamn, where
+        made = core.write_cells(*arguments)
+        if self.columns is not None and not len(kept[0]):
+            self.columns.keep(made)
 
     def cost(self, out_jamn):
         """As of :meth:`_Writer.cost`."""
         (_, _, (volume,), _), (positions, *_), (limit, _), *_ = self.arguments
         cost = _near_cost(out_jamn, _neighbors(len(positions), volume, limit))
-        if self.field is not None:
-            modes = self.field[1]
+        if self.smooth is not None:
+            modes = self.smooth[1]
             sizes = len(out_jamn), out_jamn.shape[1], modes.n_columns, volume
             cost += product_cost(*sizes, modes.limit, None)
         return cost
@@ -887,6 +873,8 @@ def _check_kind(instance, name, kind):
 
 
 def _counted(sizes):
+    if len(sizes) == 1:
+        return np.arange(sizes[0])
     return np.concatenate([np.arange(n) for n in sizes])
 
 
@@ -1014,6 +1002,20 @@ def _halves(expansion, split):
     background = 4.0 * math.pi * zero * _volume_integral(basis) * _Y00
     modes = mode_table(smooth, basis, l_max, expansion.tolerance, scale)
     return _Halves(table, smooth, modes, scale, _Y00 * own, background)
+
+
+@lru_cache(maxsize=64)
+@one_at_a_time
+def _cell_settings(expansion, split):
+    """Pairs, field and constants of ``core.write_cells``; the smooth field, if any."""
+    l_max = expansion.max_angular
+    if split is None:
+        own, *pairs = expansion._pairs_alone()
+        return tuple(pairs), no_field(l_max), (own, np.zeros(len(own))), None
+    halves = _halves(expansion, split)
+    pairs = expansion._pair_settings(halves.table or _NO_PAIRS)
+    smooth = halves.smooth, halves.modes, l_max
+    return pairs, cell_field(*smooth), (halves.own, halves.background), smooth
 
 
 @lru_cache(maxsize=256)

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache, wraps
 from numbers import Real
-from queue import SimpleQueue
 
 import numba
 import numpy as np
@@ -118,7 +117,7 @@ def scratch(*shape):
 
 
 class _Helpers:
-    """Threads that join others in compiled work and stay awake for a while after it.
+    """Threads that look for compiled work to join in, and for more for a while after.
 
     To wake a thread, or to wait for the interpreter's lock, takes a good part of the
     time of a small frame.
@@ -127,71 +126,51 @@ class _Helpers:
     # Half a millisecond, or one.
     looks = 20_000
 
-    def __init__(self, n_threads, linger):
-        self.linger, self.calls = linger, SimpleQueue()
-        self.bell = np.zeros(1, dtype=np.int64)
-        for _ in range(n_threads):
-            threading.Thread(target=self.work, name="lode", daemon=True).start()
+    def __init__(self, n_threads, serve, n_places):
+        self.serve, self.post = serve, np.zeros(n_places, dtype=np.int64)
+        self.calls = [threading.Event() for _ in range(n_threads)]
+        for call in self.calls:
+            thread = threading.Thread(target=self.work, args=(call,), daemon=True)
+            thread.start()
 
-    def work(self):
-        """Join in one call after the other."""
+    def work(self, call):
+        """Join in one work after the other."""
         while True:
-            # Nothing is left in one that has ended.
-            for join in tuple(self.calls.get()):
-                join()
-            # Else its arrays would live until the next.
-            join = None
-            heard = int(self.bell[0])
-            if self.calls.empty():
-                self.linger(self.bell, heard, self.looks)
+            call.wait()
+            call.clear()
+            self.serve(self.post, self.looks)
 
 
 _helpers = cache(_Helpers)
 
 
-def share(function, arguments, n_threads, linger, counters, failed):
-    """Call a compiled function on several threads, which share its work.
+def post(n_threads, serve, n_places, awake):
+    """Where compiled work finds other threads.
 
     Parameters
     ----------
-    function : callable
-        Called with the arguments, a bell, which it raises at once, and the counters.
-        It returns when all is done, whoever did it.
-    arguments : tuple
     n_threads : int
-    linger : callable
-        ``linger(bell, heard, looks)`` looks at the bell that often, or until it is no
-        longer as heard.
-    counters : ndarray of int
-        Zeros, by which the threads share the work.
-    failed : int
-        Which of them is raised where a thread fails, lest others wait for it.
+        The caller's and those that may join.
+    serve : callable
+        ``serve(post, looks)``, compiled, joins in what is handed out there, until for
+        a number of looks nothing was.
+    n_places : int
+    awake : int
+        Which place tells how many threads look for work.
 
-    Raises
-    ------
-    Exception
-        Of any thread.
+    Returns
+    -------
+    ndarray (n_places,) of int
+        If nobody is to join, a new one.
     """
-    if n_threads < 2 or hasattr(_thread, "works"):
-        function(*arguments, np.zeros(1, dtype=np.int64), counters)
-        return
-    helpers = _helpers(n_threads - 1, linger)
-    errors = []
-
-    def join():
-        try:
-            function(*arguments, helpers.bell, counters)
-        except BaseException as error:
-            errors.append(error)
-            counters[failed] = 1
-
-    call = [join]
-    for _ in range(n_threads - 1):
-        helpers.calls.put(call)
-    join()
-    call.clear()
-    if errors:
-        raise errors[0]
+    if n_threads < 2 or hasattr(_thread, "works") or numba.config.DISABLE_JIT:
+        return np.zeros(n_places, dtype=np.int64)
+    helpers = _helpers(n_threads - 1, serve, n_places)
+    # Those who sleep are late, but may still join.
+    if helpers.post[awake] < n_threads - 1:
+        for call in helpers.calls:
+            call.set()
+    return helpers.post
 
 
 def thread_count(n_threads=None):

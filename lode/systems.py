@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from numbers import Real
 
 import numpy as np
@@ -10,6 +11,8 @@ from lode.core import systems as core
 
 # Smallest sine-like measure of a cell, |det| / (|a| |b| |c|), still accepted.
 _SMALLEST_CELL_RATIO = 1e-6
+# Atoms of a structure whose places among the species are kept.
+_MOST_KEPT = 4096
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def finite_array(value, shape, name, where=""):
         If the shape differs or an entry is not finite.
     """
     array = _shaped(value, shape, name, where)
-    if not np.isfinite(array).all():
+    # Where caches are cold NumPy takes ten times as long for some atoms.
+    if not core.all_finite(array.ravel()):
         bad = np.argwhere(~np.isfinite(array))
         index = tuple(int(i) for i in bad[0])
         raise ValueError(
@@ -93,9 +97,10 @@ def _shaped(value, shape, name, where):
         raise ValueError(
             f"{name} must be an array of numbers{where}: {error}"
         ) from None
-    if array.ndim != len(shape) or any(
-        n is not None and n != m for n, m in zip(shape, array.shape, strict=True)
-    ):
+    # Only the first length may be open; in few steps, as it is done for each frame.
+    found = array.shape
+    open_length = len(found) == len(shape) and shape[0] is None
+    if found != shape and not (open_length and found[1:] == shape[1:]):
         wanted = "(" + ", ".join("n" if n is None else str(n) for n in shape) + ")"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}{where}")
     return array
@@ -178,14 +183,16 @@ def system(atoms, where=""):
     """
     if isinstance(atoms, System):
         return atoms
-    if not all(hasattr(atoms, name) for name in ("positions", "numbers", "pbc")):
+    try:
+        positions, numbers, pbc = atoms.positions, atoms.numbers, atoms.pbc
+    except AttributeError:
         raise TypeError(
             f"a frame must be an ase.Atoms, got {type(atoms).__name__}{where}"
-        )
+        ) from None
     if len(atoms) == 0:
         raise ValueError(f"a frame must have at least one atom, got none{where}")
-    positions = _shaped(atoms.positions, (None, 3), "positions", where)
-    pbc = np.asarray(atoms.pbc, dtype=bool).tolist()
+    positions = _shaped(positions, (None, 3), "positions", where)
+    pbc = np.asarray(pbc, dtype=bool).tolist()
     periodic = all(pbc)
     if any(pbc) and not periodic:
         raise ValueError(
@@ -202,7 +209,7 @@ def system(atoms, where=""):
         inside = finite_array(positions, (None, 3), "positions", where).copy()
         cell = inverse = np.zeros((3, 3))
         volume = 0.0
-    species = np.array(atoms.numbers, dtype=np.int64)
+    species = np.array(numbers, dtype=np.int64)
     charges = None
     # ASE's own getter gives zeros where nothing was set.
     if "initial_charges" in getattr(atoms, "arrays", {}):
@@ -295,16 +302,33 @@ def species_index(checked, species=None):
         If an atom's species is not among ``species``, or these are not different
         atomic numbers.
     """
-    present = set().union(*(s.species.tolist() for s in checked))
-    if species is None:
-        species = tuple(sorted(present))
-    else:
+    if species is not None:
         species = atomic_numbers(species)
-        unknown = sorted(present - set(species))
-        if unknown:
-            raise ValueError(
-                f"species must be among {sorted(species)}, got unknown {unknown}"
-            )
-    lookup = np.full(max((*species, *present)) + 1, -1)
+    numbers = checked[0].species
+    if len(checked) == 1 and len(numbers) <= _MOST_KEPT:
+        species, index = _kept_places(numbers.tobytes(), species)
+        return species, [index.copy()]
+    numbers = np.concatenate([s.species for s in checked])
+    species, index = _places(numbers, species)
+    return species, np.split(index, np.cumsum([len(s) for s in checked[:-1]]))
+
+
+def _places(numbers, species):
+    """As :func:`species_index`, of the atomic numbers of one structure."""
+    present = np.unique(numbers).tolist()
+    if species is None:
+        species = tuple(present)
+    unknown = sorted(set(present) - set(species))
+    if unknown:
+        raise ValueError(
+            f"species must be among {sorted(species)}, got unknown {unknown}"
+        )
+    lookup = np.full(max(species) + 1, -1)
     lookup[list(species)] = np.arange(len(species))
-    return species, [lookup[s.species] for s in checked]
+    return species, lookup[numbers]
+
+
+@lru_cache(maxsize=16)
+def _kept_places(numbers, species):
+    """Frames of a trajectory have the same atoms, given as bytes."""
+    return _places(np.frombuffer(numbers, dtype=np.int64), species)

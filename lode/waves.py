@@ -18,6 +18,7 @@ from ase.geometry import minkowski_reduce
 
 from lode.core import expansion as core
 from lode.parallel import single_threaded_blas, thread_map
+from lode.radial import piecewise_polynomials
 
 # Numbers of columns that are held for a frame, and wave vectors whose columns are made
 # at a time if there are more.
@@ -27,8 +28,11 @@ _WAVE_BLOCK = 2**13
 _ROW_BLOCK = 256
 # Memory of the values that transforms give before they are expanded.
 _BATCH_BYTES = 2**26
-# Numbers that are kept of the columns of a cell.
+# Numbers that are kept of the columns of a cell; columns that are not.
 _MOST_KEPT = 2**18
+NO_COLUMNS = (np.empty((0, core.LANES)), np.empty((0, core.LANES)))
+# Doublings of the wave number in a table: more than there are wave vectors in a row.
+_OCTAVES = 24
 # Share of the tolerance that the transforms may use, and how much more exact the
 # structure factor is: on a crystal its errors, weighted by 1/k², add in phase.
 _TRANSFORM_SHARE = 0.25
@@ -65,42 +69,37 @@ class _Kept:
 
 
 @lru_cache(maxsize=3)
-def _kept(cell, field):
+def _kept(cell, field, modes, l_max):
     """What is kept for a cell, given as its bytes."""
     return _Kept()
 
 
 class CellColumns:
-    """Columns of the wave vectors of a small frame.
+    """Columns of the wave vectors of a small cell, kept if it comes again.
 
     Parameters
     ----------
-    waves : tuple
-        Of ``core.cell_parts``.
     cell : ndarray (3, 3)
-    field : tuple or None
-        Field, modes and l_max as for :class:`ProductSum`.
+    field, modes, l_max
+        As for :class:`ProductSum`.
 
     Attributes
     ----------
     values : tuple of ndarray
-        As of ``core.wave_columns``.
-    made : bool
-        Whether they stand there, else there is room.
+        As of ``core.wave_columns``, without rows if they must be made.
     """
 
-    def __init__(self, waves, cell, field):
-        self.kept = _kept(cell.tobytes(), field)
+    def __init__(self, cell, field, modes, l_max):
+        self.kept = _kept(cell.tobytes(), field, modes, l_max)
         self.kept.uses += 1
-        self.made = self.kept.columns is not None
-        self.values = self.kept.columns if self.made else core.cell_columns(waves)
+        self.values = self.kept.columns or NO_COLUMNS
 
-    def keep(self):
+    def keep(self, values):
         """They were made: keep them if the cell came before."""
+        self.values = values
         # A cell that is seen for the first time may be the last of its kind.
-        if self.kept.uses > 1 and sum(c.size for c in self.values) <= _MOST_KEPT:
-            self.kept.columns = self.values
-        self.made = True
+        if self.kept.uses > 1 and sum(c.size for c in values) <= _MOST_KEPT:
+            self.kept.columns = values
 
 
 class _HalfSpace:
@@ -204,39 +203,43 @@ class ProductSum(_HalfSpace):
             start, done = stop, int(ends[stop - 1])
 
 
-def cell_waves(cells, field, modes, l_max):
-    """Wave vectors of several small frames, for ``core.cell_parts``.
+def cell_field(field, modes, l_max):
+    """Field that is summed over the wave vectors of small cells.
 
     Parameters
     ----------
-    cells : tuple of ndarray
-        The cells and their inverse (n_frames, 3, 3), their volumes (n_frames,).
     field, modes, l_max
         As for :class:`ProductSum`.
 
     Returns
     -------
     tuple
+        For ``core.write_cells``.
     """
-    *spheres, length_k, weight_k = core.wave_spheres(*cells, modes.limit)
-    weight_k *= field.fourier(length_k)
-    table = modes.coefficients, modes.step, modes.n_modes
-    return *spheres, weight_k, *table, modes.expansion, l_max
+    table = modes.coefficients, modes.step, modes.n_modes, modes.expansion, l_max
+    return modes.limit, field.smearing, *_fourier_table(field, modes.limit), *table
 
 
-@lru_cache(maxsize=64)
-def no_waves(n_frames, l_max):
-    """As :func:`cell_waves`, of a field that has no long-range half."""
-    spheres = (
-        *(np.zeros((n_frames, 3, 3)), np.zeros((n_frames, 3), dtype=np.int64)),
-        *(
-            np.zeros((0, 4), dtype=np.int64),
-            np.zeros((n_frames + 1, 2), dtype=np.int64),
-        ),
-        *(np.zeros((0, 3)), np.zeros(0)),
-    )
+def _fourier_table(field, limit):
+    """ĝ(k) k² exp(k²s²/2) as polynomials of log2(limit / k), and their interval.
+
+    As a function of the logarithm it has no singularity, whatever the power.
+    """
+
+    def function(x):
+        k = limit * 2.0**-x
+        scaled = field.fourier(k) * k**2 * np.exp(0.5 * (k * field.smearing) ** 2)
+        return scaled[:, None]
+
+    # So short that the error is that of rounding.
+    return piecewise_polynomials(function, _OCTAVES, 0.125, math.inf)
+
+
+def no_field(l_max):
+    """As :func:`cell_field`, of a field that has no long-range half."""
     n_modes = np.zeros(l_max + 1, dtype=np.int64)
-    return *spheres, np.zeros((1, 1, 0)), 1.0, n_modes, np.zeros((0, 0)), l_max
+    nothing = np.zeros((1, 1, 0))
+    return 0.0, 0.0, nothing, 1.0, nothing, 1.0, n_modes, np.zeros((0, 0)), l_max
 
 
 class TransformSum(_HalfSpace):

@@ -31,10 +31,11 @@ VECTORS = {
     *("_add_tile", "_add_tile_compiled", "_load", "_load_compiled", "_load_overload"),
     *("_store", "_store_compiled", "_store_overload"),
 }
-# As these, in one file: counters of several threads.
+# As these, in one file: counters of several threads, and how one joins another.
 COUNTERS = {
     *("_counter", "_raised", "_raised_compiled", "_raised_overload"),
     *("_seen", "_seen_compiled", "_seen_overload"),
+    *("_shared", "_shared_compiled", "_join", "_join_compiled", "_join_overload"),
 }
 
 

@@ -1,6 +1,7 @@
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numba
 import numpy as np
@@ -765,7 +766,7 @@ def test_cells_beside_each_other_do_not_see_each_other(
 
     def write_cells(cells, *arguments):
         calls.append(len(cells[0]))
-        compiled(cells, *arguments)
+        return compiled(cells, *arguments)
 
     compiled = core.write_cells
     monkeypatch.setattr(core, "write_cells", write_cells)
@@ -871,15 +872,101 @@ def test_pieces_for_threads_cover_the_centres_and_become_smaller(n, n_threads):
     assert len(sizes) >= min(n_threads, n // 8)
 
 
-def test_who_lingers_hears_the_bell():
-    bell = np.zeros(1, dtype=np.int64)
-    core.linger(bell, 0, 3)
-    most = 10**9
-    core.linger(bell, -1, most)
-    ringing = threading.Timer(0.05, lambda: bell.__setitem__(0, 1))
-    ringing.start()
-    core.linger(bell, 0, most)
-    ringing.join()
+@numba.njit(nogil=True)
+def _count_threads(here, wanted, wrong, post):
+    """Work that is done when enough threads are there; one of them may fail."""
+    me = core._raised(post, core._TAKEN, 1)
+    if me < here.shape[0]:
+        here[me] = core._seen(post, core._HELD)
+    while core._seen(post, core._TAKEN) < wanted and not core._seen(post, core._FAILED):
+        pass
+    if me == wrong:
+        raise ValueError("wrong")
+
+
+_share_count = core._shared(_count_threads)
+
+
+@numba.njit(nogil=True)
+def _counted_together(here, wanted, wrong, post):
+    _share_count((here, wanted, wrong), post)
+
+
+@pytest.fixture
+def served():
+    """A post, and a function that adds a thread there until the test ends."""
+    post, end = np.zeros(core.N_PLACES, dtype=np.int64), threading.Event()
+    _counted_together(np.zeros(1, int), 1, -1, post)
+
+    def serve():
+        while not end.is_set():
+            core.serve(post, 10_000)
+
+    with ThreadPoolExecutor(4) as pool:
+        yield post, partial(pool.submit, serve)
+        end.set()
+    assert post[core.AWAKE] == 0
+
+
+def idle(post):
+    """Nobody is at a post but those who look for work."""
+    return not post[[core._HELD, core._OPEN, core._JOINED]].any()
+
+
+jit_only = pytest.mark.skipif(SMALL, reason="in plain Python nobody joins")
+
+
+@jit_only
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_threads_that_serve_join_in_work(served, n_threads):
+    post, add = served
+    for _ in range(n_threads - 1):
+        add()
+    for _ in range(3):
+        here = np.full(n_threads, -1)
+        _counted_together(here, n_threads, -1, post)
+        assert (here == 1).all()
+        assert idle(post)
+
+
+@jit_only
+def test_a_thread_that_fails_fails_the_work(served):
+    post, add = served
+    add()
+    # Either may be the first.
+    for wrong in 2 * (0, 1):
+        with pytest.raises((ValueError, RuntimeError), match="wrong|has failed"):
+            _counted_together(np.zeros(2, int), 2, wrong, post)
+        assert idle(post)
+    _counted_together(np.zeros(2, int), 2, -1, post)
+
+
+def test_where_a_post_is_held_work_is_done_by_the_caller(served):
+    post, _ = served
+    post[core._HELD] = 0 if SMALL else 1
+    before = post.copy()
+    here = np.full(2, -1)
+    _counted_together(here, 1, -1, post)
+    np.testing.assert_array_equal(post, before)
+    assert here.tolist() == [0 if SMALL else 1, -1]
+
+
+def test_an_error_of_the_caller_is_that_of_the_work(served):
+    post, _ = served
+    with pytest.raises(ValueError, match="wrong"):
+        _counted_together(np.zeros(1, int), 1, 0, post)
+    assert idle(post)
+
+
+@jit_only
+def test_who_comes_too_late_joins_in_nothing(served):
+    post, _ = served
+    here = np.full(2, -1)
+    _counted_together(here, 1, -1, post)
+    core.serve(post, 3)
+    assert here.tolist() == [1, -1]
+    assert idle(post)
+    assert post[core.AWAKE] == 0
 
 
 @pytest.mark.usefixtures("many_pieces")

@@ -2,14 +2,18 @@ import multiprocessing
 import os
 import threading
 import time
-import weakref
 from contextlib import ExitStack
 
+import numba
 import numpy as np
 import pytest
 
 from lode import parallel
-from lode.parallel import scratch, share, thread_map
+from lode.parallel import post, scratch, thread_map
+
+jit_only = pytest.mark.skipif(
+    numba.config.DISABLE_JIT, reason="in plain Python nobody joins"
+)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
@@ -109,121 +113,96 @@ def test_an_error_of_a_helper_gets_out():
         thread_map(piece, range(6), 2)
 
 
+def _count(post, _):
+    post[0] += 1
+
+
+_SERVED = (_count, 2, 1)
+
+
 def _answer(queue):
-    both_there = threading.Barrier(2, timeout=10.0)
-    shared(lambda *_: both_there.wait())
-    queue.put(thread_map(lambda i: -i, range(4), 2))
+    found = post(2, *_SERVED)
+    end = time.monotonic() + 10.0
+    while not found[0] and time.monotonic() < end:
+        time.sleep(0.001)
+    queue.put((int(found[0]), thread_map(lambda i: -i, range(4), 2)))
 
 
+@jit_only
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes by fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_has_threads_of_its_own():
     thread_map(len, ["a", "b"], 2)
-    shared(lambda *_: None)
+    post(2, *_SERVED)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     process = context.Process(target=_answer, args=(queue,))
     process.start()
-    assert queue.get(timeout=20) == [0, -1, -2, -3]
+    joined, results = queue.get(timeout=20)
+    assert joined >= 1
+    assert results == [0, -1, -2, -3]
     process.join()
 
 
-def no_linger(*_):
-    """Sleep at once."""
+# Places of a post, as of a compiled core: a barrier is passed, who looks for work.
+PLACES = 2
+AWAKE = 1
 
 
-def shared(function, n_threads=2, linger=no_linger, arguments=()):
-    share(function, arguments, n_threads, linger, np.zeros(2, dtype=int), 1)
+def server(n_threads):
+    """Plain stand-in for what serves at a post, and who does."""
+    names, all_there = set(), threading.Barrier(n_threads, timeout=20.0)
 
-
-@pytest.mark.parametrize("n_threads", [2, 4])
-def test_threads_share_a_call(n_threads):
-    all_there = threading.Barrier(n_threads, timeout=20.0)
-    names = set()
-
-    def work(seen, bell, counters):
+    def serve(post, looks):
+        assert looks == parallel._Helpers.looks
+        post[AWAKE] += 1
         names.add(threading.get_ident())
-        assert seen == "argument"
-        assert len(bell) == 1
-        assert not counters.any()
         all_there.wait()
+        post[AWAKE] -= 1
 
+    return serve, names, all_there
+
+
+@jit_only
+@pytest.mark.parametrize("n_threads", [2, 4])
+def test_helpers_are_called_to_a_post(n_threads):
+    serve, names, all_there = server(n_threads)
     for _ in range(3):
-        shared(work, n_threads, arguments=("argument",))
-    assert threading.get_ident() in names
-    assert len(names) == n_threads
-
-
-@pytest.mark.parametrize("of_caller", [True, False])
-def test_an_error_in_a_shared_call_gets_out(of_caller):
-    both_there = threading.Barrier(2, timeout=20.0)
-
-    def work(bell, counters):
-        both_there.wait()
-        if of_caller == (threading.current_thread() is threading.main_thread()):
-            raise ValueError("wrong")
-        # Who waits for the others is told.
-        end = time.monotonic() + 20.0
-        while not counters[1] and time.monotonic() < end:
+        found = post(n_threads, serve, PLACES, AWAKE)
+        all_there.wait()
+        while found[AWAKE]:
             time.sleep(0.001)
-        assert counters[1]
-
-    for _ in range(2):
-        with pytest.raises(ValueError, match="wrong"):
-            shared(work)
-
-
-def test_who_comes_too_late_finds_nothing_of_a_call():
-    entered, free, late = threading.Event(), threading.Event(), []
-
-    def first(*_):
-        if threading.current_thread() is threading.main_thread():
-            assert entered.wait(timeout=20.0)
-            return
-        entered.set()
-        assert free.wait(timeout=20.0)
-
-    def second(array, *_):
-        late.append(threading.current_thread() is not threading.main_thread())
-
-    shared(first)
-    array = np.zeros(3)
-    alive = weakref.ref(array)
-    shared(second, arguments=(array,))
-    del array
-    assert alive() is None
-    free.set()
-    both_there = threading.Barrier(2, timeout=20.0)
-    shared(lambda *_: both_there.wait())
-    assert late == [False]
+        assert found is post(1 + len(names), serve, PLACES, AWAKE)
+        all_there.wait()
+    assert len(names) == n_threads - 1
+    assert threading.get_ident() not in names
 
 
-def test_a_shared_call_in_a_piece_of_work_stays_on_its_thread():
+@jit_only
+def test_helpers_that_are_awake_are_not_called():
+    serve, names, all_there = server(2)
+    found = post(2, serve, PLACES, AWAKE)
+    while not found[AWAKE]:
+        time.sleep(0.001)
+    helpers = parallel._helpers(1, serve, PLACES)
+    assert post(2, serve, PLACES, AWAKE) is found
+    assert not any(call.is_set() for call in helpers.calls)
+    all_there.wait()
+
+
+def test_who_is_alone_has_a_post_of_its_own():
+    def alone(_=None):
+        found = [post(n, None, PLACES, AWAKE) for n in (1, 1)]
+        assert found[0] is not found[1]
+        assert found[0].tolist() == [0, 0]
+
+    alone()
+
     def piece(_):
-        names = set()
-        shared(lambda *_: names.add(threading.get_ident()), 3)
-        return names == {threading.get_ident()}
+        assert post(3, None, PLACES, AWAKE) is not post(3, None, PLACES, AWAKE)
+        return True
 
     assert all(thread_map(piece, range(6), 2))
-
-
-def test_a_helper_lingers_where_no_call_waits():
-    lingers, both_there = [], threading.Barrier(2, timeout=20.0)
-    done = threading.Event()
-
-    def linger(bell, heard, looks):
-        lingers.append((int(bell[0]), heard, looks))
-        done.set()
-
-    def work(bell, _):
-        both_there.wait()
-        if threading.current_thread() is threading.main_thread():
-            bell[0] += 1
-        both_there.wait()
-
-    shared(work, linger=linger)
-    assert done.wait(timeout=20.0)
-    assert lingers == [(1, 1, parallel._Helpers.looks)]
 
 
 def test_scratch_is_used_again_and_never_twice_at_a_time(monkeypatch):

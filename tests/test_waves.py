@@ -204,16 +204,33 @@ def test_the_package_is_imported_when_needed_only():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("p", [1, 1.5, 2, 2.9, 3, 4, 5, 6, 7.3, 9])
+@pytest.mark.parametrize("smearing", [0.5, 3.0])
+def test_table_of_a_field_is_its_fourier_transform(p, smearing):
+    field = PowerLawPotential(p, smearing)
+    limit = 7.0 / smearing
+    table, step = waves._fourier_table(field, limit)
+    k = limit * 2.0 ** -np.random.default_rng(0).uniform(0, waves._OCTAVES, 300)
+    k[0] = limit * (1 + 1e-15)
+    found = waves.core._wave_weights(k, 2.5, limit, smearing, table, step)
+    exact = 2.5 * field.fourier(k)
+    low = k * smearing < 1.0
+    np.testing.assert_allclose(found[low], exact[low], rtol=2e-13)
+    # Where little is left of the transform, it is a difference of larger numbers.
+    np.testing.assert_allclose(found, exact, rtol=1e-10)
+
+
 def test_tables_are_kept_for_a_cell_that_comes_again(monkeypatch):
     atoms = crystal(4, 5)
     made = []
-    columns = waves.core.cell_columns
+    write_cells = waves.core.write_cells
 
     def counted(*arguments):
-        made.append(arguments)
-        return columns(*arguments)
+        kept = arguments[5]
+        made.extend([1] * (len(kept[0]) == 0))
+        return write_cells(*arguments)
 
-    monkeypatch.setattr(waves.core, "cell_columns", counted)
+    monkeypatch.setattr(waves.core, "write_cells", counted)
     waves._kept.cache_clear()
     e = potential("split", split=1.5)
     first = e.compute(atoms).values

@@ -34,12 +34,16 @@ _WAVES = 128
 _CENTERS = 32
 # Centres of a periodic frame whose coefficients are worked on together.
 CELL_CENTERS = 64
-# Places of what threads that share a frame have done, each on a cache line of its own:
-# pieces taken, parts of the wave vectors made, pieces done, whether one has failed.
-_TAKEN, _MADE, _DONE, FAILED = 0, 8, 16, 24
-N_COUNTERS = 32
+# Places of a post, where threads share work, each on a cache line of its own. How often
+# work was handed out, and function and data of the last; who has the post; whether
+# others may join, how many are there, whether one has failed; how many look for work.
+_RUNG, _FUNCTION, _DATA = 0, 1, 2
+_HELD, _OPEN, _JOINED, _FAILED, AWAKE = 8, 16, 24, 32, 40
+# For the work: pieces taken, parts of the wave vectors made.
+_TAKEN, _MADE = 48, 56
+N_PLACES = 64
 # Fewer centres are not taken at a time.
-_LEAST_PIECE = 8
+_LEAST_PIECE = 4
 # Tells a core that it only waits: instruction and argument.
 _X86, _ARM = ("llvm.x86.sse2.pause", ()), ("llvm.aarch64.hint", (1,))
 _PAUSES = {"x86_64": _X86, "AMD64": _X86, "arm64": _ARM, "aarch64": _ARM}
@@ -342,6 +346,147 @@ def _raised_overload(counter_i, i, value):
 @overload(_seen)
 def _seen_overload(counter_i, i):
     return lambda counter_i, i: _seen_compiled(counter_i, i)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _hand_out(post, function, data):
+    """Let others join in work, given by two addresses."""
+    post[_FUNCTION], post[_DATA] = function, data
+    _raised(post, _OPEN, 1)
+    _raised(post, _RUNG, 1)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _take_back(post, failed):
+    """Wait until all who joined have left; whether one of them has failed."""
+    if failed:
+        _raised(post, _FAILED, 1)
+    _raised(post, _OPEN, -1)
+    while _seen(post, _JOINED) > 0:
+        pass
+    failed = _seen(post, _FAILED) > 0
+    _raised(post, _HELD, -1)
+    return failed
+
+
+@intrinsic
+def _shared_compiled(typing, function, arguments, post):
+    inner = function.get_call_type(typing, tuple(arguments), {})
+
+    def code(context, builder, signature, values):
+        compiled = function.dispatcher.get_compile_result(inner)
+        context.active_code_library.add_linking_library(compiled.library)
+        _, given, post_array = values
+        # It stays until all have left.
+        place = cgutils.alloca_once_value(builder, given)
+
+        def call(builder, given):
+            given = cgutils.unpack_tuple(builder, given)
+            call = (builder, compiled.fndesc, inner, given)
+            return context.call_internal_no_propagate(*call)[0]
+
+        # What others call: without types, so that one function joins in any work.
+        address = cgutils.ir.IntType(64)
+        join = cgutils.ir.Function(
+            builder.module,
+            cgutils.ir.FunctionType(address, [cgutils.voidptr_t]),
+            builder.module.get_unique_name("join." + compiled.fndesc.mangled_name),
+        )
+        join.linkage = "internal"
+        inside = cgutils.ir.IRBuilder(join.append_basic_block())
+        status = call(inside, inside.load(inside.bitcast(join.args[0], place.type)))
+        inside.ret(inside.zext(status.is_error, address))
+
+        def of_post(function, result, kinds, arguments):
+            kinds = result(signature.args[2], *kinds)
+            arguments = (post_array, *arguments)
+            return context.compile_internal(builder, function.py_func, kinds, arguments)
+
+        addresses = [builder.ptrtoint(p, address) for p in (join, place)]
+        of_post(_hand_out, types.none, (types.int64, types.int64), addresses)
+        status = call(builder, given)
+        error = (status.is_error,)
+        failed = of_post(_take_back, types.boolean, (types.boolean,), error)
+        with cgutils.if_unlikely(builder, status.is_error):
+            context.call_conv.return_status_propagate(builder, status)
+        return failed
+
+    return types.boolean(function, arguments, post), code
+
+
+@intrinsic
+def _join_compiled(_, function, data):
+    def code(context, builder, signature, values):
+        address = cgutils.ir.IntType(64)
+        kind = cgutils.ir.FunctionType(address, [cgutils.voidptr_t])
+        join = builder.inttoptr(values[0], kind.as_pointer())
+        return builder.call(join, [builder.inttoptr(values[1], cgutils.voidptr_t)])
+
+    return types.int64(types.int64, types.int64), code
+
+
+def _shared(function):
+    """Function by which threads share the work of a compiled one.
+
+    It takes the arguments as a tuple, and a post. The compiled one takes the post as
+    its last argument: it finds zeros at the last two places, to count what is taken and
+    made, and whether a thread has failed.
+    """
+
+    def shared(arguments, post):
+        function(*arguments, np.zeros(N_PLACES, dtype=np.int64))
+
+    @overload(shared)
+    def typed(arguments, post):
+        def compiled(arguments, post):
+            # Where others have handed out work, none is: all of it is done here.
+            if _raised(post, _HELD, 1) > 0:
+                _raised(post, _HELD, -1)
+                post = np.zeros(N_PLACES, dtype=np.int64)
+                _raised(post, _HELD, 1)
+            post[_TAKEN] = post[_MADE] = post[_FAILED] = 0
+            if _shared_compiled(function, (*arguments, post), post):
+                raise RuntimeError("a thread has failed that did a part of the work")
+
+        return compiled
+
+    return shared
+
+
+def _join(function, data):
+    """Do a part of the work at two addresses; whether that failed."""
+    raise RuntimeError("nothing can be handed out in plain Python")
+
+
+@overload(_join)
+def _join_overload(function, data):
+    return lambda function, data: _join_compiled(function, data)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def serve(post, looks):
+    """Do a part of what is handed out, until nothing was for a number of looks.
+
+    Parameters
+    ----------
+    post : ndarray (N_PLACES,) of int
+    looks : int
+    """
+    _raised(post, AWAKE, 1)
+    heard = -1
+    left = looks
+    while left > 0:
+        rung = _seen(post, _RUNG)
+        left -= 1
+        if rung == heard:
+            continue
+        heard, left = rung, looks
+        # In this order: who takes work back looks at both in the other.
+        _raised(post, _JOINED, 1)
+        if _seen(post, _OPEN) > 0 and _join(post[_FUNCTION], post[_DATA]):
+            _raised(post, _FAILED, 1)
+        _raised(post, _JOINED, -1)
+    _raised(post, AWAKE, -1)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -682,17 +827,22 @@ class CellWaves(NamedTuple):
     ----------
     lattice : tuple
         reciprocal, columns and top, as of structure_factor.
-    structure : tuple
-        Room for real_ak and imag_ak of structure_factor.
-    vectors : tuple
-        Arguments of wave_columns.
+    structure, factors : tuple
+        Room for what structure_factor and wave_columns give.
+    field : tuple
+        Weight of its Fourier transform; limit, smearing, table and step, as of
+        write_cells.
+    modes : tuple
+        table, step, n_modes and l_max, as of wave_columns.
     expansion : tuple
         n_modes, expansion and l_max, as of add_modes.
     """
 
     lattice: tuple
     structure: tuple
-    vectors: tuple
+    factors: tuple
+    field: tuple
+    modes: tuple
     expansion: tuple
 
 
@@ -1073,6 +1223,18 @@ def wave_vectors(reciprocal, columns):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
+def _sphere_columns(cell, reciprocal, limit):
+    """Columns and top of wave_sphere."""
+    top = np.empty(3, dtype=np.int64)
+    for axis in range(3):
+        # |k·a| <= |k| |a| bounds the index of a wave vector.
+        x, y, z = cell[axis, 0], cell[axis, 1], cell[axis, 2]
+        edge = math.sqrt(x * x + y * y + z * z)
+        top[axis] = math.floor(edge * limit / (2.0 * math.pi) + 1e-6)
+    return half_space(reciprocal, limit, top[0], top[1]), top
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def wave_sphere(cell, reciprocal, limit):
     """Half of the wave vectors within a sphere.
 
@@ -1092,13 +1254,7 @@ def wave_sphere(cell, reciprocal, limit):
     k_kx, length_k : ndarray
         Of wave_vectors.
     """
-    top = np.empty(3, dtype=np.int64)
-    for axis in range(3):
-        # |k·a| <= |k| |a| bounds the index of a wave vector.
-        x, y, z = cell[axis, 0], cell[axis, 1], cell[axis, 2]
-        edge = math.sqrt(x * x + y * y + z * z)
-        top[axis] = math.floor(edge * limit / (2.0 * math.pi) + 1e-6)
-    columns = half_space(reciprocal, limit, top[0], top[1])
+    columns, top = _sphere_columns(cell, reciprocal, limit)
     k_kx, length_k = wave_vectors(reciprocal, columns)
     return columns, top, k_kx, length_k
 
@@ -1460,60 +1616,128 @@ def add_expanded_waves(
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def wave_spheres(cell_fxy, inverse_fxy, volume_f, limit):
-    """Half of the wave vectors within a sphere, of several cells.
-
-    Parameters
-    ----------
-    cell_fxy, inverse_fxy : ndarray (n_cells, 3, 3)
-    volume_f : ndarray (n_cells,)
-    limit : float
-        Radius of the sphere.
-
-    Returns
-    -------
-    reciprocal_fxy : ndarray (n_cells, 3, 3)
-    top_fx : ndarray (n_cells, 3) of int
-    columns : ndarray (n_columns, 4) of int
-        As of wave_sphere, one cell after the other.
-    start_f : ndarray (n_cells + 1, 2) of int
-        Where the columns and the wave vectors of a cell begin and the last ones end.
-    k_kx, length_k : ndarray
-    weight_k : ndarray
-        2 (4π/Ω), as the other half of the wave vectors doubles the weight.
-    """
-    n_cells = cell_fxy.shape[0]
-    reciprocal_fxy = np.empty((n_cells, 3, 3))
-    top_fx = np.empty((n_cells, 3), dtype=np.int64)
-    start_f = np.zeros((n_cells + 1, 2), dtype=np.int64)
-    spheres = []
-    for f in range(n_cells):
-        reciprocal_fxy[f] = 2.0 * math.pi * inverse_fxy[f].T
-        columns, top, k_kx, length_k = wave_sphere(
-            cell_fxy[f], reciprocal_fxy[f], limit
-        )
-        top_fx[f] = top
-        start_f[f + 1, 0] = start_f[f, 0] + columns.shape[0]
-        start_f[f + 1, 1] = start_f[f, 1] + length_k.shape[0]
-        spheres.append((columns, k_kx, length_k))
-    columns = np.empty((start_f[-1, 0], 4), dtype=np.int64)
-    k_kx = np.empty((start_f[-1, 1], 3))
-    length_k, weight_k = np.empty(start_f[-1, 1]), np.empty(start_f[-1, 1])
-    for f in range(n_cells):
-        columns[start_f[f, 0] : start_f[f + 1, 0]] = spheres[f][0]
-        k_kx[start_f[f, 1] : start_f[f + 1, 1]] = spheres[f][1]
-        length_k[start_f[f, 1] : start_f[f + 1, 1]] = spheres[f][2]
-        weight_k[start_f[f, 1] : start_f[f + 1, 1]] = 8.0 * math.pi / volume_f[f]
-    return reciprocal_fxy, top_fx, columns, start_f, k_kx, length_k, weight_k
+def _wave_weights(length_k, factor, limit, smearing, table, step):
+    """Fourier transform of a field at wave numbers, times a factor."""
+    weight_k, scaled_c = np.empty_like(length_k), np.empty(1)
+    last = table.shape[0] - 1
+    for k in range(length_k.shape[0]):
+        length = length_k[k]
+        place = math.log2(limit / length) / step
+        interval = min(max(int(place), 0), last)
+        _horner(table, interval, 2.0 * (place - interval) - 1.0, scaled_c)
+        decay = math.exp(-0.5 * (length * smearing) ** 2)
+        weight_k[k] = factor * scaled_c[0] * decay / (length * length)
+    return weight_k
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def cell_parts(f, cells, atoms, pairs, waves, background_n):
-    """What share_cell needs of one of several small cells.
+def _make_waves(atoms, waves, fresh, part, n_parts):
+    """Make a part of the structure factor and, if fresh, of the columns."""
+    reciprocal, columns, top = waves.lattice
+    low = columns.shape[0] * part // n_parts
+    high = columns.shape[0] * (part + 1) // n_parts
+    start = columns[:low, 3].sum()
+    stop = start + columns[low:high, 3].sum()
+    if start < stop:
+        lattice = reciprocal, columns[low:high], top
+        sums = structure_factor(*atoms, *lattice)
+        for x in range(2):
+            waves.structure[x][:, start:stop] = sums[x][:, : stop - start]
+        if fresh:
+            k_kx, length_k = wave_vectors(*lattice[:2])
+            weight_k = _wave_weights(length_k, *waves.field)
+            even_kc, odd_kc = waves.factors
+            rows = even_kc[start:stop], odd_kc[start:stop]
+            _write_columns(k_kx, weight_k, *waves.modes, *rows)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _write_pieces(
+    atoms,
+    pairs,
+    waves,
+    fresh,
+    constants,
+    first,
+    n_parts,
+    blocks,
+    start_p,
+    out_jamn,
+    post,
+):
+    """Write the coefficients around a run of the atoms of a small cell.
+
+    Threads that call it with the same arguments share the work: each takes the next
+    piece until none is left.
 
     Parameters
     ----------
-    f : int
+    atoms : tuple
+        position_ix, species_i, charge_i and n_species, as of structure_factor.
+    pairs : tuple
+        Images and settings of add_image_pairs.
+    waves : CellWaves
+    fresh : bool
+        Whether the factors must be made; else they stand there.
+    constants : tuple
+        own_n and background_an of add_constants.
+    first : int
+        First of the centres.
+    n_parts : int
+        Parts in which what belongs to the wave vectors is made.
+    blocks : tuple
+        start_b (n_blocks + 1,) of int, as start_p, of the sums over waves: each reads
+        all factors, so that these are few; done_b (n_blocks,) of int, zeros at first.
+    start_p : ndarray (n_pieces + 1,) of int
+        Where the pieces of the pair sums begin and the last one ends, among the
+        centres.
+    out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
+    post : ndarray (N_PLACES,) of int
+    """
+    position, species, charge, _ = atoms
+    start_b, done_b = blocks
+    n_blocks = start_b.shape[0] - 1
+    while True:
+        part = _raised(post, _TAKEN, 1)
+        block, piece = part - n_parts, part - n_parts - n_blocks
+        if part < n_parts:
+            _make_waves(atoms, waves, fresh, part, n_parts)
+            _raised(post, _MADE, 1)
+        elif block < n_blocks:
+            while _seen(post, _MADE) < n_parts and not _seen(post, _FAILED):
+                pass
+            out = out_jamn[start_b[block] : start_b[block + 1]]
+            out[:] = 0.0
+            if waves.lattice[1].shape[0] > 0:
+                row = first + start_b[block]
+                of_waves = (*waves.lattice, *waves.structure, *waves.factors)
+                add_expanded_waves(position, *of_waves, *waves.expansion, row, out)
+            _raised(done_b, block, 1)
+        elif piece < start_p.shape[0] - 1:
+            low, high = start_p[piece], start_p[piece + 1]
+            for b in range(n_blocks):
+                while start_b[b] < high and start_b[b + 1] > low:
+                    if _seen(done_b, b) or _seen(post, _FAILED):
+                        break
+            out = out_jamn[low:high]
+            if pairs[0].limit > 0.0:
+                add_image_pairs(*pairs, first + low, out)
+            add_constants(species, charge, *constants, first + low, out)
+        else:
+            break
+
+
+_share_pieces = _shared(_write_pieces)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def write_cells(
+    cells, atoms, pairs, field, constants, kept, n_threads, first, out_jamn, post
+):
+    """Write the coefficients around a run of the atoms of several small cells.
+
+    Parameters
+    ----------
     cells : tuple
         cell_fxy, inverse_fxy (n_cells, 3, 3), volume_f (n_cells,), start_f
         (n_cells + 1,) of int: where the atoms of a cell begin and the last ones end.
@@ -1522,183 +1746,93 @@ def cell_parts(f, cells, atoms, pairs, waves, background_n):
         of sorted_pairs; n_species.
     pairs : tuple
         Limit, zero without pairs, and the settings of add_image_pairs.
-    waves : tuple
-        All but the lengths of wave_spheres, weight_k, table, step and n_modes as of
-        wave_columns, expansion and l_max as of add_modes.
-    background_n : ndarray (n_max,)
-        Average of one atom's field, times the volume.
+    field : tuple
+        Of what is summed over waves: their limit, zero without waves; smearing;
+        g(k) k² exp(k²s²/2) as polynomials of log2(limit / k) and their interval; table,
+        step and n_modes of wave_columns; expansion of add_modes; l_max.
+    constants : tuple
+        own_n of add_constants; background_n (n_max,), average of one atom's field,
+        times the volume.
+    kept : tuple
+        What wave_columns gives for the cell, or without any rows.
+    n_threads : int
+    first : int
+        First of the centres.
+    out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
+    post : ndarray (N_PLACES,) of int
+        Where other threads may join.
 
     Returns
     -------
     tuple
-        The atoms of the cell; Images and the settings of add_image_pairs; CellWaves;
-        the background as of add_constants.
+        What wave_columns gives for the last of the cells.
     """
     cell_fxy, inverse_fxy, volume_f, start_f = cells
     position_ix, species_i, charge_i, n_species = atoms
-    of_cell = slice(start_f[f], start_f[f + 1])
-    position, species = position_ix[of_cell], species_i[of_cell]
-    charge = charge_i[of_cell] if charge_i.shape[0] > 0 else charge_i
-    sources = (species, charge, n_species)
     limit, settings = pairs
-    images = cell_images(position, cell_fxy[f], inverse_fxy[f], limit, *sources)
-    found = (images, settings)
-    reciprocal_fxy, top_fx, columns, start_k, k_kx, weight_k = waves[:6]
-    column = slice(start_k[f, 0], start_k[f + 1, 0])
-    k = slice(start_k[f, 1], start_k[f + 1, 1])
-    real_ak = np.zeros((n_species, k.stop - k.start + LANES))
-    sums = CellWaves(
-        (reciprocal_fxy[f], columns[column], top_fx[f]),
-        (real_ak, np.zeros_like(real_ak)),
-        (k_kx[k], weight_k[k], *waves[6:9], waves[10]),
-        waves[8:],
-    )
-    background_an = np.zeros((n_species, background_n.shape[0]))
-    for a in range(n_species):
-        share = 0.0
-        for i in range(position.shape[0]):
-            if species[i] == a:
-                share += charge[i] if charge.shape[0] > 0 else 1.0
-        background_an[a] = share / volume_f[f] * background_n
-    return (position, *sources), found, sums, background_an
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def cell_columns(waves):
-    """Room for the columns of the wave vectors of cell_parts."""
-    return _empty_columns(waves.vectors[0].shape[0], *waves.vectors[4:])
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def _make_waves(atoms, waves, factors, fresh, part, n_parts):
-    """Make a part of the structure factor and, if fresh, of the columns."""
-    reciprocal, columns, top = waves.lattice
-    low = columns.shape[0] * part // n_parts
-    high = columns.shape[0] * (part + 1) // n_parts
-    start = columns[:low, 3].sum()
-    stop = start + columns[low:high, 3].sum()
-    if start < stop:
-        sums = structure_factor(*atoms, reciprocal, columns[low:high], top)
-        for x in range(2):
-            waves.structure[x][:, start:stop] = sums[x][:, : stop - start]
-        if fresh:
-            k_kx, weight_k = waves.vectors[:2]
-            vectors = (k_kx[start:stop], weight_k[start:stop])
-            rows = (factors[0][start:stop], factors[1][start:stop])
-            _write_columns(*vectors, *waves.vectors[2:], *rows)
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def share_cell(
-    atoms,
-    pairs,
-    waves,
-    background_an,
-    factors,
-    fresh,
-    n_parts,
-    own_n,
-    first,
-    start_p,
-    out_jamn,
-    bell,
-    counters,
-):
-    """Write the coefficients around a run of the atoms of a small cell.
-
-    Threads that call it with the same arguments share the work: each takes the next
-    piece until none is left. The one that is to return last waits for the others.
-
-    Parameters
-    ----------
-    atoms, pairs, waves, background_an
-        Of cell_parts.
-    factors : tuple
-        Of cell_columns.
-    fresh : bool
-        Whether the columns must be made; else they stand there.
-    n_parts : int
-        Parts in which what belongs to the wave vectors is made; 0 if it is there.
-    own_n : ndarray (n_max,)
-        As of add_constants.
-    first : int
-        First of the centres.
-    start_p : ndarray (n_pieces + 1,) of int
-        Where the pieces begin and the last one ends, among the centres.
-    out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
-    bell : ndarray (1,) of int
-        Raised, for who lingers.
-    counters : ndarray (N_COUNTERS,) of int
-        Zeros at first.
-    """
-    _raised(bell, 0, 1)
-    position, species, charge, _ = atoms
-    limit = pairs[0].limit
-    n_pieces = start_p.shape[0] - 1
-    while True:
-        piece = _raised(counters, _TAKEN, 1) - n_parts
-        if piece >= n_pieces:
-            break
-        if piece < 0:
-            _make_waves(atoms, waves, factors, fresh, piece + n_parts, n_parts)
-            _raised(counters, _MADE, 1)
-            continue
-        out = out_jamn[start_p[piece] : start_p[piece + 1]]
-        row = first + start_p[piece]
-        out[:] = 0.0
-        if limit > 0.0:
-            add_image_pairs(*pairs, row, out)
-        while _seen(counters, _MADE) < n_parts and not _seen(counters, FAILED):
-            pass
-        if waves.vectors[0].shape[0] > 0:
-            of_waves = (*waves.lattice, *waves.structure, *factors, *waves.expansion)
-            add_expanded_waves(position, *of_waves, row, out)
-        add_constants(species, charge, own_n, background_an, row, out)
-        _raised(counters, _DONE, 1)
-    while _seen(counters, _DONE) < n_pieces and not _seen(counters, FAILED):
-        pass
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def write_cells(cells, atoms, pairs, waves, background_n, own_n, first, out_jamn):
-    """Write the coefficients around a run of the atoms of several small cells.
-
-    Parameters
-    ----------
-    cells, atoms, pairs, waves, background_n
-        As of cell_parts.
-    own_n : ndarray (n_max,)
-        As of add_constants.
-    first : int
-    out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
-    """
-    cell_fxy, start_f = cells[0], cells[3]
-    bell = np.zeros(1, dtype=np.int64)
+    k_limit, smearing, fourier, fourier_step = field[:4]
+    table, step, n_modes, expansion, l_max = field[4:]
+    own_n, background_n = constants
+    reciprocal, top = np.zeros((3, 3)), np.zeros(3, dtype=np.int64)
+    columns = np.zeros((0, 4), dtype=np.int64)
+    even_kc, odd_kc = kept
     before = -1
-    factors = _empty_columns(0, waves[8], waves[10])
     for f in range(start_f.shape[0] - 1):
         low = max(first, start_f[f])
         high = min(first + out_jamn.shape[0], start_f[f + 1])
         if low >= high:
             continue
-        parts = cell_parts(f, cells, atoms, pairs, waves, background_n)
         # Frames of a trajectory may share their cell.
-        fresh = before < 0 or (cell_fxy[f] != cell_fxy[before]).any()
-        if fresh:
-            factors = cell_columns(parts[2])
+        fresh = False
+        if before < 0 or (cell_fxy[f] != cell_fxy[before]).any():
+            reciprocal = np.ascontiguousarray(2.0 * math.pi * inverse_fxy[f].T)
+            columns, top = _sphere_columns(cell_fxy[f], reciprocal, k_limit)
+            fresh = even_kc.shape[0] == 0 or before >= 0
+            if fresh:
+                even_kc, odd_kc = _empty_columns(columns[:, 3].sum(), n_modes, l_max)
         before = f
-        share_cell(
-            *parts,
-            factors,
-            fresh,
-            1,
-            own_n,
-            low - start_f[f],
-            pieces(high - low, 1),
-            out_jamn[low - first : high - first],
-            bell,
-            np.zeros(N_COUNTERS, dtype=np.int64),
+        of_cell = slice(start_f[f], start_f[f + 1])
+        position, species = position_ix[of_cell], species_i[of_cell]
+        charge = charge_i[of_cell] if charge_i.shape[0] > 0 else charge_i
+        sources = (species, charge, n_species)
+        images = cell_images(position, cell_fxy[f], inverse_fxy[f], limit, *sources)
+        real_ak = np.zeros((n_species, columns[:, 3].sum() + LANES))
+        weight = 8.0 * math.pi / volume_f[f]
+        waves = CellWaves(
+            (reciprocal, columns, top),
+            (real_ak, np.zeros_like(real_ak)),
+            (even_kc, odd_kc),
+            # The other half of the wave vectors doubles the weight.
+            (weight, k_limit, smearing, fourier, fourier_step),
+            (table, step, n_modes, l_max),
+            (n_modes, expansion, l_max),
         )
+        background_an = np.zeros((n_species, background_n.shape[0]))
+        for i in range(position.shape[0]):
+            share = charge[i] if charge.shape[0] > 0 else 1.0
+            background_an[species[i]] += share / volume_f[f] * background_n
+        start_b = _blocks(high - low, n_threads)
+        arguments = (
+            (position, *sources),
+            (images, settings),
+            waves,
+            fresh,
+            (own_n, background_an),
+            low - start_f[f],
+            n_threads,
+            (start_b, np.zeros(start_b.shape[0] - 1, dtype=np.int64)),
+            pieces(high - low, n_threads),
+            out_jamn[low - first : high - first],
+        )
+        _share_pieces(arguments, post)
+    return even_kc, odd_kc
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _blocks(n, n_threads):
+    """As pieces, of like size, some for each thread."""
+    count = n_threads * -(-n // (n_threads * CELL_CENTERS))
+    return np.arange(count + 1) * n // count
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -1723,14 +1857,6 @@ def pieces(n, n_threads):
         start_p[count + 1] = start_p[count] + size
         count += 1
     return start_p[: count + 1]
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def linger(bell, heard, most):
-    """Look at a bell until it was rung since, or for some time."""
-    for _ in range(most):
-        if _seen(bell, 0) != heard:
-            break
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

@@ -7,6 +7,15 @@ from numba import njit
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
+def all_finite(values):
+    """Whether no number of a flat array is infinite or NaN."""
+    finite = True
+    for value in values:
+        finite = finite and math.isfinite(value)
+    return finite
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def into_cell(position_ix, cell):
     """Positions translated into the cell, and what is known of it.
 
