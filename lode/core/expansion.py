@@ -439,7 +439,7 @@ def _shared(function):
     @overload(shared)
     def typed(arguments, post):
         def compiled(arguments, post):
-            # Where others have handed out work, none is: all of it is done here.
+            # Other work is handed out there: this is done by the caller alone.
             if _raised(post, _HELD, 1) > 0:
                 _raised(post, _HELD, -1)
                 post = np.zeros(N_PLACES, dtype=np.int64)
