@@ -1652,23 +1652,25 @@ def _make_waves(atoms, waves, fresh, part, n_parts):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
+def _add_waves_block(atoms, waves, constants, first, out_jamn):
+    """Write what the waves give around the centres from the first on, and constants."""
+    position, species, charge, _ = atoms
+    out_jamn[:] = 0.0
+    if waves.lattice[1].shape[0] > 0:
+        of_waves = (*waves.lattice, *waves.structure, *waves.factors)
+        add_expanded_waves(position, *of_waves, *waves.expansion, first, out_jamn)
+    add_constants(species, charge, *constants, first, out_jamn)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def _write_pieces(
-    atoms,
-    pairs,
-    waves,
-    fresh,
-    constants,
-    first,
-    n_parts,
-    blocks,
-    start_p,
-    out_jamn,
-    post,
+    atoms, pairs, waves, fresh, constants, first, n_threads, out_jamn, done_bi, post
 ):
     """Write the coefficients around a run of the atoms of a small cell.
 
-    Threads that call it with the same arguments share the work: each takes the next
-    piece until none is left.
+    Threads that call it with the same arguments share the work: each makes a part of
+    what belongs to the wave vectors, takes a block of centres, and then pieces of the
+    blocks of others.
 
     Parameters
     ----------
@@ -1683,48 +1685,42 @@ def _write_pieces(
         own_n and background_an of add_constants.
     first : int
         First of the centres.
-    n_parts : int
-        Parts in which what belongs to the wave vectors is made.
-    blocks : tuple
-        start_b (n_blocks + 1,) of int, as start_p, of the sums over waves: each reads
-        all factors, so that these are few; done_b (n_blocks,) of int, zeros at first.
-    start_p : ndarray (n_pieces + 1,) of int
-        Where the pieces of the pair sums begin and the last one ends, among the
-        centres.
+    n_threads : int
     out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
+    done_bi : ndarray (n_blocks, 2 * LANES) of int
+        Of each block whether the waves are added, and how many pieces of the pair sums
+        are taken, on cache lines of their own; zeros at first.
     post : ndarray (N_PLACES,) of int
     """
-    position, species, charge, _ = atoms
-    start_b, done_b = blocks
-    n_blocks = start_b.shape[0] - 1
-    while True:
+    n, n_blocks = out_jamn.shape[0], done_bi.shape[0]
+    part = _raised(post, _TAKEN, 1)
+    while part < n_threads:
+        _make_waves(atoms, waves, fresh, part, n_threads)
+        _raised(post, _MADE, 1)
         part = _raised(post, _TAKEN, 1)
-        block, piece = part - n_parts, part - n_parts - n_blocks
-        if part < n_parts:
-            _make_waves(atoms, waves, fresh, part, n_parts)
-            _raised(post, _MADE, 1)
-        elif block < n_blocks:
-            while _seen(post, _MADE) < n_parts and not _seen(post, _FAILED):
-                pass
-            out = out_jamn[start_b[block] : start_b[block + 1]]
-            out[:] = 0.0
-            if waves.lattice[1].shape[0] > 0:
-                row = first + start_b[block]
-                of_waves = (*waves.lattice, *waves.structure, *waves.factors)
-                add_expanded_waves(position, *of_waves, *waves.expansion, row, out)
-            _raised(done_b, block, 1)
-        elif piece < start_p.shape[0] - 1:
-            low, high = start_p[piece], start_p[piece + 1]
-            for b in range(n_blocks):
-                while start_b[b] < high and start_b[b + 1] > low:
-                    if _seen(done_b, b) or _seen(post, _FAILED):
-                        break
+    while _seen(post, _MADE) < n_threads and not _seen(post, _FAILED):
+        pass
+    # Each reads all that belongs to the wave vectors, so that blocks are few.
+    block = part - n_threads
+    for turn in range(2 * n_blocks):
+        # At last the pieces that others have left of theirs, nearest first.
+        whole = block < n_blocks
+        b = block if whole else (block + turn) % n_blocks
+        low, high = n * b // n_blocks, n * (b + 1) // n_blocks
+        if whole:
             out = out_jamn[low:high]
-            if pairs[0].limit > 0.0:
-                add_image_pairs(*pairs, first + low, out)
-            add_constants(species, charge, *constants, first + low, out)
-        else:
-            break
+            _add_waves_block(atoms, waves, constants, first + low, out)
+            _raised(done_bi[b], 0, 1)
+        while not _seen(done_bi[b], 0) and not _seen(post, _FAILED):
+            pass
+        start_p = pieces(high - low, n_threads)
+        piece = _raised(done_bi[b], LANES, 1)
+        while piece < start_p.shape[0] - 1 and pairs[0].limit > 0.0:
+            out = out_jamn[low + start_p[piece] : low + start_p[piece + 1]]
+            add_image_pairs(*pairs, first + low + start_p[piece], out)
+            piece = _raised(done_bi[b], LANES, 1)
+        if whole:
+            block = _raised(post, _TAKEN, 1) - n_threads
 
 
 _share_pieces = _shared(_write_pieces)
@@ -1811,7 +1807,7 @@ def write_cells(
         for i in range(position.shape[0]):
             share = charge[i] if charge.shape[0] > 0 else 1.0
             background_an[species[i]] += share / volume_f[f] * background_n
-        start_b = _blocks(high - low, n_threads)
+        n_blocks = n_threads * -(-(high - low) // (n_threads * CELL_CENTERS))
         arguments = (
             (position, *sources),
             (images, settings),
@@ -1820,19 +1816,11 @@ def write_cells(
             (own_n, background_an),
             low - start_f[f],
             n_threads,
-            (start_b, np.zeros(start_b.shape[0] - 1, dtype=np.int64)),
-            pieces(high - low, n_threads),
             out_jamn[low - first : high - first],
+            np.zeros((n_blocks, 2 * LANES), dtype=np.int64),
         )
         _share_pieces(arguments, post)
     return even_kc, odd_kc
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def _blocks(n, n_threads):
-    """As pieces, of like size, some for each thread."""
-    count = n_threads * -(-n // (n_threads * CELL_CENTERS))
-    return np.arange(count + 1) * n // count
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
