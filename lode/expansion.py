@@ -520,10 +520,16 @@ class SphericalExpansion:
         if self.sources == "charges":
             sources = _Sources(np.zeros_like(species_i), system.charges)
         atoms = system, sources, n_fields
+        if system.sizes and system.periodic:
+            split = None
+            if self.field.long_range:
+                sizes = system.sizes[0], n_fields, float(system.volume[0])
+                split = self.splitting(*sizes)
+            return self._cells_writer(*atoms, split)
         if system.periodic:
-            kind = system.sizes or self.kind(system, n_fields)
+            kind = self.kind(system, n_fields)
             if kind is not None:
-                return self._cells_writer(*atoms)
+                return self._cells_writer(*atoms, *kind[1:])
         if self.field.long_range and system.periodic:
             return self._periodic_writer(*atoms)
         own, *settings = self._pairs_alone()
@@ -544,16 +550,13 @@ class SphericalExpansion:
         own = _Y00 * self.center_atom_weight * table.centre
         return own, *self._pair_settings(table)
 
-    def _cells_writer(self, system, sources, n_fields):
+    def _cells_writer(self, system, sources, n_fields, split=None):
         """As :meth:`_writer`, for small periodic frames of a kind."""
         sizes = system.sizes
         cells = system.cell, system.inverse, system.volume
         if not sizes:
             sizes = (len(system),)
             cells = system.cell[None], system.inverse[None], np.array([system.volume])
-        split = None
-        if self.field.long_range:
-            _, split = self.path(sizes[0], n_fields, float(cells[2][0]))
         *settings, smooth = _cell_settings(self, split)
         arguments = (
             (*cells, np.array([0, *itertools.accumulate(sizes)])),
@@ -913,6 +916,10 @@ def system_map(function, checked, index, kind, n_threads=None, progress=False):
     progress : bool
     """
     threads = thread_count(n_threads)
+    if len(checked) == 1 and not progress:
+        # In few steps: what follows takes some per cent of a small frame.
+        function(slice(0, len(checked[0])), checked[0], index[0], threads)
+        return
     tasks = []
     start = stop = 0
     for group in _groups(checked, kind, threads):
