@@ -97,10 +97,10 @@ def _shaped(value, shape, name, where):
         raise ValueError(
             f"{name} must be an array of numbers{where}: {error}"
         ) from None
-    # Only the first length may be open; in few steps, as it is done for each frame.
-    found = array.shape
-    open_length = len(found) == len(shape) and shape[0] is None
-    if found != shape and not (open_length and found[1:] == shape[1:]):
+    if array.shape != shape and (
+        array.ndim != len(shape)
+        or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True))
+    ):
         wanted = "(" + ", ".join("n" if n is None else str(n) for n in shape) + ")"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}{where}")
     return array
