@@ -520,12 +520,6 @@ class SphericalExpansion:
         if self.sources == "charges":
             sources = _Sources(np.zeros_like(species_i), system.charges)
         atoms = system, sources, n_fields
-        if system.sizes and system.periodic:
-            split = None
-            if self.field.long_range:
-                sizes = system.sizes[0], n_fields, float(system.volume[0])
-                split = self.splitting(*sizes)
-            return self._cells_writer(*atoms, split)
         if system.periodic:
             kind = self.kind(system, n_fields)
             if kind is not None:
@@ -583,6 +577,9 @@ class SphericalExpansion:
         if not (system.periodic and self.field.long_range):
             return (system.periodic,)
         n_atoms, volume = len(system), system.volume
+        if system.sizes:
+            # All are of the kind of the first.
+            n_atoms, volume = system.sizes[0], float(volume[0])
         way, split = self.path(n_atoms, n_fields, volume)
         limit, n_columns = _long_range_size(self, split)
         held = wave_count(volume, limit) * n_columns
@@ -941,9 +938,6 @@ def system_map(function, checked, index, kind, n_threads=None, progress=False):
 
 def _groups(checked, kind, threads):
     """Runs of frames that are computed together: small ones of a kind, or one."""
-    if len(checked) == 1:
-        yield slice(0, 1)
-        return
     kinds = [kind(system) for system in checked]
     # Enough runs for all threads.
     total = sum(len(s) for s, k in zip(checked, kinds, strict=True) if k is not None)

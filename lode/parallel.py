@@ -130,8 +130,8 @@ class _Helpers:
         self.serve, self.post = serve, np.zeros(n_places, dtype=np.int64)
         self.calls = [threading.Event() for _ in range(n_threads)]
         for call in self.calls:
-            thread = threading.Thread(target=self.work, args=(call,), daemon=True)
-            thread.start()
+            what = {"target": self.work, "args": (call,)}
+            threading.Thread(**what, name="lode", daemon=True).start()
 
     def work(self, call):
         """Join in one work after the other."""

@@ -375,7 +375,7 @@ def _shared_compiled(typing, function, arguments, post):
 
     def code(context, builder, signature, values):
         compiled = function.dispatcher.get_compile_result(inner)
-        context.active_code_library.add_linking_library(compiled.library)
+        context.add_linking_libs(context.get_function(function, inner).libs)
         _, given, post_array = values
         # It stays until all have left.
         place = cgutils.alloca_once_value(builder, given)
@@ -1652,7 +1652,7 @@ def _make_waves(atoms, waves, fresh, part, n_parts):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _add_waves_block(atoms, waves, constants, first, out_jamn):
+def _write_waves(atoms, waves, constants, first, out_jamn):
     """Write what the waves give around the centres from the first on, and constants."""
     position, species, charge, _ = atoms
     out_jamn[:] = 0.0
@@ -1660,6 +1660,19 @@ def _add_waves_block(atoms, waves, constants, first, out_jamn):
         of_waves = (*waves.lattice, *waves.structure, *waves.factors)
         add_expanded_waves(position, *of_waves, *waves.expansion, first, out_jamn)
     add_constants(species, charge, *constants, first, out_jamn)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _add_pieces(pairs, first, n_threads, block, out_jamn, done_bi):
+    """Add the pair sums of a block, as many pieces as no other thread takes."""
+    n, n_blocks = out_jamn.shape[0], done_bi.shape[0]
+    low, high = n * block // n_blocks, n * (block + 1) // n_blocks
+    start_p = low + pieces(high - low, n_threads)
+    piece = _raised(done_bi[block], LANES, 1)
+    while piece < start_p.shape[0] - 1 and pairs[0].limit > 0.0:
+        out = out_jamn[start_p[piece] : start_p[piece + 1]]
+        add_image_pairs(*pairs, first + start_p[piece], out)
+        piece = _raised(done_bi[block], LANES, 1)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -1702,25 +1715,18 @@ def _write_pieces(
         pass
     # Each reads all that belongs to the wave vectors, so that blocks are few.
     block = part - n_threads
-    for turn in range(2 * n_blocks):
-        # At last the pieces that others have left of theirs, nearest first.
-        whole = block < n_blocks
-        b = block if whole else (block + turn) % n_blocks
-        low, high = n * b // n_blocks, n * (b + 1) // n_blocks
-        if whole:
-            out = out_jamn[low:high]
-            _add_waves_block(atoms, waves, constants, first + low, out)
-            _raised(done_bi[b], 0, 1)
-        while not _seen(done_bi[b], 0) and not _seen(post, _FAILED):
+    while block < n_blocks:
+        low, high = n * block // n_blocks, n * (block + 1) // n_blocks
+        _write_waves(atoms, waves, constants, first + low, out_jamn[low:high])
+        _raised(done_bi[block], 0, 1)
+        _add_pieces(pairs, first, n_threads, block, out_jamn, done_bi)
+        block = _raised(post, _TAKEN, 1) - n_threads
+    # Then what others have left of theirs; each thread begins with another.
+    for turn in range(n_blocks):
+        other = (block + turn) % n_blocks
+        while not _seen(done_bi[other], 0) and not _seen(post, _FAILED):
             pass
-        start_p = pieces(high - low, n_threads)
-        piece = _raised(done_bi[b], LANES, 1)
-        while piece < start_p.shape[0] - 1 and pairs[0].limit > 0.0:
-            out = out_jamn[low + start_p[piece] : low + start_p[piece + 1]]
-            add_image_pairs(*pairs, first + low + start_p[piece], out)
-            piece = _raised(done_bi[b], LANES, 1)
-        if whole:
-            block = _raised(post, _TAKEN, 1) - n_threads
+        _add_pieces(pairs, first, n_threads, other, out_jamn, done_bi)
 
 
 _share_pieces = _shared(_write_pieces)
@@ -1770,7 +1776,7 @@ def write_cells(
     table, step, n_modes, expansion, l_max = field[4:]
     own_n, background_n = constants
     reciprocal, top = np.zeros((3, 3)), np.zeros(3, dtype=np.int64)
-    columns = np.zeros((0, 4), dtype=np.int64)
+    columns, n_k = np.zeros((0, 4), dtype=np.int64), 0
     even_kc, odd_kc = kept
     before = -1
     for f in range(start_f.shape[0] - 1):
@@ -1783,16 +1789,17 @@ def write_cells(
         if before < 0 or (cell_fxy[f] != cell_fxy[before]).any():
             reciprocal = np.ascontiguousarray(2.0 * math.pi * inverse_fxy[f].T)
             columns, top = _sphere_columns(cell_fxy[f], reciprocal, k_limit)
+            n_k = columns[:, 3].sum()
             fresh = even_kc.shape[0] == 0 or before >= 0
             if fresh:
-                even_kc, odd_kc = _empty_columns(columns[:, 3].sum(), n_modes, l_max)
+                even_kc, odd_kc = _empty_columns(n_k, n_modes, l_max)
         before = f
         of_cell = slice(start_f[f], start_f[f + 1])
         position, species = position_ix[of_cell], species_i[of_cell]
         charge = charge_i[of_cell] if charge_i.shape[0] > 0 else charge_i
         sources = (species, charge, n_species)
         images = cell_images(position, cell_fxy[f], inverse_fxy[f], limit, *sources)
-        real_ak = np.zeros((n_species, columns[:, 3].sum() + LANES))
+        real_ak = np.zeros((n_species, n_k + LANES))
         weight = 8.0 * math.pi / volume_f[f]
         waves = CellWaves(
             (reciprocal, columns, top),
