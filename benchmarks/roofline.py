@@ -112,8 +112,10 @@ def _triad(a, b, c, n_times):
 @njit(error_model="numpy", fastmath={"contract"})
 def _radial_step(table, interval_p, t_p, f_pc):
     """Radial functions of all pairs, a batch after the other to the same place."""
+    table_rc = table.reshape((-1, table.shape[2]))
     for p in range(interval_p.shape[0]):
-        core._lane_horner(table[interval_p[p]], t_p[p], f_pc, p % f_pc.shape[0])
+        place = p % f_pc.shape[0]
+        core._lane_horner(table_rc, 8 * interval_p[p], t_p[p], f_pc, place)
 
 
 @njit(error_model="numpy", fastmath={"contract"})
@@ -127,7 +129,8 @@ def _angular_step(n_pairs, unit_xp, l_max, factors, y_mp):
 @njit(error_model="numpy")
 def _sum_step(start_ja, y_mp, f_pc, l_max, out_jamn):
     """Sums of the products of one batch, over the runs of the pairs."""
-    n_species = out_jamn.shape[1]
+    n_species, n_lm = out_jamn.shape[1:3]
+    out_rn = out_jamn.reshape((-1, out_jamn.shape[3]))
     batch = f_pc.shape[0]
     for j in range(out_jamn.shape[0]):
         first = start_ja[j * n_species]
@@ -136,7 +139,8 @@ def _sum_step(start_ja, y_mp, f_pc, l_max, out_jamn):
                 start = max(start_ja[j * n_species + a] - low, 0)
                 stop = min(start_ja[j * n_species + a + 1] - low, batch)
                 if start < stop:
-                    core._add_products(out_jamn[j, a], y_mp, f_pc, l_max, start, stop)
+                    row = (j * n_species + a) * n_lm
+                    core._add_products(out_rn, row, y_mp, f_pc, l_max, start, stop)
 
 
 def cache_sizes():
@@ -588,7 +592,7 @@ def _product_rows(n_atoms, n_repeats):
     """Bare products, ours, ours with their left factors, and the whole step."""
     make = wave_sum(potential(), gas(n_atoms))
     waves = make()
-    ((vectors, structure, columns),) = waves.blocks
+    (((reciprocal, lines, top), structure, columns),) = waves.blocks
     n, (n_species, _) = len(waves.positions), structure[0].shape
     n_k = len(waves.k_kx)
     widths = [part.shape[1] - core.LANES for part in columns]
@@ -612,7 +616,8 @@ def _product_rows(n_atoms, n_repeats):
     def with_phases():
         for first, rows in _runs(n):
             positions = waves.positions[first : first + rows]
-            core.add_waves(positions, *vectors, *structure, *columns, *outs)
+            phases = core.axis_phases(positions, reciprocal, top)
+            core.add_waves(phases, lines, top, *structure, *columns, *outs)
 
     def whole():
         fresh = make()

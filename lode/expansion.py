@@ -47,10 +47,10 @@ from lode.systems import (
 from lode.waves import (
     MOST_HELD,
     NO_COLUMNS,
-    CellColumns,
     ProductSum,
     TransformSum,
     cell_field,
+    kept_columns,
     no_field,
     product_cost,
     transform_cost,
@@ -82,6 +82,7 @@ _RUNGS = 8
 _COST_NEIGHBOR = 0.032
 _COST_CHANNELS = 0.045
 _Y00 = 1.0 / math.sqrt(4.0 * math.pi)
+_NO_CHARGES = np.empty(0)
 # Of a field that is summed over waves alone.
 _NO_PAIRS = PairTable(
     np.zeros((1, 1, 0)), 1.0, 0.0, np.zeros((0, 0)), np.zeros(0), np.zeros(0), 0.0
@@ -516,14 +517,13 @@ class SphericalExpansion:
 
     def _writer(self, system, species_i, n_fields):
         """What writes the coefficients of runs of centres of a frame."""
-        sources = _Sources(species_i, np.empty(0))
+        sources = _Sources(species_i, _NO_CHARGES)
         if self.sources == "charges":
             sources = _Sources(np.zeros_like(species_i), system.charges)
         atoms = system, sources, n_fields
-        if system.periodic:
-            kind = self.kind(system, n_fields)
-            if kind is not None:
-                return self._cells_writer(*atoms, *kind[1:])
+        plan = self._cell_plan(system, n_fields)
+        if plan is not None:
+            return _CellsWriter(*atoms, *plan)
         if self.field.long_range and system.periodic:
             return self._periodic_writer(*atoms)
         own, *settings = self._pairs_alone()
@@ -544,20 +544,15 @@ class SphericalExpansion:
         own = _Y00 * self.center_atom_weight * table.centre
         return own, *self._pair_settings(table)
 
-    def _cells_writer(self, system, sources, n_fields, split=None):
-        """As :meth:`_writer`, for small periodic frames of a kind."""
-        sizes = system.sizes
-        cells = system.cell, system.inverse, system.volume
-        if not sizes:
-            sizes = (len(system),)
-            cells = system.cell[None], system.inverse[None], np.array([system.volume])
-        *settings, smooth = _cell_settings(self, split)
-        arguments = (
-            (*cells, np.array([0, *itertools.accumulate(sizes)])),
-            (system.positions, sources.species_i, sources.charge_i, n_fields),
-            *settings,
-        )
-        return _CellsWriter(arguments, smooth)
+    def _cell_plan(self, system, n_fields):
+        """What small periodic frames are computed with, and the cost of a centre."""
+        if not system.periodic or len(system) > _ROW_BLOCK:
+            return None
+        n_atoms, volume = len(system), system.volume
+        if system.sizes:
+            # All are of the kind of the first.
+            n_atoms, volume = system.sizes[0], float(volume[0])
+        return _cell_plan(self, _rung(n_atoms), n_fields, _rung(volume))
 
     def kind(self, system, n_fields):
         """What frames have in common that are computed together.
@@ -569,23 +564,15 @@ class SphericalExpansion:
 
         Returns
         -------
-        tuple or None
-            None if the frame is computed alone.
+        object or None
+            To be compared; None if the frame is computed alone.
         """
         if len(system) > _ROW_BLOCK:
             return None
-        if not (system.periodic and self.field.long_range):
-            return (system.periodic,)
-        n_atoms, volume = len(system), system.volume
-        if system.sizes:
-            # All are of the kind of the first.
-            n_atoms, volume = system.sizes[0], float(volume[0])
-        way, split = self.path(n_atoms, n_fields, volume)
-        limit, n_columns = _long_range_size(self, split)
-        held = wave_count(volume, limit) * n_columns
-        if self.method == "pairs" or way != "products" or held > MOST_HELD:
-            return None
-        return True, split
+        if not system.periodic:
+            return "finite"
+        plan = self._cell_plan(system, n_fields)
+        return None if plan is None else plan[0]
 
     def _periodic_writer(self, system, sources, n_fields):
         if self.method == "pairs":
@@ -688,7 +675,9 @@ class _Writer:
         n_threads : int
         """
         n = len(out_jamn)
-        threads = _threads(self.cost, out_jamn, n_threads, _LEAST_SHARE)
+        threads = 1
+        if n_threads > 1:
+            threads = _threads(self.cost(out_jamn), n_threads, _LEAST_SHARE)
         pieces = _PIECES * threads if threads > 1 else 1
         step = min(-(-n // pieces), *(part.block for part in self.parts))
 
@@ -711,58 +700,67 @@ class _Writer:
         return sum(part.cost(out_jamn) for part in self.parts)
 
 
+# Compared and hashed as the object it is.
+@dataclass(frozen=True, eq=False)
+class _CellSettings:
+    """What small periodic frames of a kind have in common.
+
+    Attributes
+    ----------
+    pairs, field, constants : tuple
+        As of ``core.write_cells``.
+    """
+
+    pairs: tuple
+    field: tuple
+    constants: tuple
+
+
 class _CellsWriter:
     """As :class:`_Writer`, of a small periodic frame or of several of a kind.
 
     Parameters
     ----------
-    arguments : tuple
-        Of ``core.write_cells``.
-    smooth : tuple, optional
-        Smooth field, its modes and l_max, if there are waves.
+    system : System
+    sources : _Sources
+    n_fields : int
+    settings : _CellSettings
+    cost : float
+        Of a centre, in microseconds on one core.
     """
 
-    def __init__(self, arguments, smooth=None):
-        self.arguments, self.smooth = arguments, smooth
-        (cell, *_), *_ = arguments
-        self.columns = None
-        if len(cell) == 1 and smooth is not None:
-            self.columns = CellColumns(cell[0], *smooth)
+    def __init__(self, system, sources, n_fields, settings, cost):
+        self.system, self.settings, self.cost = system, settings, cost
+        charges = sources.charge_i
+        self.atoms = system.positions, sources.species_i, charges, n_fields
 
     def __call__(self, out_jamn, first, n_threads):
         """As of :class:`_Writer`; several frames on one thread."""
-        (cell, *_), *_ = self.arguments
-        threads = 1
-        if len(cell) == 1:
-            threads = _threads(self.cost, out_jamn, n_threads, _LEAST_JOINED)
-        kept = NO_COLUMNS if self.columns is None else self.columns.values
-        where = post(threads, core.serve, core.N_PLACES, core.AWAKE)
-        arguments = *self.arguments, kept, threads, first, out_jamn, where
-        made = core.write_cells(*arguments)
-        if self.columns is not None and not len(kept[0]):
-            self.columns.keep(made)
-
-    def cost(self, out_jamn):
-        """As of :meth:`_Writer.cost`."""
-        (_, _, (volume,), _), (positions, *_), (limit, _), *_ = self.arguments
-        cost = _near_cost(out_jamn, _neighbors(len(positions), volume, limit))
-        if self.smooth is not None:
-            modes = self.smooth[1]
-            sizes = len(out_jamn), out_jamn.shape[1], modes.n_columns, volume
-            cost += product_cost(*sizes, modes.limit, None)
-        return cost
+        system, settings = self.system, self.settings
+        constant = settings.pairs, settings.field, settings.constants
+        if system.sizes:
+            n_threads = 1
+        elif n_threads > 1:
+            n_threads = _threads(len(out_jamn) * self.cost, n_threads, _LEAST_JOINED)
+        where = post(n_threads, core.serve, core.N_PLACES, core.AWAKE)
+        cells = system.cell, system.inverse, system.volume
+        run = n_threads, first, out_jamn, where
+        if system.sizes:
+            cells = *cells, np.array([0, *itertools.accumulate(system.sizes)])
+            core.write_cells(cells, self.atoms, *constant, NO_COLUMNS, *run)
+            return
+        kept = kept_columns(*cells, settings)
+        core.write_cell(cells, self.atoms, *constant, kept, *run)
 
 
-def _threads(cost, out_jamn, n_threads, least):
-    """How many threads to take for a run of centres, each with some cost at least."""
-    if n_threads < 2:
-        return 1
-    return max(1, min(n_threads, int(cost(out_jamn) / least)))
+def _threads(cost, n_threads, least):
+    """How many threads to take for a cost, each with a part of it at least."""
+    return max(1, min(n_threads, int(cost / least)))
 
 
-def _near_cost(out_jamn, neighbors):
+def _near_cost(shape, neighbors):
     """Estimated cost in microseconds of the neighbours of a run of centres."""
-    n, _, n_lm, n_max = out_jamn.shape
+    n, _, n_lm, n_max = shape
     return n * neighbors * (_COST_NEIGHBOR + _COST_CHANNELS * n_lm * n_max / 392)
 
 
@@ -817,7 +815,7 @@ class _PairPart(_Part):
             neighbors = _neighbors(len(system), system.volume, self.limit)
         else:
             neighbors = max(system.sizes, default=len(system))
-        return _near_cost(out_jamn, neighbors)
+        return _near_cost(out_jamn.shape, neighbors)
 
 
 class _WavePart(_Part):
@@ -1008,15 +1006,39 @@ def _halves(expansion, split):
 @lru_cache(maxsize=64)
 @one_at_a_time
 def _cell_settings(expansion, split):
-    """Pairs, field and constants of ``core.write_cells``; the smooth field, if any."""
+    """Settings of small periodic frames, of a potential with a splitting width."""
     l_max = expansion.max_angular
     if split is None:
         own, *pairs = expansion._pairs_alone()
-        return tuple(pairs), no_field(l_max), (own, np.zeros(len(own))), None
+        return _CellSettings(tuple(pairs), no_field(l_max), (own, np.zeros(len(own))))
     halves = _halves(expansion, split)
     pairs = expansion._pair_settings(halves.table or _NO_PAIRS)
-    smooth = halves.smooth, halves.modes, l_max
-    return pairs, cell_field(*smooth), (halves.own, halves.background), smooth
+    field = cell_field(halves.smooth, halves.modes, l_max)
+    return _CellSettings(pairs, field, (halves.own, halves.background))
+
+
+@lru_cache(maxsize=4096)
+def _cell_plan(expansion, n_atoms, n_fields, volume):
+    """Settings of small periodic frames of like size, and the cost of a centre.
+
+    Of a number of atoms and a volume by their rungs; the cost in microseconds on one
+    core. None if each frame is computed alone.
+    """
+    sizes, split = (n_atoms, n_fields, volume), None
+    n_atoms, volume = 2 ** (n_atoms / _RUNGS), 2 ** (volume / _RUNGS)
+    cost = 0.0
+    if expansion.field.long_range:
+        way, split = _cheapest_path(expansion, *sizes)
+        limit, n_columns = _long_range_size(expansion, split)
+        held = wave_count(volume, limit) * n_columns
+        if expansion.method == "pairs" or way != "products" or held > MOST_HELD:
+            return None
+        sizes = n_atoms, n_fields, n_columns, volume
+        cost = product_cost(*sizes, limit, expansion.tolerance) / n_atoms
+    settings = _cell_settings(expansion, split)
+    shape = 1, n_fields, (expansion.max_angular + 1) ** 2, expansion.basis.max_radial
+    neighbors = _neighbors(n_atoms, volume, settings.pairs[0])
+    return settings, cost + _near_cost(shape, neighbors)
 
 
 @lru_cache(maxsize=256)
@@ -1117,9 +1139,9 @@ class _ImagePairs:
         return images < _LOOKS * _neighbors(len(system), system.volume, limit)
 
     def __init__(self, system, sources, n_species, limit):
-        cell = system.positions, system.cell, system.inverse, limit
+        cell = system.cell, system.inverse, system.volume
         atoms = sources.species_i, sources.charge_i, n_species
-        self.images = core.cell_images(*cell, *atoms)
+        self.images = core.cell_images(system.positions, *cell, limit, *atoms)
 
     def add(self, settings, first, out_jamn):
         """Add them to a run of centres."""

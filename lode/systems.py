@@ -9,8 +9,7 @@ import numpy as np
 
 from lode.core import systems as core
 
-# Smallest sine-like measure of a cell, |det| / (|a| |b| |c|), still accepted.
-_SMALLEST_CELL_RATIO = 1e-6
+_NO_CHARGES = np.empty(0)
 # Atoms of a structure whose places among the species are kept.
 _MOST_KEPT = 4096
 
@@ -148,9 +147,8 @@ def cell_array(cell, where=""):
         If the cell is zero, singular, not finite or of another shape.
     """
     cell = finite_array(cell, (3, 3), "cell", where)
-    *_, share, _ = core.into_cell(np.zeros((0, 3)), cell)
-    # Not a number if it is larger than numbers are.
-    if not share >= _SMALLEST_CELL_RATIO:
+    *_, valid = core.into_cell(np.zeros((0, 3)), cell, _NO_CHARGES)
+    if not valid:
         raise ValueError(
             "a periodic cell must have three linearly independent vectors, got "
             f"{cell.tolist()}{where}"
@@ -185,13 +183,19 @@ def system(atoms, where=""):
         return atoms
     try:
         positions, numbers, pbc = atoms.positions, atoms.numbers, atoms.pbc
+        cell, arrays = atoms.cell, atoms.arrays
     except AttributeError:
         raise TypeError(
             f"a frame must be an ase.Atoms, got {type(atoms).__name__}{where}"
         ) from None
-    if len(atoms) == 0:
+    n = len(atoms)
+    if n == 0:
         raise ValueError(f"a frame must have at least one atom, got none{where}")
-    positions = _shaped(positions, (None, 3), "positions", where)
+    positions = _shaped(positions, (n, 3), "positions", where)
+    # ASE's own getter gives zeros where nothing was set.
+    charges = arrays.get("initial_charges", _NO_CHARGES)
+    if charges is not _NO_CHARGES:
+        charges = _shaped(charges, (n,), "charges", where)
     pbc = np.asarray(pbc, dtype=bool).tolist()
     periodic = all(pbc)
     if any(pbc) and not periodic:
@@ -200,22 +204,20 @@ def system(atoms, where=""):
             f"pbc = {pbc}{where}"
         )
     if periodic:
-        cell = _shaped(atoms.cell, (3, 3), "cell", where)
-        inside, inverse, volume, share, finite = core.into_cell(positions, cell)
-        if not (finite and share >= _SMALLEST_CELL_RATIO):
-            finite_array(positions, (None, 3), "positions", where)
+        cell = _shaped(cell.array, (3, 3), "cell", where)
+        inside, inverse, volume, valid = core.into_cell(positions, cell, charges)
+        if not valid:
             cell_array(cell, where)
     else:
-        inside = finite_array(positions, (None, 3), "positions", where).copy()
+        inside = positions.copy()
         cell = inverse = np.zeros((3, 3))
         volume = 0.0
+        valid = core.all_finite(positions.ravel()) and core.all_finite(charges)
+    if not valid:
+        finite_array(positions, (n, 3), "positions", where)
+        finite_array(charges, charges.shape, "charges", where)
     species = np.array(numbers, dtype=np.int64)
-    charges = None
-    # ASE's own getter gives zeros where nothing was set.
-    if "initial_charges" in getattr(atoms, "arrays", {}):
-        charges = finite_array(
-            atoms.arrays["initial_charges"], (len(atoms),), "charges", where
-        )
+    charges = None if charges is _NO_CHARGES else charges
     return System(inside, cell, periodic, species, charges, (), inverse, volume)
 
 

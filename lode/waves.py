@@ -69,37 +69,34 @@ class _Kept:
 
 
 @lru_cache(maxsize=3)
-def _kept(cell, field, modes, l_max):
+def _kept(cell, settings):
     """What is kept for a cell, given as its bytes."""
     return _Kept()
 
 
-class CellColumns:
+def kept_columns(cell, inverse, volume, settings):
     """Columns of the wave vectors of a small cell, kept if it comes again.
 
     Parameters
     ----------
-    cell : ndarray (3, 3)
-    field, modes, l_max
-        As for :class:`ProductSum`.
+    cell, inverse : ndarray (3, 3)
+    volume : float
+    settings
+        What else they depend on, with a ``field`` of ``core.write_cells``.
 
-    Attributes
-    ----------
-    values : tuple of ndarray
-        As of ``core.wave_columns``, without rows if they must be made.
+    Returns
+    -------
+    tuple of ndarray
+        As of ``core.cell_columns``, without rows if they are not kept.
     """
-
-    def __init__(self, cell, field, modes, l_max):
-        self.kept = _kept(cell.tobytes(), field, modes, l_max)
-        self.kept.uses += 1
-        self.values = self.kept.columns or NO_COLUMNS
-
-    def keep(self, values):
-        """They were made: keep them if the cell came before."""
-        self.values = values
-        # A cell that is seen for the first time may be the last of its kind.
-        if self.kept.uses > 1 and sum(c.size for c in values) <= _MOST_KEPT:
-            self.kept.columns = values
+    kept = _kept(cell.tobytes(), settings)
+    kept.uses += 1
+    # A cell that is seen for the first time may be the last of its kind.
+    if kept.uses > 1 and kept.columns is None:
+        columns = core.cell_columns(cell, inverse, volume, settings.field)
+        small = sum(c.size for c in columns) <= _MOST_KEPT
+        kept.columns = columns if small else NO_COLUMNS
+    return kept.columns or NO_COLUMNS
 
 
 class _HalfSpace:

@@ -780,14 +780,16 @@ def test_cells_beside_each_other_do_not_see_each_other(
 def test_frames_are_taken_together_where_they_share_their_tables():
     small, large = systems([crystal(0, 4), crystal(0, 4, cell=40.0 * np.eye(3))])
     e = expansion(coulomb())
-    assert e.kind(small, 2) == (True, e.splitting(4, 2, small.volume))
+    split = e.splitting(4, 2, small.volume)
+    assert e.kind(small, 2) is module._cell_settings(e, split)
     assert e.kind(small, 2) != e.kind(large, 2)
     assert expansion(coulomb(), method="nufft").kind(small, 2) is None
     assert expansion(coulomb(), method="pairs").kind(small, 2) is None
     # Its columns would take all memory.
     sharp = expansion(coulomb(0.1), method="waves", tolerance=1e-10)
     assert sharp.kind(large, 2) is None
-    assert expansion(FIELDS[0]).kind(large, 2) == (True,)
+    soap = expansion(FIELDS[0])
+    assert soap.kind(small, 2) is soap.kind(large, 2) is not None
     (many,) = systems(crystal(0, module._ROW_BLOCK + 1, cell=40.0 * np.eye(3)))
     assert expansion(FIELDS[0]).kind(many, 2) is None
 
@@ -841,6 +843,26 @@ def test_number_of_threads_changes_no_bit(field, pbc):
         for n_threads in (2, 3, 8):
             other = e.compute(frames, n_threads=n_threads).values
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.usefixtures("many_pieces")
+@pytest.mark.parametrize("side", [4.0, 9.0])
+def test_parts_of_the_waves_and_blocks_of_centres_change_no_bit(side, monkeypatch):
+    atoms = crystal(0, 5 if SMALL else 21, cell=side * np.eye(3))
+    atoms.set_initial_charges(np.random.default_rng(0).normal(size=len(atoms)))
+    if SMALL:
+        monkeypatch.setattr(core, "_WAVES", 20)
+    e = expansion(coulomb(1.0), method="waves", sources="charges", tolerance=1e-3)
+    cell = atoms.cell.array
+    limit = module._cell_settings(e, 1.0).field[0]
+    columns = core.wave_sphere(cell, 2 * math.pi * np.linalg.inv(cell).T, limit)[0]
+    assert len(core._wave_parts(columns)) == (2 if side < 5.0 else 3)
+    one = e.compute(atoms, n_threads=1).values
+    for n_threads in (2, 3, 5, 40):
+        np.testing.assert_array_equal(e.compute(atoms, n_threads=n_threads).values, one)
+    # In the other way, by one product for all atoms.
+    monkeypatch.setattr(module, "_ROW_BLOCK", 3)
+    assert relative(e.compute(atoms).values, one) <= 1e-13
 
 
 @pytest.mark.usefixtures("many_pieces")
@@ -975,7 +997,8 @@ def test_tables_made_on_another_number_of_threads_change_no_bit(pbc):
     atoms = crystal(0, 3) if pbc else ions(0, 3)
     e = expansion(coulomb(0.77), RadialBasis.gto(N_MAX, 2.7), split=1.3)
     results = []
-    tables = "pair_table", "mode_table", "_centre", "_halves", "_cell_settings"
+    tables = "pair_table", "mode_table", "_centre", "_halves"
+    tables += "_cell_settings", "_cell_plan"
     for n_threads in (1, 4):
         for name in tables:
             getattr(module, name).cache_clear()

@@ -88,7 +88,7 @@ def test_operations_of_the_harmonics_are_those_of_the_kernel(l_max):
 def test_operations_of_the_radial_functions_are_those_of_the_kernel(l_max, width):
     p_kc = np.ones((8, (l_max + 1) * width))
     f_pc = np.empty((1, p_kc.shape[1]), object)
-    plain(core._lane_horner)(counted(p_kc), 0.5, f_pc, 0)
+    plain(core._lane_horner)(counted(p_kc), 0, 0.5, f_pc, 0)
     each = roofline.pair_operations(l_max, width)
     assert Counted.count == each["radial functions"]
     assert f_pc[0, -1].value == pytest.approx(2.0 - 2.0**-7)
@@ -126,7 +126,7 @@ def test_operations_and_bytes_of_the_products_are_those_of_the_tiles(
     n = 5
     out_mn = np.zeros(((l_max + 1) ** 2, width))
     y_mp, f_pc = np.zeros((len(out_mn), n)), np.zeros((n, (l_max + 1) * width))
-    plain(core._add_products)(out_mn, y_mp, f_pc, l_max, 0, n)
+    plain(core._add_products)(out_mn, 0, y_mp, f_pc, l_max, 0, n)
     each = roofline.pair_operations(l_max, width)
     assert sum(2 * r * c * p for r, c, p in tiles) == n * each["products"]
     read = roofline.pair_bytes(l_max, width)
@@ -146,7 +146,7 @@ def test_written_bytes_are_those_that_the_kernels_store(monkeypatch):
     assert sum(stored) == core.LANES * each["harmonics written"]
     stored.clear()
     p_kc = np.ones((8, (l_max + 1) * width))
-    plain(core._lane_horner)(p_kc, 0.5, np.empty((1, p_kc.shape[1])), 0)
+    plain(core._lane_horner)(p_kc, 0, 0.5, np.empty((1, p_kc.shape[1])), 0)
     assert sum(stored) == each["radial functions written"]
     assert each["table"] == p_kc.nbytes
 
@@ -179,9 +179,10 @@ def test_runs_are_the_products_that_the_kernel_makes(monkeypatch):
 
 def test_the_measured_products_are_those_of_the_library(monkeypatch):
     waves = roofline.wave_sum(roofline.potential(), roofline.gas(16))()
-    ((vectors, structure, columns),) = waves.blocks
+    (((_, lines, top), structure, columns),) = waves.blocks
     # More centres than are taken at a time.
-    n, positions = 40, np.tile(waves.positions, (3, 1))[:40]
+    n = 40
+    phases = np.zeros((n, 6, 2 * top.max() + 1 + core.LANES))
     bounds = roofline.chunks(waves.columns)
     assert len(bounds) > 1
     lefts = outs = [np.zeros((2, 0, 0))] * 2
@@ -191,7 +192,7 @@ def test_the_measured_products_are_those_of_the_library(monkeypatch):
         made.append((right_kc is columns[1], start, stop, first, rows))
 
     monkeypatch.setattr(core, "add_product", noted)
-    plain(core.add_waves)(positions, *vectors, *structure, *columns, *outs)
+    plain(core.add_waves)(phases, lines, top, *structure, *columns, *outs)
     expected = made.copy()
     made.clear()
     plain(roofline.product_step)(bounds, n, *lefts, *columns, *outs)

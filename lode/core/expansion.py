@@ -39,9 +39,9 @@ CELL_CENTERS = 64
 # others may join, how many are there, whether one has failed; how many look for work.
 _RUNG, _FUNCTION, _DATA = 0, 1, 2
 _HELD, _OPEN, _JOINED, _FAILED, AWAKE = 8, 16, 24, 32, 40
-# For the work: pieces taken, parts of the wave vectors made.
-_TAKEN, _MADE = 48, 56
-N_PLACES = 64
+# For the work: parts taken, of what all need made, whether neighbours are listed.
+_TAKEN, _MADE, _LISTED = 48, 56, 64
+N_PLACES = 72
 # Fewer centres are not taken at a time.
 _LEAST_PIECE = 4
 # Tells a core that it only waits: instruction and argument.
@@ -429,7 +429,7 @@ def _shared(function):
     """Function by which threads share the work of a compiled one.
 
     It takes the arguments as a tuple, and a post. The compiled one takes the post as
-    its last argument: it finds zeros at the last two places, to count what is taken and
+    its last argument: it finds zeros at the last places, to count what is taken and
     made, and whether a thread has failed.
     """
 
@@ -444,7 +444,7 @@ def _shared(function):
                 _raised(post, _HELD, -1)
                 post = np.zeros(N_PLACES, dtype=np.int64)
                 _raised(post, _HELD, 1)
-            post[_TAKEN] = post[_MADE] = post[_FAILED] = 0
+            post[_TAKEN] = post[_MADE] = post[_LISTED] = post[_FAILED] = 0
             if _shared_compiled(function, (*arguments, post), post):
                 raise RuntimeError("a thread has failed that did a part of the work")
 
@@ -614,20 +614,24 @@ def _lane_harmonics(unit_xp, p, l_max, factors, y_mp):
 
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
-def _lane_horner(p_kc, t, f_pc, p):
-    """As _horner, of one interval, to a row of a matrix."""
+def _lane_horner(p_rc, r, t, f_pc, p):
+    """As _horner, of the interval that begins in row r, to a row of a matrix."""
     n_c = f_pc.shape[1]
     for v in range(n_c // LANES):
         c = v * LANES
-        high = _load(p_kc, 4, c) + t * (
-            _load(p_kc, 5, c) + t * (_load(p_kc, 6, c) + t * _load(p_kc, 7, c))
+        high = _load(p_rc, r + 4, c) + t * (
+            _load(p_rc, r + 5, c)
+            + t * (_load(p_rc, r + 6, c) + t * _load(p_rc, r + 7, c))
         )
-        low = _load(p_kc, 2, c) + t * (_load(p_kc, 3, c) + t * high)
-        _store(_load(p_kc, 0, c) + t * (_load(p_kc, 1, c) + t * low), f_pc, p, c)
+        low = _load(p_rc, r + 2, c) + t * (_load(p_rc, r + 3, c) + t * high)
+        value = _load(p_rc, r, c) + t * (_load(p_rc, r + 1, c) + t * low)
+        _store(value, f_pc, p, c)
     for c in range(n_c - n_c % LANES, n_c):
-        high = p_kc[4, c] + t * (p_kc[5, c] + t * (p_kc[6, c] + t * p_kc[7, c]))
-        low = p_kc[2, c] + t * (p_kc[3, c] + t * high)
-        f_pc[p, c] = p_kc[0, c] + t * (p_kc[1, c] + t * low)
+        high = p_rc[r + 4, c] + t * (
+            p_rc[r + 5, c] + t * (p_rc[r + 6, c] + t * p_rc[r + 7, c])
+        )
+        low = p_rc[r + 2, c] + t * (p_rc[r + 3, c] + t * high)
+        f_pc[p, c] = p_rc[r, c] + t * (p_rc[r + 1, c] + t * low)
 
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
@@ -648,9 +652,9 @@ def _far_field(r, reach, tail, exponent, l_max, f_c):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _add_products(out_mn, y_mp, f_pc, l_max, start, stop):
-    """Add the sum over some pairs of y_lm f_ln to one centre."""
-    width = out_mn.shape[1]
+def _add_products(out_rn, first, y_mp, f_pc, l_max, start, stop):
+    """Add the sum over some pairs of y_lm f_ln to rows from first on: one centre's."""
+    width = out_rn.shape[1]
     for l in range(l_max + 1):
         m = l * l
         # As few tiles as hold all rows, of about the same size.
@@ -658,7 +662,7 @@ def _add_products(out_mn, y_mp, f_pc, l_max, start, stop):
             rows = ((l + 1) * (l + 1) - m) // tiles
             for n in range(0, width, 8):
                 columns = (min(8, width - n), y_mp, m, f_pc, l * width + n)
-                _add_tile(out_mn, m, n, rows, *columns, start, stop, False)
+                _add_tile(out_rn, first + m, n, rows, *columns, start, stop, False)
             m += rows
 
 
@@ -796,7 +800,7 @@ class Images(NamedTuple):
         In Å.
     start_a : ndarray (n_species + 1,) of int
         Where the images of a species begin; they end where the next begin.
-    atom_g : ndarray (n_images,) of int
+    atom_g : ndarray (at least n_images,) of int
         What they are images of.
     home_i : ndarray (n_atoms,) of int
         Which of them is the atom itself, or -1.
@@ -827,8 +831,10 @@ class CellWaves(NamedTuple):
     ----------
     lattice : tuple
         reciprocal, columns and top, as of structure_factor.
-    structure, factors : tuple
-        Room for what structure_factor and wave_columns give.
+    start_p : ndarray (n_parts + 1,) of int
+        Where parts of the columns begin that are summed on their own.
+    factors : tuple
+        What wave_columns gives for all of them, or without any rows.
     field : tuple
         Weight of its Fourier transform; limit, smearing, table and step, as of
         write_cells.
@@ -836,50 +842,62 @@ class CellWaves(NamedTuple):
         table, step, n_modes and l_max, as of wave_columns.
     expansion : tuple
         n_modes, expansion and l_max, as of add_modes.
+    sums : tuple
+        Room for even_sajc and odd_sajc (n_parts * n_blocks, n_species, centres of a
+        block, n_columns): sums over each part around each block of centres.
     """
 
     lattice: tuple
-    structure: tuple
+    start_p: np.ndarray
     factors: tuple
     field: tuple
     modes: tuple
     expansion: tuple
+    sums: tuple
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def cell_images(position_ix, cell, inverse, limit, species_i, charge_i, n_species):
-    """Atoms of a cell and their images in a shell around it, species by species.
-
-    Parameters
-    ----------
-    position_ix : ndarray (n_atoms, 3)
-        Wrapped into the cell.
-    cell, inverse : ndarray (3, 3)
-    limit : float
-        Thickness of the shell.
-    species_i, charge_i, n_species
-        As of sorted_pairs; who has no charge has no images, as it adds nothing.
-
-    Returns
-    -------
-    Images
-    """
-    n = position_ix.shape[0]
-    low = np.empty(3)
-    high = np.empty(3)
-    reach = np.empty(3, dtype=np.int64)
-    most = n
+def _margins(inverse, limit):
+    """Thickness of a shell around a cell, as parts of its heights."""
+    margin_x = np.empty(3)
     for x in range(3):
         square = inverse[0, x] ** 2 + inverse[1, x] ** 2 + inverse[2, x] ** 2
         # Just beyond the limit, lest rounding decides.
-        margin = limit * (1.0 + 1e-9) * math.sqrt(square)
-        low[x], high[x] = -margin, 1.0 + margin
-        reach[x] = math.ceil(margin)
-        most *= 2 * reach[x] + 1
-    image_xg = np.empty((3, most))
-    atom_g = np.empty(most, dtype=np.int64)
-    home_i = np.full(n, -1)
-    center_ix = np.empty((n, 3))
+        margin_x[x] = limit * (1.0 + 1e-9) * math.sqrt(square)
+    return margin_x
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _empty_images(n, volume, inverse, limit, charge_i, n_species):
+    """Room for what cell_images gives."""
+    margin_x = _margins(inverse, limit)
+    most = n
+    for x in range(3):
+        most *= 2 * math.ceil(margin_x[x]) + 1
+    neighbors = 1.2 * n / volume * 4.0 / 3.0 * math.pi * limit**3 + 1.0
+    return Images(
+        np.empty((3, most)),
+        np.zeros(n_species + 1, dtype=np.int64),
+        np.empty(most, dtype=np.int64),
+        np.full(n, -1),
+        np.empty((n, 3)),
+        charge_i,
+        limit,
+        neighbors,
+    )
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _write_images(position_ix, cell, inverse, species_i, images):
+    """Write what cell_images gives."""
+    image_xg, start_a, atom_g, home_i, center_ix, charge_i, limit, _ = images
+    n = position_ix.shape[0]
+    low, high = np.empty(3), np.empty(3)
+    reach = np.empty(3, dtype=np.int64)
+    margin_x = _margins(inverse, limit)
+    for x in range(3):
+        low[x], high[x] = -margin_x[x], 1.0 + margin_x[x]
+        reach[x] = math.ceil(margin_x[x])
     fraction_ix = np.empty((n, 3))
     for i in range(n):
         for x in range(3):
@@ -894,9 +912,8 @@ def cell_images(position_ix, cell, inverse, limit, species_i, charge_i, n_specie
                 + fraction_ix[i, 1] * cell[1, x]
                 + fraction_ix[i, 2] * cell[2, x]
             )
-    start_a = np.zeros(n_species + 1, dtype=np.int64)
     g = 0
-    for a in range(n_species):
+    for a in range(start_a.shape[0] - 1):
         for i in range(n):
             if species_i[i] != a or (charge_i.shape[0] > 0 and charge_i[i] == 0.0):
                 continue
@@ -921,14 +938,34 @@ def cell_images(position_ix, cell, inverse, limit, species_i, charge_i, n_specie
                         atom_g[g] = i
                         g += 1
         start_a[a + 1] = g
-    volume = 0.0
-    for x in range(3):
-        y, z = (x + 1) % 3, (x + 2) % 3
-        minor = cell[1, y] * cell[2, z] - cell[1, z] * cell[2, y]
-        volume += cell[0, x] * minor
-    neighbors = 1.2 * n / abs(volume) * 4.0 / 3.0 * math.pi * limit**3 + 1.0
-    found = (image_xg, start_a, atom_g[:g], home_i, center_ix)
-    return Images(*found, charge_i, limit, neighbors)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def cell_images(
+    position_ix, cell, inverse, volume, limit, species_i, charge_i, n_species
+):
+    """Atoms of a cell and their images in a shell around it, species by species.
+
+    Parameters
+    ----------
+    position_ix : ndarray (n_atoms, 3)
+        Wrapped into the cell.
+    cell, inverse : ndarray (3, 3)
+    volume : float
+        Of the cell.
+    limit : float
+        Thickness of the shell.
+    species_i, charge_i, n_species
+        As of sorted_pairs; who has no charge has no images, as it adds nothing.
+
+    Returns
+    -------
+    Images
+    """
+    n = position_ix.shape[0]
+    images = _empty_images(n, volume, inverse, limit, charge_i, n_species)
+    _write_images(position_ix, cell, inverse, species_i, images)
+    return images
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -1038,7 +1075,11 @@ def add_pairs(
         Added to.
     """
     factors = harmonic_factors(l_max)
-    n_species = out_jamn.shape[1]
+    n_species, n_lm = out_jamn.shape[1:3]
+    # Matrices: a part of an array counts who refers to it, and of what all threads use
+    # the count is a number that they all change.
+    out_rn = out_jamn.reshape((-1, out_jamn.shape[3]))
+    table_rc = table.reshape((-1, table.shape[2]))
     unit_xp = np.zeros((3, _BATCH))
     y_mp = np.empty(((l_max + 1) ** 2, _BATCH))
     f_pc = np.empty((_BATCH, table.shape[2]))
@@ -1066,7 +1107,7 @@ def add_pairs(
                     place = r / step
                     interval = min(int(place), table.shape[0] - 1)
                     t = 2.0 * (place - interval) - 1.0
-                    _lane_horner(table[interval], t, f_pc, p)
+                    _lane_horner(table_rc, 8 * interval, t, f_pc, p)
                 else:
                     _far_field(r, reach, tail, exponent, l_max, f_pc[p])
                 if r > cutoff - cutoff_width:
@@ -1083,7 +1124,8 @@ def add_pairs(
                 start = max(start_ja[j * n_species + a], low) - low
                 stop = min(start_ja[j * n_species + a + 1], high) - low
                 if start < stop:
-                    _add_products(out_jamn[j, a], y_mp, f_pc, l_max, start, stop)
+                    row = (j * n_species + a) * n_lm
+                    _add_products(out_rn, row, y_mp, f_pc, l_max, start, stop)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -1274,19 +1316,34 @@ def _powers(angle, top, real, imag):
 
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
-def _axis_phases(position_x, reciprocal, top, phase_tn):
-    """Phases of an atom along each axis of reciprocal space.
+def axis_phases(position_jx, reciprocal, top):
+    """Phases of atoms along each axis of reciprocal space.
 
-    Real and imaginary parts of exp(i n b_x·r), two rows for each axis x; n from -top
-    on.
+    Parameters
+    ----------
+    position_jx : ndarray (n_atoms, 3)
+    reciprocal : ndarray (3, 3)
+    top : ndarray (3,) of int
+        Bounds of the indices.
+
+    Returns
+    -------
+    phase_jtn : ndarray (n_atoms, 6, at least 2 max(top) + 1)
+        Real and imaginary parts of exp(i n b_x·r), two rows for each axis x; n from
+        -top on.
     """
-    for axis in range(3):
-        angle = (
-            reciprocal[axis, 0] * position_x[0]
-            + reciprocal[axis, 1] * position_x[1]
-            + reciprocal[axis, 2] * position_x[2]
-        )
-        _powers(angle, top[axis], phase_tn[2 * axis], phase_tn[2 * axis + 1])
+    # Beyond the phases nothing may stand that takes long to add.
+    phase_jtn = np.zeros((position_jx.shape[0], 6, 2 * top.max() + 1 + LANES))
+    for j in range(position_jx.shape[0]):
+        for axis in range(3):
+            angle = (
+                reciprocal[axis, 0] * position_jx[j, 0]
+                + reciprocal[axis, 1] * position_jx[j, 1]
+                + reciprocal[axis, 2] * position_jx[j, 2]
+            )
+            real, imag = phase_jtn[j, 2 * axis], phase_jtn[j, 2 * axis + 1]
+            _powers(angle, top[axis], real, imag)
+    return phase_jtn
 
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
@@ -1308,6 +1365,23 @@ def _wave_phases(phase_tn, top, columns, start, stop, phase_xk):
             _store(re * cosine - im * sine, phase_xk, 0, at + l)
             _store(re * sine + im * cosine, phase_xk, 1, at + l)
         at += columns[c, 3]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _add_structure(phase_jtn, species_j, charge_j, columns, top, real_ak, imag_ak):
+    """Add what structure_factor gives for some atoms."""
+    n_k = real_ak.shape[1] - LANES
+    phase_xk = np.zeros((2, n_k + LANES))
+    charged = charge_j.shape[0] > 0
+    for j in range(phase_jtn.shape[0]):
+        _wave_phases(phase_jtn[j], top, columns, 0, columns.shape[0], phase_xk)
+        charge = charge_j[j] if charged else 1.0
+        a = species_j[j]
+        for k in range(0, n_k, LANES):
+            real = _load(real_ak, a, k) + charge * _load(phase_xk, 0, k)
+            imag = _load(imag_ak, a, k) + charge * _load(phase_xk, 1, k)
+            _store(real, real_ak, a, k)
+            _store(imag, imag_ak, a, k)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -1333,20 +1407,11 @@ def structure_factor(
     n_k = columns[:, 3].sum()
     real_ak = np.zeros((n_species, n_k + LANES))
     imag_ak = np.zeros((n_species, n_k + LANES))
-    # Beyond the phases nothing may stand that takes long to add.
-    phase_tn = np.zeros((6, 2 * top.max() + 1 + LANES))
-    phase_xk = np.zeros((2, n_k + LANES))
-    charged = charge_j.shape[0] > 0
-    for j in range(position_jx.shape[0]):
-        _axis_phases(position_jx[j], reciprocal, top, phase_tn)
-        _wave_phases(phase_tn, top, columns, 0, columns.shape[0], phase_xk)
-        charge = charge_j[j] if charged else 1.0
-        a = species_j[j]
-        for k in range(0, n_k, LANES):
-            real = _load(real_ak, a, k) + charge * _load(phase_xk, 0, k)
-            imag = _load(imag_ak, a, k) + charge * _load(phase_xk, 1, k)
-            _store(real, real_ak, a, k)
-            _store(imag, imag_ak, a, k)
+    for low in range(0, position_jx.shape[0], _CENTERS):
+        part = slice(low, low + _CENTERS)
+        phase_jtn = axis_phases(position_jx[part], reciprocal, top)
+        atoms = (phase_jtn, species_j[part], charge_j[part])
+        _add_structure(*atoms, columns, top, real_ak, imag_ak)
     return real_ak, imag_ak
 
 
@@ -1375,8 +1440,7 @@ def add_product(left_rk, right_kc, start, stop, first, rows, out_rc):
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
 def add_waves(
-    position_jx,
-    reciprocal,
+    phase_jtn,
     columns,
     top,
     real_ak,
@@ -1393,7 +1457,9 @@ def add_waves(
 
     Parameters
     ----------
-    position_jx, reciprocal, columns, top
+    phase_jtn
+        Of axis_phases.
+    columns, top
         As of structure_factor.
     real_ak, imag_ak
         Of structure_factor.
@@ -1402,10 +1468,7 @@ def add_waves(
     even_ajc, odd_ajc : ndarray (n_species, n_centres, n_columns)
         Added to; the numbers of columns are multiples of four.
     """
-    n, n_species = position_jx.shape[0], real_ak.shape[0]
-    phase_jtn = np.zeros((n, 6, 2 * top.max() + 1 + LANES))
-    for j in range(n):
-        _axis_phases(position_jx[j], reciprocal, top, phase_jtn[j])
+    n, n_species = phase_jtn.shape[0], real_ak.shape[0]
     most = _WAVES + columns[:, 3].max() + LANES
     phase_xk = np.zeros((2, most))
     even_ajk = np.empty((n_species, _CENTERS, most))
@@ -1447,19 +1510,29 @@ def _column_counts(n_modes, l_max):
     return n_even, n_odd
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def _empty_columns(n_k, n_modes, l_max):
-    """Room for what wave_columns gives."""
-    n_even, n_odd = _column_counts(n_modes, l_max)
-    even_kc = np.empty((n_k, -(-n_even // 4) * 4 + LANES))
-    odd_kc = np.empty((n_k, -(-n_odd // 4) * 4 + LANES))
-    return even_kc, odd_kc
-
-
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
-def _write_columns(k_kx, weight_k, table, step, n_modes, l_max, even_kc, odd_kc):
-    """Write rows of what wave_columns gives, each whole."""
+def wave_columns(k_kx, weight_k, table, step, n_modes, l_max):
+    """Columns weight × Y_lm(k) × mode_lq(|k|) of the matrix product.
+
+    Parameters
+    ----------
+    k_kx : ndarray (n_k, 3)
+        Wave vectors.
+    weight_k : ndarray (n_k,)
+        2 (4π/Ω) ĝ(k).
+    table, step, n_modes : ModeTable
+    l_max : int
+
+    Returns
+    -------
+    even_kc, odd_kc : ndarray (n_k, n_columns + LANES)
+        Columns (l, m, q) of even and of odd l, with the signs of 2 (-1)^(l/2) Re and
+        2 (-1)^((l+1)/2) Im; rounded up to a multiple of four, and the last LANES have
+        no meaning.
+    """
     n_even, n_odd = _column_counts(n_modes, l_max)
+    even_kc = np.empty((k_kx.shape[0], -(-n_even // 4) * 4 + LANES))
+    odd_kc = np.empty((k_kx.shape[0], -(-n_odd // 4) * 4 + LANES))
     # Nothing may stand there that takes long to multiply.
     even_kc[:, n_even:] = 0.0
     odd_kc[:, n_odd:] = 0.0
@@ -1504,30 +1577,6 @@ def _write_columns(k_kx, weight_k, table, step, n_modes, l_max, even_kc, odd_kc)
                 else:
                     odd += (2 * l + 1) * n_q
                 mode += n_q
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def wave_columns(k_kx, weight_k, table, step, n_modes, l_max):
-    """Columns weight × Y_lm(k) × mode_lq(|k|) of the matrix product.
-
-    Parameters
-    ----------
-    k_kx : ndarray (n_k, 3)
-        Wave vectors.
-    weight_k : ndarray (n_k,)
-        2 (4π/Ω) ĝ(k).
-    table, step, n_modes : ModeTable
-    l_max : int
-
-    Returns
-    -------
-    even_kc, odd_kc : ndarray (n_k, n_columns + LANES)
-        Columns (l, m, q) of even and of odd l, with the signs of 2 (-1)^(l/2) Re and
-        2 (-1)^((l+1)/2) Im; rounded up to a multiple of four, and the last LANES have
-        no meaning.
-    """
-    even_kc, odd_kc = _empty_columns(k_kx.shape[0], n_modes, l_max)
-    _write_columns(k_kx, weight_k, table, step, n_modes, l_max, even_kc, odd_kc)
     return even_kc, odd_kc
 
 
@@ -1596,7 +1645,9 @@ def add_expanded_waves(
     Parameters
     ----------
     position_ix : ndarray (n_atoms, 3)
-    reciprocal, columns, top, real_ak, imag_ak, even_kc, odd_kc
+    reciprocal, columns, top
+        As of structure_factor.
+    real_ak, imag_ak, even_kc, odd_kc
         As of add_waves.
     n_modes, expansion, l_max
         As of add_modes.
@@ -1609,8 +1660,8 @@ def add_expanded_waves(
     n_even, n_odd = even_kc.shape[1] - LANES, odd_kc.shape[1] - LANES
     even_ajc = np.zeros((n_species, n, n_even))
     odd_ajc = np.zeros((n_species, n, n_odd))
-    position_jx = position_ix[first : first + n]
-    waves = (position_jx, reciprocal, columns, top, real_ak, imag_ak, even_kc, odd_kc)
+    phase_jtn = axis_phases(position_ix[first : first + n], reciprocal, top)
+    waves = (phase_jtn, columns, top, real_ak, imag_ak, even_kc, odd_kc)
     add_waves(*waves, even_ajc, odd_ajc)
     add_modes(even_ajc, odd_ajc, n_modes, expansion, l_max, out_jamn)
 
@@ -1631,105 +1682,156 @@ def _wave_weights(length_k, factor, limit, smearing, table, step):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _make_waves(atoms, waves, fresh, part, n_parts):
-    """Make a part of the structure factor and, if fresh, of the columns."""
+def _columns_of_part(reciprocal, columns, field, modes):
+    """Of some wave vectors what wave_columns gives."""
+    k_kx, length_k = wave_vectors(reciprocal, columns)
+    return wave_columns(k_kx, _wave_weights(length_k, *field), *modes)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _sum_waves(atoms, waves, first, n, s):
+    """Sum over a part of the wave vectors around a block of the centres.
+
+    Whoever does it makes all of the part, so that it stays in the caches of a core.
+    """
+    position, species, charge, n_species = atoms
     reciprocal, columns, top = waves.lattice
-    low = columns.shape[0] * part // n_parts
-    high = columns.shape[0] * (part + 1) // n_parts
-    start = columns[:low, 3].sum()
-    stop = start + columns[low:high, 3].sum()
-    if start < stop:
-        lattice = reciprocal, columns[low:high], top
-        sums = structure_factor(*atoms, *lattice)
-        for x in range(2):
-            waves.structure[x][:, start:stop] = sums[x][:, : stop - start]
-        if fresh:
-            k_kx, length_k = wave_vectors(*lattice[:2])
-            weight_k = _wave_weights(length_k, *waves.field)
-            even_kc, odd_kc = waves.factors
-            rows = even_kc[start:stop], odd_kc[start:stop]
-            _write_columns(k_kx, weight_k, *waves.modes, *rows)
+    even_ajc, odd_ajc = waves.sums[0][s], waves.sums[1][s]
+    block, part = divmod(s, waves.start_p.shape[0] - 1)
+    begin, end = waves.start_p[part], waves.start_p[part + 1]
+    start = columns[:begin, 3].sum()
+    stop = start + columns[begin:end, 3].sum()
+    columns = columns[begin:end]
+    phase_jtn = axis_phases(position, reciprocal, top)
+    real_ak = np.zeros((n_species, stop - start + LANES))
+    imag_ak = np.zeros_like(real_ak)
+    _add_structure(phase_jtn, species, charge, columns, top, real_ak, imag_ak)
+    even_kc, odd_kc = waves.factors
+    if even_kc.shape[0] > 0:
+        even_kc, odd_kc = even_kc[start:stop], odd_kc[start:stop]
+    else:
+        part_of = (reciprocal, columns, waves.field, waves.modes)
+        even_kc, odd_kc = _columns_of_part(*part_of)
+    even_ajc[:] = 0.0
+    odd_ajc[:] = 0.0
+    low = first + block * even_ajc.shape[1]
+    high = min(first + n, low + even_ajc.shape[1])
+    factors = (real_ak, imag_ak, even_kc, odd_kc)
+    add_waves(phase_jtn[low:high], columns, top, *factors, even_ajc, odd_ajc)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _write_waves(atoms, waves, constants, first, out_jamn):
-    """Write what the waves give around the centres from the first on, and constants."""
-    position, species, charge, _ = atoms
-    out_jamn[:] = 0.0
-    if waves.lattice[1].shape[0] > 0:
-        of_waves = (*waves.lattice, *waves.structure, *waves.factors)
-        add_expanded_waves(position, *of_waves, *waves.expansion, first, out_jamn)
-    add_constants(species, charge, *constants, first, out_jamn)
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def _add_pieces(pairs, first, n_threads, block, out_jamn, done_bi):
-    """Add the pair sums of a block, as many pieces as no other thread takes."""
-    n, n_blocks = out_jamn.shape[0], done_bi.shape[0]
-    low, high = n * block // n_blocks, n * (block + 1) // n_blocks
-    start_p = low + pieces(high - low, n_threads)
-    piece = _raised(done_bi[block], LANES, 1)
-    while piece < start_p.shape[0] - 1 and pairs[0].limit > 0.0:
-        out = out_jamn[start_p[piece] : start_p[piece + 1]]
-        add_image_pairs(*pairs, first + start_p[piece], out)
-        piece = _raised(done_bi[block], LANES, 1)
+def _add_sums(waves, start, out_jamn):
+    """Add what all parts of the wave vectors give around centres from the start on."""
+    n, n_species = out_jamn.shape[:2]
+    n_parts = waves.start_p.shape[0] - 1
+    even_sajc, odd_sajc = waves.sums
+    even_ajc = np.zeros((n_species, n, even_sajc.shape[3]))
+    odd_ajc = np.zeros((n_species, n, odd_sajc.shape[3]))
+    for j in range(n):
+        block, row = divmod(start + j, even_sajc.shape[2])
+        for s in range(block * n_parts, (block + 1) * n_parts):
+            for a in range(n_species):
+                even_ajc[a, j] += even_sajc[s, a, row]
+                odd_ajc[a, j] += odd_sajc[s, a, row]
+    add_modes(even_ajc, odd_ajc, *waves.expansion, out_jamn)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _write_pieces(
-    atoms, pairs, waves, fresh, constants, first, n_threads, out_jamn, done_bi, post
+    atoms, pairs, lattice, waves, constants, first, n_threads, out_jamn, post
 ):
     """Write the coefficients around a run of the atoms of a small cell.
 
-    Threads that call it with the same arguments share the work: each makes a part of
-    what belongs to the wave vectors, takes a block of centres, and then pieces of the
-    blocks of others.
+    Threads that call it with the same arguments share the work: one lists the images,
+    others sum over parts of the wave vectors, all take pieces of the centres.
 
     Parameters
     ----------
     atoms : tuple
         position_ix, species_i, charge_i and n_species, as of structure_factor.
     pairs : tuple
-        Images and settings of add_image_pairs.
+        Images, still to be written, and settings of add_image_pairs.
+    lattice : tuple
+        The cell and its inverse.
     waves : CellWaves
-    fresh : bool
-        Whether the factors must be made; else they stand there.
     constants : tuple
         own_n and background_an of add_constants.
     first : int
         First of the centres.
     n_threads : int
     out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
-    done_bi : ndarray (n_blocks, 2 * LANES) of int
-        Of each block whether the waves are added, and how many pieces of the pair sums
-        are taken, on cache lines of their own; zeros at first.
     post : ndarray (N_PLACES,) of int
     """
-    n, n_blocks = out_jamn.shape[0], done_bi.shape[0]
-    part = _raised(post, _TAKEN, 1)
-    while part < n_threads:
-        _make_waves(atoms, waves, fresh, part, n_threads)
+    position, species, charge, _ = atoms
+    n, n_sums = out_jamn.shape[0], waves.sums[0].shape[0]
+    start_p = pieces(n, n_threads)
+    images, _ = pairs
+    task = _raised(post, _TAKEN, 1)
+    if task == 0:
+        if images.limit > 0.0:
+            _write_images(position, *lattice, species, images)
+        _raised(post, _LISTED, 1)
+        task = _raised(post, _TAKEN, 1)
+    while task <= n_sums:
+        _sum_waves(atoms, waves, first, n, task - 1)
         _raised(post, _MADE, 1)
-        part = _raised(post, _TAKEN, 1)
-    while _seen(post, _MADE) < n_threads and not _seen(post, _FAILED):
-        pass
-    # Each reads all that belongs to the wave vectors, so that blocks are few.
-    block = part - n_threads
-    while block < n_blocks:
-        low, high = n * block // n_blocks, n * (block + 1) // n_blocks
-        _write_waves(atoms, waves, constants, first + low, out_jamn[low:high])
-        _raised(done_bi[block], 0, 1)
-        _add_pieces(pairs, first, n_threads, block, out_jamn, done_bi)
-        block = _raised(post, _TAKEN, 1) - n_threads
-    # Then what others have left of theirs; each thread begins with another.
-    for turn in range(n_blocks):
-        other = (block + turn) % n_blocks
-        while not _seen(done_bi[other], 0) and not _seen(post, _FAILED):
-            pass
-        _add_pieces(pairs, first, n_threads, other, out_jamn, done_bi)
+        task = _raised(post, _TAKEN, 1)
+    piece = task - n_sums - 1
+    while piece < start_p.shape[0] - 1:
+        start, stop = start_p[piece], start_p[piece + 1]
+        out = out_jamn[start:stop]
+        out[:] = 0.0
+        while not _seen(post, _LISTED):
+            if _seen(post, _FAILED):
+                return
+        if images.limit > 0.0:
+            add_image_pairs(*pairs, first + start, out)
+        add_constants(species, charge, *constants, first + start, out)
+        while _seen(post, _MADE) < n_sums:
+            if _seen(post, _FAILED):
+                return
+        if n_sums > 0:
+            _add_sums(waves, start, out)
+        piece = _raised(post, _TAKEN, 1) - n_sums - 1
 
 
 _share_pieces = _shared(_write_pieces)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _wave_parts(columns):
+    """Where parts of the columns begin that are summed on their own.
+
+    They do not depend on the number of threads, as sums in another order differ.
+    """
+    n_k = columns[:, 3].sum()
+    if n_k < _WAVES:
+        return np.array([0, columns.shape[0]]) if n_k > 0 else np.zeros(1, np.int64)
+    half = 0
+    while 2 * columns[:half, 3].sum() < n_k:
+        half += 1
+    return np.array([0, half, columns.shape[0]])
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def cell_columns(cell, inverse, volume, field):
+    """What wave_columns gives for a small cell.
+
+    Parameters
+    ----------
+    cell, inverse : ndarray (3, 3)
+    volume : float
+    field : tuple
+        As of write_cells.
+    """
+    k_limit, smearing, fourier, fourier_step, table, step, n_modes, _, l_max = field
+    reciprocal = np.ascontiguousarray(2.0 * math.pi * inverse.T)
+    columns, _ = _sphere_columns(cell, reciprocal, k_limit)
+    weight = 8.0 * math.pi / volume
+    field_of = (weight, k_limit, smearing, fourier, fourier_step)
+    modes_of = (table, step, n_modes, l_max)
+    return _columns_of_part(reciprocal, columns, field_of, modes_of)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -1756,18 +1858,13 @@ def write_cells(
         own_n of add_constants; background_n (n_max,), average of one atom's field,
         times the volume.
     kept : tuple
-        What wave_columns gives for the cell, or without any rows.
+        Of cell_columns for the first cell, or without any rows.
     n_threads : int
     first : int
         First of the centres.
     out_jamn : ndarray (n_centres, n_species, (l_max + 1)**2, width)
     post : ndarray (N_PLACES,) of int
         Where other threads may join.
-
-    Returns
-    -------
-    tuple
-        What wave_columns gives for the last of the cells.
     """
     cell_fxy, inverse_fxy, volume_f, start_f = cells
     position_ix, species_i, charge_i, n_species = atoms
@@ -1775,59 +1872,77 @@ def write_cells(
     k_limit, smearing, fourier, fourier_step = field[:4]
     table, step, n_modes, expansion, l_max = field[4:]
     own_n, background_n = constants
-    reciprocal, top = np.zeros((3, 3)), np.zeros(3, dtype=np.int64)
-    columns, n_k = np.zeros((0, 4), dtype=np.int64), 0
-    even_kc, odd_kc = kept
+    n_even, n_odd = _column_counts(n_modes, l_max)
+    factors = kept
     before = -1
     for f in range(start_f.shape[0] - 1):
         low = max(first, start_f[f])
         high = min(first + out_jamn.shape[0], start_f[f + 1])
         if low >= high:
             continue
+        cell, inverse, volume = cell_fxy[f], inverse_fxy[f], volume_f[f]
         # Frames of a trajectory may share their cell.
-        fresh = False
-        if before < 0 or (cell_fxy[f] != cell_fxy[before]).any():
-            reciprocal = np.ascontiguousarray(2.0 * math.pi * inverse_fxy[f].T)
-            columns, top = _sphere_columns(cell_fxy[f], reciprocal, k_limit)
-            n_k = columns[:, 3].sum()
-            fresh = even_kc.shape[0] == 0 or before >= 0
-            if fresh:
-                even_kc, odd_kc = _empty_columns(n_k, n_modes, l_max)
+        if before >= 0:
+            if (cell != cell_fxy[before]).any():
+                factors = kept[0][:0], kept[1][:0]
+            elif factors[0].shape[0] == 0 and k_limit > 0.0:
+                factors = cell_columns(cell, inverse, volume, field)
         before = f
+        reciprocal = np.ascontiguousarray(2.0 * math.pi * inverse.T)
+        columns, top = _sphere_columns(cell, reciprocal, k_limit)
+        part_p = _wave_parts(columns)
+        n_parts = part_p.shape[0] - 1
+        n_blocks = -(-n_threads // max(1, n_parts))
+        sums = (n_parts * n_blocks, n_species, -(-(high - low) // n_blocks))
         of_cell = slice(start_f[f], start_f[f + 1])
         position, species = position_ix[of_cell], species_i[of_cell]
         charge = charge_i[of_cell] if charge_i.shape[0] > 0 else charge_i
-        sources = (species, charge, n_species)
-        images = cell_images(position, cell_fxy[f], inverse_fxy[f], limit, *sources)
-        real_ak = np.zeros((n_species, n_k + LANES))
-        weight = 8.0 * math.pi / volume_f[f]
+        n = position.shape[0]
+        background_an = np.zeros((n_species, background_n.shape[0]))
+        for i in range(n):
+            share = charge[i] if charge.shape[0] > 0 else 1.0
+            background_an[species[i]] += share / volume * background_n
         waves = CellWaves(
             (reciprocal, columns, top),
-            (real_ak, np.zeros_like(real_ak)),
-            (even_kc, odd_kc),
+            part_p,
+            factors,
             # The other half of the wave vectors doubles the weight.
-            (weight, k_limit, smearing, fourier, fourier_step),
+            (8.0 * math.pi / volume, k_limit, smearing, fourier, fourier_step),
             (table, step, n_modes, l_max),
             (n_modes, expansion, l_max),
+            (
+                np.empty((*sums, -(-n_even // 4) * 4)),
+                np.empty((*sums, -(-n_odd // 4) * 4)),
+            ),
         )
-        background_an = np.zeros((n_species, background_n.shape[0]))
-        for i in range(position.shape[0]):
-            share = charge[i] if charge.shape[0] > 0 else 1.0
-            background_an[species[i]] += share / volume_f[f] * background_n
-        n_blocks = n_threads * -(-(high - low) // (n_threads * CELL_CENTERS))
+        images = _empty_images(n, volume, inverse, limit, charge, n_species)
         arguments = (
-            (position, *sources),
+            (position, species, charge, n_species),
             (images, settings),
+            (cell, inverse),
             waves,
-            fresh,
             (own_n, background_an),
             low - start_f[f],
             n_threads,
             out_jamn[low - first : high - first],
-            np.zeros((n_blocks, 2 * LANES), dtype=np.int64),
         )
         _share_pieces(arguments, post)
-    return even_kc, odd_kc
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def write_cell(
+    cell, atoms, pairs, field, constants, kept, n_threads, first, out_jamn, post
+):
+    """As write_cells, of one: cell is the cell, its inverse and its volume."""
+    vectors, inverse, volume = cell
+    cells = (
+        vectors.reshape((1, 3, 3)),
+        inverse.reshape((1, 3, 3)),
+        np.full(1, volume),
+        np.array([0, atoms[0].shape[0]]),
+    )
+    settings = (pairs, field, constants, kept)
+    write_cells(cells, atoms, *settings, n_threads, first, out_jamn, post)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

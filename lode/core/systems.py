@@ -5,6 +5,9 @@ import math
 import numpy as np
 from numba import njit
 
+# Smallest sine-like measure of a cell, |det| / (|a| |b| |c|), still accepted.
+_SMALLEST_SHARE = 1e-6
+
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def all_finite(values):
@@ -16,7 +19,7 @@ def all_finite(values):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def into_cell(position_ix, cell):
+def into_cell(position_ix, cell, charge_i):
     """Positions translated into the cell, and what is known of it.
 
     Parameters
@@ -24,6 +27,8 @@ def into_cell(position_ix, cell):
     position_ix : ndarray (n_atoms, 3)
     cell : ndarray (3, 3)
         Rows are the lattice vectors.
+    charge_i : ndarray (n_atoms,)
+        Looked at only; perhaps empty.
 
     Returns
     -------
@@ -31,11 +36,9 @@ def into_cell(position_ix, cell):
     inverse : ndarray (3, 3)
         Of the cell.
     volume : float
-    share : float
-        The volume over that of a box with edges as long; zero, as all else is, if a
-        vector is not finite or depends on the others.
-    finite : bool
-        Whether all positions are.
+    valid : bool
+        Whether the vectors are independent and all is finite; else the rest has no
+        meaning.
     """
     normal = np.empty((3, 3))
     edges = 1.0
@@ -51,19 +54,20 @@ def into_cell(position_ix, cell):
         + cell[0, 2] * normal[0, 2]
     )
     n = position_ix.shape[0]
-    inside_ix = np.zeros((n, 3))
-    inverse = np.zeros((3, 3))
+    inside_ix = np.empty((n, 3))
+    inverse = np.empty((3, 3))
     volume = abs(determinant)
-    if not volume > 0.0:
-        return inside_ix, inverse, 0.0, 0.0, False
+    # Not a number if an edge is longer than numbers are.
+    if not (volume > 0.0 and volume / edges >= _SMALLEST_SHARE):
+        return inside_ix, inverse, 0.0, False
     for x in range(3):
         for y in range(3):
             inverse[y, x] = normal[x, y] / determinant
     turns = np.empty(3)
-    finite = True
+    valid = True
     for i in range(n):
         for x in range(3):
-            finite = finite and math.isfinite(position_ix[i, x])
+            valid = valid and math.isfinite(position_ix[i, x])
             turns[x] = np.floor(
                 position_ix[i, 0] * inverse[0, x]
                 + position_ix[i, 1] * inverse[1, x]
@@ -73,4 +77,4 @@ def into_cell(position_ix, cell):
             inside_ix[i, x] = position_ix[i, x] - (
                 turns[0] * cell[0, x] + turns[1] * cell[1, x] + turns[2] * cell[2, x]
             )
-    return inside_ix, inverse, volume, volume / edges, finite
+    return inside_ix, inverse, volume, valid and all_finite(charge_i)
