@@ -2,11 +2,13 @@
 
 Results: each case is run with ours and with the peer in turn (A B A B) in one
 process, on the same frames and with the same number of threads; the ratio is the
-median of the ratios of the pairs. Errors are relative to the largest number of a
-converged reference, which for small frames is the peer's own. Ours runs at the largest
-tolerance whose measured error is no larger than the peer's. Both codes are called
-on another frame before, so that tables are made and code is compiled. Peak memory is
-that of a process of its own, above what it held after its imports.
+median of the ratios of the pairs. Each number of threads has a process of its own, and
+a pair of one follows a pair of the other: so what a second thread gains is known also
+where the machine is now faster, now slower. Errors are relative to the largest number
+of a converged reference, which for small frames is the peer's own. Ours runs at the
+largest tolerance whose measured error is no larger than the peer's. Both codes are
+called on another frame before, so that tables are made and code is compiled. Peak
+memory is that of a process of its own, above what it held after its imports.
 
 Growth: frames of up to tens of thousands of atoms, and smearings from 0.3 to 1 Å: time
 of the processor, memory, error where it is known; featomic as far as its memory goes.
@@ -15,9 +17,9 @@ Roofline: what the compiled loops reach of what the machine can do. Latency: tim
 imports and of a first result.
 
 Written: ``results``, ``growth``, ``roofline`` and ``latency`` as ``.csv`` and ``.md``,
-plots as ``.pdf`` and ``.png``, ``front.csv`` (error against time), and the tables of
-the README and of ``docs/performance.md``. Every run replaces what it measures, so run
-all cases.
+plots as ``.pdf`` and ``.png``, ``front.csv`` (error against time), ``threads.csv``
+(what more threads gain), and the tables of the README and of ``docs/performance.md``.
+Every run replaces what it measures, so run all cases.
 """
 
 import argparse
@@ -25,6 +27,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -69,7 +73,11 @@ def arguments(words=None):
     parser.add_argument("--all", action="store_true", help="also those of minutes each")
     parser.add_argument("--repeats", type=int, default=7, help="pairs of timings")
     parser.add_argument(
-        "--budget", type=float, default=30.0, help="seconds of timed pairs in a case"
+        "--budget",
+        type=float,
+        default=30.0,
+        help="seconds of timed pairs in a case and for a number of threads; at least "
+        "three pairs are taken, unless fewer are asked for",
     )
     parser.add_argument(
         "--threads", type=int, nargs="+", default=[1, 2], help="of the results"
@@ -115,38 +123,85 @@ def worker(request):
             rows = measurement.smearings(n_atoms, threads, request["repeats"])
             print(json.dumps(rows), flush=True)
         return
-    chosen = [CASES[index] for index in request["cases"]]
     if request["task"] == "memory":
-        side, tolerance = request["side"], request["tolerance"]
-        print(json.dumps(measurement.peak_memory(chosen[0], side, tolerance, threads)))
+        case = CASES[request["case"]]
+        asked = case, request["side"], request["tolerance"], threads
+        print(json.dumps(measurement.peak_memory(*asked)))
         return
-    for case in chosen:
-        if request["task"] == "front":
-            row = measurement.front(case, threads, request["repeats"])
+    if request["task"] == "front":
+        for index in request["cases"]:
+            row = measurement.front(CASES[index], threads, request["repeats"])
+            print(json.dumps(row), flush=True)
+        return
+    comparison = None
+    for line in sys.stdin:
+        order = json.loads(line)
+        if isinstance(order, int):
+            # Memory of the last one goes first.
+            comparison = None
+            comparison = measurement.Comparison(CASES[order], threads)
+            answer = {}
         else:
-            row = measurement.measured(
-                case, threads, request["repeats"], request["budget"]
-            )
-        print(json.dumps(row), flush=True)
+            answer = comparison.pair() if order == "pair" else comparison.row()
+        print(json.dumps(answer), flush=True)
 
 
-def answers(**request):
-    """Run a worker with its environment set; yield what it prints."""
-    count = str(request["threads"])
-    environment = os.environ | dict.fromkeys(_THREAD_VARIABLES, count)
-    root = str(_FOLDER.parent)
-    path = [root, *filter(None, [environment.get("PYTHONPATH")])]
-    environment["PYTHONPATH"] = os.pathsep.join(path)
-    command = [sys.executable, "-m", "benchmarks", "--worker", json.dumps(request)]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, text=True
-    ) as process:
-        for line in process.stdout:
+class Worker:
+    """A process with a number of threads that does what is asked for.
+
+    Parameters
+    ----------
+    threads : int
+    **request
+        The task, and what it needs.
+    """
+
+    def __init__(self, threads, **request):
+        environment = os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        path = [str(_FOLDER.parent), *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(path)
+        request = json.dumps(request | {"threads": threads})
+        self.command = [sys.executable, "-m", "benchmarks", "--worker", request]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(self.command, env=environment, **pipes)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if error[0] is not None:
+            self.process.kill()
+        self.process.__exit__(*error)
+        if error[0] is None and self.process.returncode:
+            self.stopped()
+
+    def stopped(self):
+        """End the benchmarks."""
+        raise SystemExit(f"benchmarks stopped: {' '.join(self.command)}")
+
+    def answers(self):
+        """What it prints."""
+        for line in self.process.stdout:
             # Packages may print too.
             if line.startswith(("{", "[", "-")) or line[:1].isdigit():
                 yield json.loads(line)
-    if process.returncode:
-        raise SystemExit(f"benchmarks stopped: {' '.join(command)}")
+
+    def answer(self, order):
+        """What it prints when it is given an order."""
+        try:
+            self.process.stdin.write(json.dumps(order) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            self.stopped()
+        for found in self.answers():
+            return found
+        return self.stopped()
+
+
+def answers(threads, **request):
+    """Run a worker; yield what it prints."""
+    with Worker(threads, **request) as worker:
+        yield from worker.answers()
 
 
 def growth(options):
@@ -157,12 +212,12 @@ def growth(options):
     rows, peer_rows = [], {}
     peer_ends = "" if find_spec("featomic") else "featomic is not installed"
     for case in growth_cases(options.sizes):
-        task = {"task": "growth", "case": vars(case), "threads": threads}
-        (row,) = answers(side="ours", **task)
+        task = {"task": "growth", "case": vars(case)}
+        (row,) = answers(threads, side="ours", **task)
         if case.kind == "expansion" and not peer_ends:
             peer_ends = measurement.too_large(case, peer_rows)
             if not peer_ends:
-                (found,) = answers(side="peer", **task)
+                (found,) = answers(threads, side="peer", **task)
                 peer_rows[case.n_atoms] = found["peer_mb"]
                 row |= found | {"ratio": found["peer_s"] / row["ours_s"]}
         rows.append(row)
@@ -174,13 +229,49 @@ def growth(options):
         )
     sizes = options.sizes or SMEARING_SIZES
     task = {"task": "smearing", "sizes": sizes, "repeats": options.repeats}
-    for found in answers(**task, threads=threads):
+    for found in answers(threads, **task):
         rows += found
     report.write_growth(options.output, rows, peer_ends)
 
 
+def compared(workers, index, options):
+    """One case with each number of threads, in turn.
+
+    Parameters
+    ----------
+    workers : dict of int to Worker
+    index : int
+        Of the case.
+    options : argparse.Namespace
+
+    Returns
+    -------
+    list of dict, dict of int to list
+        Rows of the results; seconds of each pair by the number of threads.
+    """
+    for worker in workers.values():
+        worker.answer(index)
+    pairs = {n: [] for n in workers}
+    end = time.perf_counter() + options.budget * len(workers)
+    for turn in range(options.repeats):
+        if turn >= 3 and time.perf_counter() > end:
+            break
+        for n, worker in workers.items():
+            pairs[n].append(worker.answer("pair"))
+    rows = [worker.answer("row") for worker in workers.values()]
+    for row in rows:
+        print(
+            f"{row['case']:22} {row['peer']:10} {row['threads']} thread(s): ours "
+            f"{1e3 * row['ours_s']:.3g} ms, peer {1e3 * row['peer_s']:.3g} ms, "
+            f"ratio {row['ratio']:.1f}",
+            flush=True,
+        )
+    return rows, pairs
+
+
 def results(options):
     """Ours and each peer in turn."""
+    threads = sorted(set(options.threads))
     chosen = []
     for index, case in enumerate(CASES):
         if case.name in options.cases or (
@@ -190,46 +281,33 @@ def results(options):
                 print(f"{case.name}: left out, {case.peer} is not installed")
             else:
                 chosen.append(index)
-    rows = []
-    for threads in options.threads:
-        cases = [i for i in chosen if threads <= CASES[i].most_threads]
-        timed = answers(
-            task="time",
-            cases=cases,
-            threads=threads,
-            repeats=options.repeats,
-            budget=options.budget,
-        )
-        for index, row in zip(cases, timed, strict=True):
-            rows.append(row)
-            print(
-                f"{row['case']:22} {row['peer']:10} {threads} thread(s): ours "
-                f"{1e3 * row['ours_s']:.3g} ms, peer {1e3 * row['peer_s']:.3g} ms, "
-                f"ratio {row['ratio']:.1f}",
-                flush=True,
-            )
-            row["index"] = index
-        # After the timed part, so that nothing runs beside it.
-        for row in rows[len(rows) - len(cases) :]:
-            for side in ("ours", "peer"):
-                row[f"{side}_mb"], *_ = answers(
-                    task="memory",
-                    cases=[row["index"]],
-                    threads=threads,
-                    side=side,
-                    tolerance=row["tolerance"],
-                )
+    rows, gains = [], []
+    with ExitStack() as stack:
+        workers = {n: stack.enter_context(Worker(n, task="time")) for n in threads}
+        for index in chosen:
+            some = {n: w for n, w in workers.items() if n <= CASES[index].most_threads}
+            found, pairs = compared(some, index, options)
+            rows += [row | {"index": index} for row in found]
+            if len(some) > 1:
+                gains.append((CASES[index].name, CASES[index].peer, pairs))
+    rows.sort(key=lambda row: threads.index(row["threads"]))
+    # After the timed part, so that nothing runs beside it.
+    for row in rows:
+        for side in ("ours", "peer"):
+            asked = {"case": row["index"], "side": side, "tolerance": row["tolerance"]}
+            (row[f"{side}_mb"],) = answers(row["threads"], task="memory", **asked)
     points = []
     if not options.no_front:
         small = [
             i for i in chosen if isinstance(CASES[i], Expansion) and CASES[i].in_front
         ]
-        for found in answers(task="front", cases=small, threads=1, repeats=3):
+        for found in answers(1, task="front", cases=small, repeats=3):
             points += found
 
     from benchmarks import report
 
-    report.write(options.output, rows, points, page=_page(options, "README.md"))
+    page = _page(options, "README.md")
+    report.write(options.output, rows, points, gains, page=page)
     wrong = report.exceeded(rows)
     if wrong:
         raise SystemExit(f"the error exceeds the tolerance in {', '.join(wrong)}")
@@ -241,7 +319,7 @@ def roofline(options):
     folder, page = str(options.output), page and str(page)
     request = {"folder": folder, "page": page, "repeats": options.repeats}
     # It prints nothing.
-    list(answers(task="roofline", threads=1, **request))
+    list(answers(1, task="roofline", **request))
 
 
 def latency(options):

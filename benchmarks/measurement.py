@@ -52,108 +52,89 @@ def chosen_tolerance(case, reference, frame, peer_error, n_threads):
     raise RuntimeError(f"no tolerance of {case.name} is as exact as {case.peer}")
 
 
-def paired_times(first, second, frames, repeats, budget):
-    """Times of two calculations taken in turn: A B A B.
-
-    Parameters
-    ----------
-    first, second : callable
-        Functions of a frame, both called before.
-    frames : sequence of ase.Atoms
-        Taken in turn, the same ones for both.
-    repeats : int
-        Number of pairs.
-    budget : float
-        In seconds: no further pair after it, but at least three (or ``repeats``).
-
-    Returns
-    -------
-    ndarray (n_pairs, 2)
-        Seconds per call.
-    """
-    counts = []
-    for calculation in (first, second):
-        start = time.perf_counter()
-        calculation(frames[0])
-        once = time.perf_counter() - start
-        # Whole rounds of frames, so that both see the same work.
-        rounds = max(1, round(_SHORTEST / (once * len(frames))))
-        counts.append(rounds * len(frames) if once < _SHORTEST else 1)
-    frame = [cycle(frames), cycle(frames)]
-    pairs = []
-    begin = time.perf_counter()
-    for pair in range(repeats):
-        if pair >= 3 and time.perf_counter() - begin > budget:
-            break
-        seconds = []
-        for side, calculation in enumerate((first, second)):
-            start = time.perf_counter()
-            for _ in range(counts[side]):
-                calculation(next(frame[side]))
-            seconds.append((time.perf_counter() - start) / counts[side])
-        pairs.append(seconds)
-    return np.array(pairs)
-
-
-def measured(case, threads, repeats, budget):
-    """Times and errors of one case.
+class Comparison:
+    """A case of ours and a peer, of which pairs of times are taken in turn: A B A B.
 
     Parameters
     ----------
     case : benchmarks.cases.Case
-    threads, repeats : int
-    budget : float
-        In seconds, for the timed pairs.
-
-    Returns
-    -------
-    dict
-        Columns of the results but for the memory, and what the table adds.
+    threads : int
     """
-    warm, *frames = case.frames(1 + _N_FRAMES)
-    frame = frames[0]
-    theirs = case.theirs()
-    theirs(warm)
-    start = time.perf_counter()
-    result = theirs(frame)
-    once = time.perf_counter() - start
-    reference, source = case.reference(frame, threads)
-    peer_error = agreement = None
-    if case.comparable:
-        peer_error = deviation(case, result, reference, frame)
-        agreement = deviation(case, *case.agreement(frame, threads), frame)
-    tolerance, error = chosen_tolerance(case, reference, frame, peer_error, threads)
-    ours = case.ours(tolerance, threads)
-    for each in frames if once < _LONG else ():
-        theirs(each)
-    for each in (warm, *frames):
-        ours(each)
-    pairs = paired_times(ours, theirs, frames, repeats, budget)
-    pairs[:, 1] /= getattr(theirs, "steps", 1)
-    seconds = [statistics.median(side) for side in pairs.T]
-    return {
-        "case": case.name,
-        "title": case.title,
-        "peer": case.peer,
-        "peer_version": importlib.metadata.version(case.peer),
-        "n_atoms": case.n_atoms,
-        "threads": threads,
-        "ours_s": seconds[0],
-        "peer_s": seconds[1],
-        "ratio": statistics.median(pairs[:, 1] / pairs[:, 0]),
-        "ours_error": error,
-        "peer_error": peer_error,
-        "tolerance": tolerance,
-        "pairs": len(pairs),
-        "spread": [
-            float(x) for x in np.quantile(pairs[:, 1] / pairs[:, 0], (0.25, 0.75))
-        ],
-        "reference": source,
-        "agreement": agreement,
-        "ours_size": codes.numbers_per_atom(ours(frame), frame),
-        "peer_size": codes.numbers_per_atom(result, frame),
-        "note": case.note,
-    }
+
+    def __init__(self, case, threads):
+        self.case, self.threads, self.pairs = case, threads, []
+        warm, *self.frames = case.frames(1 + _N_FRAMES)
+        frame = self.frames[0]
+        theirs = case.theirs()
+        theirs(warm)
+        start = time.perf_counter()
+        self.result = theirs(frame)
+        once = time.perf_counter() - start
+        reference, self.source = case.reference(frame, threads)
+        self.peer_error = self.agreement = None
+        if case.comparable:
+            self.peer_error = deviation(case, self.result, reference, frame)
+            self.agreement = deviation(case, *case.agreement(frame, threads), frame)
+        asked = (reference, frame, self.peer_error, threads)
+        self.tolerance, self.error = chosen_tolerance(case, *asked)
+        ours = case.ours(self.tolerance, threads)
+        for each in self.frames if once < _LONG else ():
+            theirs(each)
+        for each in (warm, *self.frames):
+            ours(each)
+        self.sides = ours, theirs
+        self.counts = [self._count(side) for side in self.sides]
+        self.turns = [cycle(self.frames), cycle(self.frames)]
+
+    def _count(self, calculation):
+        """How often a calculation is called within a measured stretch."""
+        start = time.perf_counter()
+        calculation(self.frames[0])
+        once = time.perf_counter() - start
+        # Whole rounds of frames, so that both see the same work.
+        rounds = max(1, round(_SHORTEST / (once * len(self.frames))))
+        return rounds * len(self.frames) if once < _SHORTEST else 1
+
+    def pair(self):
+        """Seconds per call of both, one after the other."""
+        seconds = []
+        for calculation, count, frame in zip(
+            self.sides, self.counts, self.turns, strict=True
+        ):
+            start = time.perf_counter()
+            for _ in range(count):
+                calculation(next(frame))
+            seconds.append((time.perf_counter() - start) / count)
+        seconds[1] /= getattr(self.sides[1], "steps", 1)
+        self.pairs.append(seconds)
+        return seconds
+
+    def row(self):
+        """Columns of the results but for the memory, and what the table adds."""
+        case, frame, pairs = self.case, self.frames[0], np.array(self.pairs)
+        ratios = pairs[:, 1] / pairs[:, 0]
+        seconds = [statistics.median(side) for side in pairs.T]
+        return {
+            "case": case.name,
+            "title": case.title,
+            "peer": case.peer,
+            "peer_version": importlib.metadata.version(case.peer),
+            "n_atoms": case.n_atoms,
+            "threads": self.threads,
+            "ours_s": seconds[0],
+            "peer_s": seconds[1],
+            "ratio": statistics.median(ratios),
+            "ours_error": self.error,
+            "peer_error": self.peer_error,
+            "tolerance": self.tolerance,
+            "pairs": len(pairs),
+            "spread": [float(x) for x in np.quantile(ratios, (0.25, 0.75))],
+            "reference": self.source,
+            "agreement": self.agreement,
+            "ours_size": codes.numbers_per_atom(self.sides[0](frame), frame),
+            "peer_size": codes.numbers_per_atom(self.result, frame),
+            "note": case.note,
+        }
 
 
 def growth(case, side, threads):

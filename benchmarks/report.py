@@ -29,6 +29,17 @@ WRITER = "benchmarks"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")
 _GROWTH_FROM = 4000
 _FRONT = ("case", "code", "setting", "seconds", "error")
+_GAINS = (
+    "case",
+    "peer",
+    "threads",
+    "pairs",
+    "ours_gain",
+    "peer_gain",
+    "ratio_gain",
+    "ratio_gain_low",
+    "ratio_gain_high",
+)
 _HEADER = (
     "| case | atoms | threads | peer | ours, ms | peer, ms | ratio (quartiles) | "
     "our error | its error | our tolerance | ours, MB | peer, MB | "
@@ -36,23 +47,29 @@ _HEADER = (
 )
 
 
-def write(folder, rows, points, page=None):
-    """Write ``results.csv``, ``results.md``, ``front.csv`` and the plots.
+def write(folder, rows, points, gains=(), page=None):
+    """Write ``results.csv``, ``results.md``, ``front.csv``, ``threads.csv`` and plots.
 
     Parameters
     ----------
     folder : Path
     rows : list of dict
-        From :func:`benchmarks.measurement.measured`, with the memory.
+        From :meth:`benchmarks.measurement.Comparison.row`, with the memory.
     points : list of sequence
         From :func:`benchmarks.measurement.front`.
+    gains : sequence of tuple
+        Case, peer, and seconds of its pairs by the number of threads.
     page : Path, optional
         Page that has a table of the ratios between its markers.
     """
     table = [[digits(row[name]) for name in COLUMNS] for row in rows]
     write_table(folder / "results.csv", COLUMNS, table)
     with replacement(folder / "results.md") as path:
-        path.write_text(_page(rows), encoding="utf-8")
+        path.write_text(_page(rows, gains), encoding="utf-8")
+    if gains:
+        found = [row for gain in gains for row in thread_gains(*gain)]
+        table = [[digits(x) for x in row] for row in found]
+        write_table(folder / "threads.csv", _GAINS, table)
     if page:
         write_block(page, _ratios(rows, "title"))
     if points:
@@ -277,7 +294,34 @@ def digits(value):
     return f"{value:.4g}" if isinstance(value, float) else value
 
 
-def _page(rows):
+def thread_gains(case, peer, pairs):
+    """What more threads than the fewest gain, in pairs of times that are neighbours.
+
+    Parameters
+    ----------
+    case, peer : str
+    pairs : dict of int to list
+        Seconds of ours and the peer by the number of threads; the first of each were
+        taken one after the other, and so on.
+
+    Returns
+    -------
+    list of tuple
+        Of ``threads.csv``: how many times faster ours is with more threads, and the
+        peer; how many times larger that makes the ratio of their times, as median and
+        quartiles.
+    """
+    fewest, *others = sorted(pairs)
+    rows = []
+    for n in others:
+        gain = np.array(pairs[fewest]) / np.array(pairs[n])
+        quartiles = np.quantile(gain[:, 0] / gain[:, 1], (0.5, 0.25, 0.75))
+        medians = (*np.median(gain, axis=0), *quartiles)
+        rows.append((case, peer, n, len(gain), *map(float, medians)))
+    return rows
+
+
+def _page(rows, gains):
     lines = [
         "# Ours and its peers",
         "",
@@ -313,6 +357,22 @@ def _page(rows):
     if len({row["threads"] for row in rows}) > 1:
         lines += ["", "How many times faster, by the number of threads:", ""]
         lines.append(_ratios(rows))
+    if gains:
+        lines += [
+            "",
+            "What more threads gain: pairs of both numbers of threads were taken in "
+            "turn, and each is compared with its neighbour (medians; quartiles).",
+            "",
+            "| case | peer | threads | pairs | ours | peer | ratio becomes larger by |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for case, peer, n, count, *found in (
+            row for gain in gains for row in thread_gains(*gain)
+        ):
+            ours, theirs, change, low, high = (f"{x:.2f}" for x in found)
+            change = f"**{change}** ({low}–{high})"
+            words = (case, peer, str(n), str(count), ours, theirs, change)
+            lines.append("| " + " | ".join(words) + " |")
     lines += [
         "",
         "The reference of each error, and how far the two codes are from each other if "

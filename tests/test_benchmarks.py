@@ -19,7 +19,12 @@ from benchmarks.cases import (  # noqa: E402
     system_frames,
 )
 from benchmarks.measurement import too_large  # noqa: E402
-from benchmarks.report import _ratios, exceeded, growth_exponent  # noqa: E402
+from benchmarks.report import (  # noqa: E402
+    _ratios,
+    exceeded,
+    growth_exponent,
+    thread_gains,
+)
 
 COLUMNS = (
     "case,peer,peer_version,n_atoms,threads,ours_s,peer_s,ratio,"
@@ -29,18 +34,42 @@ COLUMNS = (
 
 def test_the_smallest_case_gives_the_columns_of_the_results(tmp_path):
     folder = ["--output", str(tmp_path)]
-    main(["lode-64", "--repeats", "1", "--threads", "1", "--no-front", *folder])
+    main(["lode-64", "--repeats", "2", "--no-front", *folder])
     with open(tmp_path / "results.csv", newline="") as file:
         assert file.readline().strip() == COLUMNS
         file.seek(0)
-        (row,) = csv.DictReader(file)
-    assert (row["case"], row["peer"], row["n_atoms"]) == ("lode-64", "featomic", "64")
-    for name in COLUMNS.split(",")[5:]:
-        assert math.isfinite(float(row[name])), name
-    # Never faster by being less exact.
-    assert 0.0 < float(row["ours_error"]) <= float(row["peer_error"])
+        rows = list(csv.DictReader(file))
+    assert [row["threads"] for row in rows] == ["1", "2"]
+    for row in rows:
+        case = row["case"], row["peer"], row["n_atoms"]
+        assert case == ("lode-64", "featomic", "64")
+        for name in COLUMNS.split(",")[5:]:
+            assert math.isfinite(float(row[name])), name
+        # Never faster by being less exact.
+        assert 0.0 < float(row["ours_error"]) <= float(row["peer_error"])
     assert "lode-64" in (tmp_path / "results.md").read_text()
+    with open(tmp_path / "threads.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["case"], row["threads"], row["pairs"]) == ("lode-64", "2", "2")
+    assert all(float(row[name]) > 0.0 for name in list(row)[4:])
+    names = {"results.csv", "results.md", "threads.csv"}
+    assert {p.name for p in tmp_path.iterdir()} == names
+
+
+def test_a_single_number_of_threads_gains_nothing(tmp_path):
+    folder = ["--output", str(tmp_path)]
+    main(["lode-8", "--repeats", "1", "--threads", "1", "--no-front", *folder])
     assert {p.name for p in tmp_path.iterdir()} == {"results.csv", "results.md"}
+
+
+def test_what_threads_gain_is_that_of_neighbouring_pairs():
+    # The machine becomes slower; ours gains 2, 1.5 and 1, the peer 1.5.
+    pairs = {1: [(2.0, 3.0), (3.0, 6.0), (4.0, 9.0)]}
+    pairs[2] = [(1.0, 2.0), (2.0, 4.0), (4.0, 6.0)]
+    ((case, peer, threads, count, *found),) = thread_gains("a", "b", pairs)
+    assert (case, peer, threads, count) == ("a", "b", 2, 3)
+    expected = [1.5, 1.5, 1.0, (2 / 3 + 1) / 2, (4 / 3 + 1) / 2]
+    np.testing.assert_allclose(found, expected)
 
 
 def test_cases_of_one_title_are_a_range():
