@@ -738,10 +738,8 @@ class _CellsWriter:
         """As of :class:`_Writer`; several frames on one thread."""
         system, settings = self.system, self.settings
         constant = settings.pairs, settings.field, settings.constants
-        if system.sizes:
-            n_threads = 1
-        elif n_threads > 1:
-            n_threads = _threads(len(out_jamn) * self.cost, n_threads, _LEAST_JOINED)
+        n_threads = 1 if system.sizes else n_threads
+        n_threads = _threads(len(out_jamn) * self.cost, n_threads, _LEAST_JOINED)
         where = post(n_threads, core.serve, core.N_PLACES, core.AWAKE)
         cells = system.cell, system.inverse, system.volume
         run = n_threads, first, out_jamn, where
