@@ -19,7 +19,8 @@ imports and of a first result.
 Written: ``results``, ``growth``, ``roofline`` and ``latency`` as ``.csv`` and ``.md``,
 plots as ``.pdf`` and ``.png``, ``front.csv`` (error against time), ``threads.csv``
 (what more threads gain), and the tables of the README and of ``docs/performance.md``.
-Every run replaces what it measures, so run all cases.
+Every run replaces what it measures, so run all cases. The results of all take most of
+an hour: with ``--resume`` a run goes on where one was stopped.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,6 +42,7 @@ from benchmarks.cases import (
     Growth,
     growth_cases,
 )
+from lode.files import replacement
 
 _FOLDER = Path(__file__).parent
 # The quiet machine that the short ones need comes first.
@@ -83,6 +86,11 @@ def arguments(words=None):
         "--threads", type=int, nargs="+", default=[1, 2], help="of the results"
     )
     parser.add_argument("--output", type=Path, default=_FOLDER, help="folder")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="take what a run of the results measured before it was stopped",
+    )
     parser.add_argument("--no-front", action="store_true", help="no error against time")
     parser.add_argument(
         "--sizes",
@@ -129,9 +137,8 @@ def worker(request):
         print(json.dumps(measurement.peak_memory(*asked)))
         return
     if request["task"] == "front":
-        for index in request["cases"]:
-            row = measurement.front(CASES[index], threads, request["repeats"])
-            print(json.dumps(row), flush=True)
+        case = CASES[request["case"]]
+        print(json.dumps(measurement.front(case, threads, request["repeats"])))
         return
     comparison = None
     for line in sys.stdin:
@@ -204,6 +211,12 @@ def answers(threads, **request):
         yield from worker.answers()
 
 
+def answer(threads, **request):
+    """The only answer of a worker."""
+    (found,) = answers(threads, **request)
+    return found
+
+
 def growth(options):
     """Time and memory against the number of atoms, each in a process of its own."""
     from benchmarks import measurement, report
@@ -213,11 +226,11 @@ def growth(options):
     peer_ends = "" if find_spec("featomic") else "featomic is not installed"
     for case in growth_cases(options.sizes):
         task = {"task": "growth", "case": vars(case)}
-        (row,) = answers(threads, side="ours", **task)
+        row = answer(threads, side="ours", **task)
         if case.kind == "expansion" and not peer_ends:
             peer_ends = measurement.too_large(case, peer_rows)
             if not peer_ends:
-                (found,) = answers(threads, side="peer", **task)
+                found = answer(threads, side="peer", **task)
                 peer_rows[case.n_atoms] = found["peer_mb"]
                 row |= found | {"ratio": found["peer_s"] / row["ours_s"]}
         rows.append(row)
@@ -234,6 +247,48 @@ def growth(options):
     report.write_growth(options.output, rows, peer_ends)
 
 
+class Journal:
+    """What a run has measured so far, kept in a file until all is there.
+
+    Parameters
+    ----------
+    path : Path
+    resume : bool
+        Take what the file has; else it begins anew.
+    """
+
+    def __init__(self, path, resume):
+        self.path, self.found = path, {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if resume and path.exists():
+            # The last line may be a part of one.
+            whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+            entries = [json.loads(line) for line in whole.splitlines()]
+            self.found = {tuple(key): value for key, value in entries}
+        with replacement(path) as temporary:
+            lines = [json.dumps([key, value]) for key, value in self.found.items()]
+            temporary.write_text("".join(f"{line}\n" for line in lines))
+
+    def measured(self, key, measure):
+        """What is known of a key, or else is measured now.
+
+        Parameters
+        ----------
+        key : tuple of str or int
+        measure : callable
+            Without arguments; gives what JSON can hold.
+        """
+        if key not in self.found:
+            self.found[key] = measure()
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps([key, self.found[key]]) + "\n")
+        return self.found[key]
+
+    def end(self):
+        """All is there, and written elsewhere."""
+        self.path.unlink()
+
+
 def compared(workers, index, options):
     """One case with each number of threads, in turn.
 
@@ -246,8 +301,8 @@ def compared(workers, index, options):
 
     Returns
     -------
-    list of dict, dict of int to list
-        Rows of the results; seconds of each pair by the number of threads.
+    list of dict, list of list
+        Rows of the results; for each number of threads the seconds of its pairs.
     """
     for worker in workers.values():
         worker.answer(index)
@@ -266,7 +321,7 @@ def compared(workers, index, options):
             f"ratio {row['ratio']:.1f}",
             flush=True,
         )
-    return rows, pairs
+    return rows, list(pairs.values())
 
 
 def results(options):
@@ -281,33 +336,42 @@ def results(options):
                 print(f"{case.name}: left out, {case.peer} is not installed")
             else:
                 chosen.append(index)
-    rows, gains = [], []
+    rows, gains, points = [], [], []
+    journal = Journal(options.output / "results.part.jsonl", options.resume)
     with ExitStack() as stack:
         workers = {n: stack.enter_context(Worker(n, task="time")) for n in threads}
         for index in chosen:
-            some = {n: w for n, w in workers.items() if n <= CASES[index].most_threads}
-            found, pairs = compared(some, index, options)
+            case = CASES[index]
+            some = {n: w for n, w in workers.items() if n <= case.most_threads}
+            key = ("time", case.name, case.peer, *some)
+            measure = partial(compared, some, index, options)
+            found, pairs = journal.measured(key, measure)
             rows += [row | {"index": index} for row in found]
             if len(some) > 1:
-                gains.append((CASES[index].name, CASES[index].peer, pairs))
+                gains.append(
+                    (case.name, case.peer, dict(zip(some, pairs, strict=True)))
+                )
     rows.sort(key=lambda row: threads.index(row["threads"]))
     # After the timed part, so that nothing runs beside it.
     for row in rows:
         for side in ("ours", "peer"):
             asked = {"case": row["index"], "side": side, "tolerance": row["tolerance"]}
-            (row[f"{side}_mb"],) = answers(row["threads"], task="memory", **asked)
-    points = []
-    if not options.no_front:
-        small = [
-            i for i in chosen if isinstance(CASES[i], Expansion) and CASES[i].in_front
-        ]
-        for found in answers(1, task="front", cases=small, repeats=3):
-            points += found
+            key = ("memory", side, row["case"], row["peer"], row["threads"])
+            measure = partial(answer, row["threads"], task="memory", **asked)
+            row[f"{side}_mb"] = journal.measured(key, measure)
+    for index in () if options.no_front else chosen:
+        case = CASES[index]
+        if isinstance(case, Expansion) and case.in_front:
+            asked = {"task": "front", "case": index, "repeats": 3}
+            points += journal.measured(
+                ("front", case.name), partial(answer, 1, **asked)
+            )
 
     from benchmarks import report
 
     page = _page(options, "README.md")
     report.write(options.output, rows, points, gains, page=page)
+    journal.end()
     wrong = report.exceeded(rows)
     if wrong:
         raise SystemExit(f"the error exceeds the tolerance in {', '.join(wrong)}")

@@ -10,7 +10,7 @@ pytest.importorskip("featomic", reason="featomic is not installed")
 matplotlib = pytest.importorskip("matplotlib")
 
 from benchmarks import codes  # noqa: E402
-from benchmarks.__main__ import arguments, main  # noqa: E402
+from benchmarks.__main__ import Journal, arguments, main  # noqa: E402
 from benchmarks.cases import (  # noqa: E402
     CASES,
     SMEARINGS,
@@ -54,6 +54,29 @@ def test_the_smallest_case_gives_the_columns_of_the_results(tmp_path):
     assert all(float(row[name]) > 0.0 for name in list(row)[4:])
     names = {"results.csv", "results.md", "threads.csv"}
     assert {p.name for p in tmp_path.iterdir()} == names
+
+
+def test_a_run_goes_on_where_it_was_stopped(tmp_path):
+    path, calls = tmp_path / "new" / "part.jsonl", []
+
+    def measure():
+        calls.append(1)
+        return [1.5, {"a": None}]
+
+    journal = Journal(path, resume=False)
+    assert journal.measured(("time", "a", 1), measure) == [1.5, {"a": None}]
+    # Stopped while it wrote.
+    path.write_text(path.read_text() + '[["time", "b"')
+    journal = Journal(path, resume=True)
+    assert journal.measured(("time", "a", 1), measure) == [1.5, {"a": None}]
+    assert len(calls) == 1
+    journal.measured(("time", "b", 1), measure)
+    journal = Journal(path, resume=True)
+    assert set(journal.found) == {("time", "a", 1), ("time", "b", 1)}
+    Journal(path, resume=False).measured(("time", "a", 1), measure)
+    assert len(calls) == 3
+    journal.end()
+    assert not path.exists()
 
 
 def test_a_single_number_of_threads_gains_nothing(tmp_path):
