@@ -64,11 +64,11 @@ def write(folder, rows, points, gains=(), page=None):
     """
     table = [[digits(row[name]) for name in COLUMNS] for row in rows]
     write_table(folder / "results.csv", COLUMNS, table)
+    gains = [row for gain in gains for row in thread_gains(*gain)]
     with replacement(folder / "results.md") as path:
         path.write_text(_page(rows, gains), encoding="utf-8")
     if gains:
-        found = [row for gain in gains for row in thread_gains(*gain)]
-        table = [[digits(x) for x in row] for row in found]
+        table = [[digits(x) for x in row] for row in gains]
         write_table(folder / "threads.csv", _GAINS, table)
     if page:
         write_block(page, _ratios(rows, "title"))
@@ -366,9 +366,7 @@ def _page(rows, gains):
             "| case | peer | threads | pairs | ours | peer | ratio becomes larger by |",
             "| --- | --- | --- | --- | --- | --- | --- |",
         ]
-        for case, peer, n, count, *found in (
-            row for gain in gains for row in thread_gains(*gain)
-        ):
+        for case, peer, n, count, *found in gains:
             ours, theirs, change, low, high = (f"{x:.2f}" for x in found)
             change = f"**{change}** ({low}–{high})"
             words = (case, peer, str(n), str(count), ours, theirs, change)

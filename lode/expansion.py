@@ -1004,7 +1004,7 @@ def _halves(expansion, split):
 @lru_cache(maxsize=64)
 @one_at_a_time
 def _cell_settings(expansion, split):
-    """Settings of small periodic frames, of a potential with a splitting width."""
+    """Settings of small periodic frames; a splitting width if it is a potential."""
     l_max = expansion.max_angular
     if split is None:
         own, *pairs = expansion._pairs_alone()
