@@ -1500,14 +1500,14 @@ def add_waves(
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _column_counts(n_modes, l_max):
-    """Numbers of columns (l, m, q) of even and of odd l."""
+    """Numbers of columns (l, m, q) of even and of odd l, and in multiples of four."""
     n_even = n_odd = 0
     for l in range(l_max + 1):
         if l % 2 == 0:
             n_even += (2 * l + 1) * n_modes[l]
         else:
             n_odd += (2 * l + 1) * n_modes[l]
-    return n_even, n_odd
+    return n_even, n_odd, -(-n_even // 4) * 4, -(-n_odd // 4) * 4
 
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
@@ -1530,9 +1530,9 @@ def wave_columns(k_kx, weight_k, table, step, n_modes, l_max):
         2 (-1)^((l+1)/2) Im; rounded up to a multiple of four, and the last LANES have
         no meaning.
     """
-    n_even, n_odd = _column_counts(n_modes, l_max)
-    even_kc = np.empty((k_kx.shape[0], -(-n_even // 4) * 4 + LANES))
-    odd_kc = np.empty((k_kx.shape[0], -(-n_odd // 4) * 4 + LANES))
+    n_even, n_odd, even_width, odd_width = _column_counts(n_modes, l_max)
+    even_kc = np.empty((k_kx.shape[0], even_width + LANES))
+    odd_kc = np.empty((k_kx.shape[0], odd_width + LANES))
     # Nothing may stand there that takes long to multiply.
     even_kc[:, n_even:] = 0.0
     odd_kc[:, n_odd:] = 0.0
@@ -1872,7 +1872,7 @@ def write_cells(
     k_limit, smearing, fourier, fourier_step = field[:4]
     table, step, n_modes, expansion, l_max = field[4:]
     own_n, background_n = constants
-    n_even, n_odd = _column_counts(n_modes, l_max)
+    _, _, even_width, odd_width = _column_counts(n_modes, l_max)
     factors = kept
     before = -1
     for f in range(start_f.shape[0] - 1):
@@ -1882,15 +1882,15 @@ def write_cells(
             continue
         cell, inverse, volume = cell_fxy[f], inverse_fxy[f], volume_f[f]
         # Frames of a trajectory may share their cell.
-        if before >= 0:
-            if (cell != cell_fxy[before]).any():
+        if before < 0 or (cell != cell_fxy[before]).any():
+            reciprocal = np.ascontiguousarray(2.0 * math.pi * inverse.T)
+            columns, top = _sphere_columns(cell, reciprocal, k_limit)
+            part_p = _wave_parts(columns)
+            if before >= 0:
                 factors = kept[0][:0], kept[1][:0]
-            elif factors[0].shape[0] == 0 and k_limit > 0.0:
-                factors = cell_columns(cell, inverse, volume, field)
+        elif factors[0].shape[0] == 0 and k_limit > 0.0:
+            factors = cell_columns(cell, inverse, volume, field)
         before = f
-        reciprocal = np.ascontiguousarray(2.0 * math.pi * inverse.T)
-        columns, top = _sphere_columns(cell, reciprocal, k_limit)
-        part_p = _wave_parts(columns)
         n_parts = part_p.shape[0] - 1
         n_blocks = -(-n_threads // max(1, n_parts))
         sums = (n_parts * n_blocks, n_species, -(-(high - low) // n_blocks))
@@ -1910,10 +1910,7 @@ def write_cells(
             (8.0 * math.pi / volume, k_limit, smearing, fourier, fourier_step),
             (table, step, n_modes, l_max),
             (n_modes, expansion, l_max),
-            (
-                np.empty((*sums, -(-n_even // 4) * 4)),
-                np.empty((*sums, -(-n_odd // 4) * 4)),
-            ),
+            (np.empty((*sums, even_width)), np.empty((*sums, odd_width))),
         )
         images = _empty_images(n, volume, inverse, limit, charge, n_species)
         arguments = (
