@@ -62,12 +62,15 @@ _SOURCES = ("species", "charges")
 # Frames above this many atoms are cut into blocks of centres that run in parallel;
 # smaller finite ones are taken together.
 _ROW_BLOCK = 256
-# Pieces for each thread, and microseconds that must be there for each at least: to wake
-# a thread, and to read what another has written, takes a good part of it.
-_PIECES = 2
+# Groups of them for each thread.
+_GROUPS = 2
+# Microseconds of work that must be there for each thread at least: to wake one, and to
+# read what another has written, takes a good part of it. As much where the threads are
+# awake, if frames come one after the other.
 _LEAST_SHARE = 350.0
-# As much where the threads are awake, if frames come one after the other.
 _LEAST_JOINED = 200.0
+# Centres that a thread takes at a time at least: tables are read anew for each run.
+_LEAST_CENTERS = 12
 # Coefficients of at most this size exist at a time, before they are copied or used.
 COEFFICIENT_BYTES = 2**28
 # Pairs of a finite frame that are listed at a time.
@@ -675,14 +678,16 @@ class _Writer:
         n_threads : int
         """
         n = len(out_jamn)
-        threads = 1
+        threads, least = 1, n
         if n_threads > 1:
-            threads = _threads(self.cost(out_jamn), n_threads, _LEAST_SHARE)
-        pieces = _PIECES * threads if threads > 1 else 1
-        step = min(-(-n // pieces), *(part.block for part in self.parts))
+            cost = self.cost(out_jamn)
+            threads = _threads(cost, n_threads, _LEAST_SHARE)
+            least = max(_LEAST_CENTERS, math.ceil(n * _LEAST_SHARE / max(cost, 1.0)))
+        most = min(part.block for part in self.parts)
+        starts = core.pieces(n, threads, least, most).tolist()
 
-        def write(start):
-            out = out_jamn[start : start + step]
+        def write(start, stop):
+            out = out_jamn[start:stop]
             out[:] = 0.0
             for part in reversed(self.parts):
                 part.add(out, first + start)
@@ -690,7 +695,7 @@ class _Writer:
 
         # What all pieces need is made beside the first of them.
         calls = [part.prepared for part in self.parts]
-        calls += [partial(write, start) for start in range(0, n, step)]
+        calls += [partial(write, *piece) for piece in itertools.pairwise(starts)]
         thread_map(lambda call: call(), calls, threads)
         for part in self.parts:
             part.finish(out_jamn, first, n_threads)
@@ -937,8 +942,8 @@ def _groups(checked, kind, threads):
     kinds = [kind(system) for system in checked]
     # Enough runs for all threads.
     total = sum(len(s) for s, k in zip(checked, kinds, strict=True) if k is not None)
-    pieces = _PIECES * threads if threads > 1 else 1
-    most = min(_ROW_BLOCK, max(1, total // pieces))
+    groups = _GROUPS * threads if threads > 1 else 1
+    most = min(_ROW_BLOCK, max(1, total // groups))
     start = n_atoms = 0
     for stop in range(1, len(checked) + 1):
         n_atoms += len(checked[stop - 1])

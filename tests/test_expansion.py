@@ -884,12 +884,13 @@ def test_frames_of_several_callers_do_not_disturb_each_other():
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 64, 250])
 def test_pieces_for_threads_cover_the_centres_and_become_smaller(n, n_threads):
-    start = core.pieces(n, n_threads)
+    start = core.pieces(n, n_threads, 4, 64)
     sizes = np.diff(start)
     assert start[0] == 0
     assert start[-1] == n
     assert (sizes > 0).all()
-    assert sizes.max() <= core.CELL_CENTERS
+    assert sizes.max() <= 64
+    assert sizes[:-1].min(initial=4) >= 4
     assert (np.diff(sizes[:-1]) <= 0).all()
     assert len(sizes) >= min(n_threads, n // 8)
 

@@ -1765,7 +1765,7 @@ def _write_pieces(
     """
     position, species, charge, _ = atoms
     n, n_sums = out_jamn.shape[0], waves.sums[0].shape[0]
-    start_p = pieces(n, n_threads)
+    start_p = pieces(n, n_threads, _LEAST_PIECE, CELL_CENTERS)
     images, _ = pairs
     task = _raised(post, _TAKEN, 1)
     if task == 0:
@@ -1943,12 +1943,14 @@ def write_cell(
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def pieces(n, n_threads):
+def pieces(n, n_threads, least, most):
     """Where the pieces of a run of centres begin that some threads share.
 
     Parameters
     ----------
     n, n_threads : int
+    least, most : int
+        Centres in a piece.
 
     Returns
     -------
@@ -1960,7 +1962,7 @@ def pieces(n, n_threads):
     while start_p[count] < n:
         left = n - start_p[count]
         size = left if n_threads == 1 else -(-left // (2 * n_threads))
-        size = min(max(size, min(_LEAST_PIECE, left)), CELL_CENTERS)
+        size = min(max(size, min(least, left)), most)
         start_p[count + 1] = start_p[count] + size
         count += 1
     return start_p[: count + 1]
