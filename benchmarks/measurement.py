@@ -52,6 +52,24 @@ def chosen_tolerance(case, reference, frame, peer_error, n_threads):
     raise RuntimeError(f"no tolerance of {case.name} is as exact as {case.peer}")
 
 
+def _calls(calculation, frames):
+    """How often a calculation is called within a measured stretch."""
+    start = time.perf_counter()
+    calculation(frames[0])
+    once = time.perf_counter() - start
+    # Whole rounds of frames, so that all see the same work.
+    rounds = max(1, round(_SHORTEST / (once * len(frames))))
+    return rounds * len(frames) if once < _SHORTEST else 1
+
+
+def _stretch(calculation, count, frames):
+    """Seconds per call of some calls for one frame after the other of a cycle."""
+    start = time.perf_counter()
+    for _ in range(count):
+        calculation(next(frames))
+    return (time.perf_counter() - start) / count
+
+
 class Comparison:
     """A case of ours and a peer, of which pairs of times are taken in turn: A B A B.
 
@@ -83,28 +101,13 @@ class Comparison:
         for each in (warm, *self.frames):
             ours(each)
         self.sides = ours, theirs
-        self.counts = [self._count(side) for side in self.sides]
+        self.counts = [_calls(side, self.frames) for side in self.sides]
         self.turns = [cycle(self.frames), cycle(self.frames)]
-
-    def _count(self, calculation):
-        """How often a calculation is called within a measured stretch."""
-        start = time.perf_counter()
-        calculation(self.frames[0])
-        once = time.perf_counter() - start
-        # Whole rounds of frames, so that both see the same work.
-        rounds = max(1, round(_SHORTEST / (once * len(self.frames))))
-        return rounds * len(self.frames) if once < _SHORTEST else 1
 
     def pair(self):
         """Seconds per call of both, one after the other."""
-        seconds = []
-        for calculation, count, frame in zip(
-            self.sides, self.counts, self.turns, strict=True
-        ):
-            start = time.perf_counter()
-            for _ in range(count):
-                calculation(next(frame))
-            seconds.append((time.perf_counter() - start) / count)
+        turns = zip(self.sides, self.counts, self.turns, strict=True)
+        seconds = [_stretch(*turn) for turn in turns]
         seconds[1] /= getattr(self.sides[1], "steps", 1)
         self.pairs.append(seconds)
         return seconds
@@ -281,7 +284,7 @@ def peak_memory(case, side, tolerance, threads):
 
 
 def front(case, threads, repeats):
-    """Time and error of both codes over a range of settings.
+    """Time and error of both codes over a range of settings, taken in turn.
 
     Parameters
     ----------
@@ -293,8 +296,8 @@ def front(case, threads, repeats):
     list of tuple
         case, code, setting, seconds, error.
     """
-    warm, frame = case.frames(2)
-    reference, _ = case.reference(frame, threads)
+    warm, *frames = case.frames(1 + _N_FRAMES)
+    reference, _ = case.reference(frames[0], threads)
     runs = [
         ("lode", f"tolerance {t:g}", case.ours(t, threads))
         for t in case.tolerances[:17:3]
@@ -306,14 +309,14 @@ def front(case, threads, repeats):
         )
         for c in (3.0, 3.5, 4.0, 4.5, 5.0, 5.5)
     ]
-    rows = []
-    for code, setting, calculation in runs:
+    errors, turns = [], []
+    for *_, calculation in runs:
         calculation(warm)
-        seconds = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            result = calculation(frame)
-            seconds.append(time.perf_counter() - start)
-        error = deviation(case, result, reference, frame)
-        rows.append((case.name, code, setting, statistics.median(seconds), error))
-    return rows
+        errors.append(deviation(case, calculation(frames[0]), reference, frames[0]))
+        turns.append((calculation, _calls(calculation, frames), cycle(frames)))
+    seconds = [[_stretch(*turn) for turn in turns] for _ in range(repeats)]
+    medians = np.median(seconds, axis=0).tolist()
+    return [
+        (case.name, code, setting, median, error)
+        for (code, setting, _), median, error in zip(runs, medians, errors, strict=True)
+    ]
