@@ -73,7 +73,8 @@ def snakemake(folder, *arguments, succeeds=True):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        # It may run beside other tests on a slow machine: only what hangs is ended.
+        timeout=3600,
         check=False,
     )
     output = done.stdout + done.stderr
