@@ -296,7 +296,7 @@ def front(case, threads, repeats):
     list of tuple
         case, code, setting, seconds, error.
     """
-    warm, *frames = case.frames(1 + _N_FRAMES)
+    frames = case.frames(_N_FRAMES)
     reference, _ = case.reference(frames[0], threads)
     runs = [
         ("lode", f"tolerance {t:g}", case.ours(t, threads))
@@ -311,7 +311,6 @@ def front(case, threads, repeats):
     ]
     errors, turns = [], []
     for *_, calculation in runs:
-        calculation(warm)
         errors.append(deviation(case, calculation(frames[0]), reference, frames[0]))
         turns.append((calculation, _calls(calculation, frames), cycle(frames)))
     seconds = [[_stretch(*turn) for turn in turns] for _ in range(repeats)]

@@ -678,11 +678,10 @@ class _Writer:
         n_threads : int
         """
         n = len(out_jamn)
-        threads, least = 1, n
-        if n_threads > 1:
-            cost = self.cost(out_jamn)
-            threads = _threads(cost, n_threads, _LEAST_SHARE)
-            least = max(_LEAST_CENTERS, math.ceil(n * _LEAST_SHARE / max(cost, 1.0)))
+        cost = self.cost(out_jamn) if n_threads > 1 else 0.0
+        threads, least = _threads(cost, n_threads, _LEAST_SHARE), n
+        if threads > 1:
+            least = max(_LEAST_CENTERS, math.ceil(n * _LEAST_SHARE / cost))
         most = min(part.block for part in self.parts)
         starts = core.pieces(n, threads, least, most).tolist()
 
