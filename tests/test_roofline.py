@@ -246,7 +246,9 @@ def test_the_measured_steps_together_are_the_loop():
     expected_pc = np.einsum("pk,pkc->pc", powers_pk, table[interval_p[last]])
     np.testing.assert_allclose(f_pc[last % core._BATCH], expected_pc, atol=1e-12)
     unit_xp, _, _, y_mp = steps["harmonics"][1][1:]
-    np.testing.assert_allclose(y_mp.T, core.harmonics(unit_xp.T.copy(), l_max))
+    # Harmonics that are zero by symmetry are rounded apart by each compilation.
+    expected_pm = core.harmonics(unit_xp.T.copy(), l_max)
+    np.testing.assert_allclose(y_mp.T, expected_pm, rtol=0, atol=1e-14)
     operations = sum(loop.count * other[2] for other in steps.values())
     each = roofline.pair_operations(l_max, width)
     shared = each["unit vector"] + each["place"]
