@@ -75,9 +75,11 @@ _LEAST_CENTERS = 12
 COEFFICIENT_BYTES = 2**28
 # Pairs of a finite frame that are listed at a time.
 _PAIR_BLOCK = 2_000_000
-# Images of a periodic one that are looked at for each pair, else they are listed: that
-# is faster from about here on, but takes ten times the memory.
+# Images of a periodic one that are looked at for each pair, else pairs are listed: that
+# is faster from about here on, but takes ten times the memory. To find the images of a
+# centre takes as long as so many looks.
 _LOOKS = 100
+_LOOKS_ALONE = 2000
 # Rungs for each doubling of a size: a choice takes longer than a small frame.
 _RUNGS = 8
 # Microseconds of a neighbour in the list and of its 392 channels, on one core; only
@@ -1122,7 +1124,8 @@ class _ListedPairs:
 class _ImagePairs:
     """Pairs within a limit, of a periodic cell with few atoms or small against it.
 
-    Every image is looked at: a list of cells looks at fewer, but takes longer for each.
+    Those in runs that may be near are looked at, one by one: a list of cells looks at
+    fewer, but takes longer for each.
     """
 
     @staticmethod
@@ -1137,8 +1140,12 @@ class _ImagePairs:
             return False
         if len(system) <= _ROW_BLOCK:
             return True
-        images = len(system) * np.prod(1.0 + 2.0 * limit / system.heights)
-        return images < _LOOKS * _neighbors(len(system), system.volume, limit)
+        margin_x = np.sort(limit / system.heights)
+        shell_x = 1.0 + 2.0 * margin_x
+        # Layers half as thick as the limit, and what is within it along them.
+        run_x = np.minimum(shell_x, np.array([2.5, 2.0, math.inf]) * margin_x)
+        looks = _LOOKS_ALONE + len(system) * np.prod(run_x)
+        return looks < _LOOKS * _neighbors(len(system), system.volume, limit)
 
     def __init__(self, system, sources, n_species, limit):
         cell = system.cell, system.inverse, system.volume

@@ -669,6 +669,35 @@ def test_images_finds_the_pairs_of_a_cell_list(limit, n, charged):
     assert sum(parts) == around(images, 0, n)[0][-1] == sum(map(len, listed))
 
 
+@pytest.mark.parametrize("edges", [(9, 9, 9), (4, 30, 8), (60, 5, 5)])
+@pytest.mark.parametrize("limit", [2.0, 3.0])
+def test_layers_of_images_hold_all_near_a_centre(edges, limit):
+    # Half of the atoms on a lattice, on faces, with neighbours at the limit itself.
+    rng = np.random.default_rng(0)
+    lattice = np.stack(np.meshgrid(*map(np.arange, edges)), -1).reshape(-1, 3)
+    turns = rng.permutation(lattice / edges)[:400]
+    turns[200:] = rng.random((200, 3))
+    cell = np.diag(edges) + np.array([[0, 0, 0], [1.0, 0, 0], [-2.0, 1.0, 0]])
+    atoms = Atoms(["H"] * 400, turns @ cell, cell=cell, pbc=True)
+    (system,) = systems(atoms)
+    of = sources(np.arange(400) % 3)
+    # Rounding decides at the limit: the two find the same a little beyond it.
+    listed = grouped(module._ListedPairs(system, of, 3, limit + 1e-6), 400, 3)
+    pairs = module._ImagePairs(system, of, 3, limit + 1e-6)
+    for one, other in zip(listed, grouped(pairs, 400, 3), strict=True):
+        assert len(one) == len(other)
+        gaps = np.linalg.norm(one[:, None] - other, axis=2)
+        np.testing.assert_allclose(gaps.min(axis=1, initial=9.0), 0.0, atol=1e-9)
+    few = 0
+    for j in range(400):
+        first, last = core._near_layers(pairs.images, j)
+        runs = [
+            core._run(pairs.images, j, 1, layer) for layer in range(first, last + 1)
+        ]
+        few += sum(stop - start for start, stop in runs)
+    assert few < 0.5 * 400 * np.diff(pairs.images.start_a)[1]
+
+
 @pytest.mark.parametrize("charged", [False, True])
 def test_a_dense_cluster_has_more_images_than_its_cell_leads_to_expect(charged):
     n = 20

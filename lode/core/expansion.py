@@ -812,6 +812,13 @@ class Images(NamedTuple):
         Thickness of the shell of images; pairs further apart are left out.
     neighbors : float
         About how many each atom has, rather too many.
+    key_g : ndarray (at least n_images,)
+        What the images of a species are in the order of, see :func:`_in_layers`; empty
+        if they are in none.
+    place_ix : ndarray (n_atoms, 2)
+        Places of the atoms across the layers and within them, if there are any.
+    reach_x : ndarray (2,)
+        The limit in both directions.
     """
 
     image_xg: np.ndarray
@@ -822,6 +829,9 @@ class Images(NamedTuple):
     charge_i: np.ndarray
     limit: float
     neighbors: float
+    key_g: np.ndarray
+    place_ix: np.ndarray
+    reach_x: np.ndarray
 
 
 class CellWaves(NamedTuple):
@@ -884,13 +894,16 @@ def _empty_images(n, volume, inverse, limit, charge_i, n_species):
         charge_i,
         limit,
         neighbors,
+        np.empty(0),
+        np.empty((0, 2)),
+        np.empty(2),
     )
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _write_images(position_ix, cell, inverse, species_i, images):
     """Write what cell_images gives."""
-    image_xg, start_a, atom_g, home_i, center_ix, charge_i, limit, _ = images
+    image_xg, start_a, atom_g, home_i, center_ix, charge_i, limit = images[:7]
     n = position_ix.shape[0]
     low, high = np.empty(3), np.empty(3)
     reach = np.empty(3, dtype=np.int64)
@@ -941,6 +954,94 @@ def _write_images(position_ix, cell, inverse, species_i, images):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
+def _places(position_xi, normal_x, margin, scale):
+    """Places between two opposite faces of the shell, from 0 to the scale."""
+    place_i = np.empty(position_xi.shape[1])
+    # A little wider than the shell, so that all is within.
+    scale /= (1.0 + 2.0 * margin) * (1.0 + 1e-9)
+    for i in range(place_i.shape[0]):
+        place = margin
+        for x in range(3):
+            place += position_xi[x, i] * normal_x[x]
+        place_i[i] = max(0.0, place * scale)
+    return place_i, margin * scale
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _in_layers(images, inverse):
+    """Images of a species layer by layer, and in order within each layer.
+
+    The layers are parallel to a face of the cell, half as thick as the limit; within
+    one it goes from another face to that opposite. A key is the number of the layer
+    and the place in it, from 0 to 1, so that a run of images is found by two keys.
+    """
+    n, n_images = images.center_ix.shape[0], images.start_a[-1]
+    margin_x = _margins(inverse, images.limit)
+    # The slack of the margins is more than the rounding of this many layers.
+    scale_x = (np.floor(min(256.0, 2.0 / margin_x.min() + 4.0)), 1.0)
+    place_ix, reach_x = np.empty((n, 2)), np.empty(2)
+    place_xg = np.empty((2, n_images))
+    # Where the cell is highest the least is looked at in vain.
+    highest = np.argsort(margin_x)
+    for x in range(2):
+        axis = highest[x]
+        face = inverse[:, axis], margin_x[axis], scale_x[x]
+        place_ix[:, x], reach_x[x] = _places(images.center_ix.T, *face)
+        place_xg[x], _ = _places(images.image_xg[:, :n_images], *face)
+    key_g = np.floor(place_xg[0]) + place_xg[1]
+    image_xg, atom_g = np.empty((3, n_images)), np.empty(n_images, dtype=np.int64)
+    home_i = np.full(n, -1)
+    for a in range(images.start_a.shape[0] - 1):
+        begin, end = images.start_a[a], images.start_a[a + 1]
+        order = begin + np.argsort(key_g[begin:end])
+        key_g[begin:end] = key_g[order]
+        for g in range(begin, end):
+            old = order[g - begin]
+            i = images.atom_g[old]
+            atom_g[g] = i
+            if images.home_i[i] == old:
+                home_i[i] = g
+            for x in range(3):
+                image_xg[x, g] = images.image_xg[x, old]
+    return Images(
+        image_xg,
+        images.start_a,
+        atom_g,
+        home_i,
+        images.center_ix,
+        images.charge_i,
+        images.limit,
+        images.neighbors,
+        key_g,
+        place_ix,
+        reach_x,
+    )
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _near_layers(images, j):
+    """First and last of the layers in which images may be near a centre."""
+    if images.key_g.shape[0] == 0:
+        return 0, 0
+    place, reach = images.place_ix[j, 0], images.reach_x[0]
+    return math.floor(max(0.0, place - reach)), math.floor(place + reach)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _run(images, j, a, layer):
+    """First and last + 1 of the images of a species in a layer that may be near."""
+    begin, end = images.start_a[a], images.start_a[a + 1]
+    if images.key_g.shape[0] == 0:
+        return begin, end
+    key_g = images.key_g[begin:end]
+    place, reach = images.place_ix[j, 1], images.reach_x[1]
+    low = layer + max(0.0, place - reach)
+    high = layer + min(1.0, place + reach)
+    first = np.searchsorted(key_g, low)
+    return begin + first, begin + first + np.searchsorted(key_g[first:], high)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def cell_images(
     position_ix, cell, inverse, volume, limit, species_i, charge_i, n_species
 ):
@@ -965,7 +1066,7 @@ def cell_images(
     n = position_ix.shape[0]
     images = _empty_images(n, volume, inverse, limit, charge_i, n_species)
     _write_images(position_ix, cell, inverse, species_i, images)
-    return images
+    return _in_layers(images, inverse)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -983,7 +1084,7 @@ def image_pairs(images, low, high):
         As of sorted_pairs.
     """
     image_xg, start_a, atom_g, home_i = images[:4]
-    center_ix, charge_i, limit, neighbors = images[4:]
+    center_ix, charge_i, limit, neighbors = images[4:8]
     n_species = start_a.shape[0] - 1
     square_g = np.empty(start_a[-1])
     near_p = np.empty(start_a[-1] + 1, dtype=np.uint64)
@@ -995,24 +1096,28 @@ def image_pairs(images, low, high):
     count = 0
     for j in range(low, high):
         x_j, y_j, z_j = center_ix[j, 0], center_ix[j, 1], center_ix[j, 2]
+        first_layer, last_layer = _near_layers(images, j)
         for a in range(n_species):
             start_ja[(j - low) * n_species + a] = count
-            begin, end = start_a[a], start_a[a + 1]
-            # Distances and choice in loops of their own: the first runs in vector
-            # registers, the second has no branch that could be predicted wrongly.
-            x, y, z = (
-                image_xg[0, begin:end],
-                image_xg[1, begin:end],
-                image_xg[2, begin:end],
-            )
-            square = square_g[begin:end]
-            for g in range(end - begin):
-                square[g] = (x[g] - x_j) ** 2 + (y[g] - y_j) ** 2 + (z[g] - z_j) ** 2
             # Unsigned, as Numba would else test every index for its sign.
             n_near, one, zero = np.uint64(0), np.uint64(1), np.uint64(0)
-            for g in range(end - begin):
-                near_p[n_near] = begin + g
-                n_near += one if square[g] <= limit * limit else zero
+            for layer in range(first_layer, last_layer + 1):
+                begin, end = _run(images, j, a, layer)
+                # Distances and choice in loops of their own: the first runs in vector
+                # registers, the second has no branch that could be predicted wrongly.
+                x, y, z = (
+                    image_xg[0, begin:end],
+                    image_xg[1, begin:end],
+                    image_xg[2, begin:end],
+                )
+                square = square_g[begin:end]
+                for g in range(end - begin):
+                    square[g] = (
+                        (x[g] - x_j) ** 2 + (y[g] - y_j) ** 2 + (z[g] - z_j) ** 2
+                    )
+                for g in range(end - begin):
+                    near_p[n_near] = begin + g
+                    n_near += one if square[g] <= limit * limit else zero
             if count + n_near > sorted_px.shape[0]:
                 more = np.empty((2 * (count + n_near), 3))
                 more[:count] = sorted_px[:count]
