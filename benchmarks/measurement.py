@@ -240,7 +240,7 @@ def smearings(n_atoms, threads, repeats):
     Parameters
     ----------
     n_atoms, threads, repeats : int
-        All smearings are taken in turn, so often.
+        All smearings are taken in turn, so often at least.
 
     Returns
     -------
@@ -251,14 +251,20 @@ def smearings(n_atoms, threads, repeats):
     frame = Growth(kind="expansion", n_atoms=n_atoms).frame()
     runs = [codes.lode_expansion(s, tolerance, threads) for s in SMEARINGS]
     results = [run(frame).values for run in runs]
-    seconds = np.empty((repeats, len(runs)))
-    for repeat in range(repeats):
-        for i, run in enumerate(runs):
+    rounds, begin = [], time.perf_counter()
+    # Other work on the machine lasts for longer than a small frame.
+    while len(rounds) < repeats or (
+        repeats > 1 and time.perf_counter() - begin < _GROWTH_BUDGET
+    ):
+        times = []
+        for run in runs:
             start = time.process_time()
             run(frame)
-            seconds[repeat, i] = time.process_time() - start
+            times.append(time.process_time() - start)
+        rounds.append(times)
     rows = []
-    for smearing, result, column in zip(SMEARINGS, results, seconds.T, strict=True):
+    columns = np.array(rounds).T
+    for smearing, result, column in zip(SMEARINGS, results, columns, strict=True):
         error = None
         if n_atoms <= _MOST_EXACT:
             run = codes.lode_expansion(smearing, 1e-10, threads, method="split")

@@ -158,6 +158,8 @@ def write_growth(folder, rows, peer_ends=""):
         memory.text(0.03, 0.97, note, fontsize=7, **place)
     for time in (gas, water):
         time.set(ylabel="processor time, one thread / s")
+        # Room for the legend, below what is slow.
+        time.set_ylim(bottom=time.get_ylim()[0] / 20)
     for place, (n_atoms, points) in enumerate(_smearings(rows).items()):
         widths, seconds = points.T
         style = {"marker": "os^vDP"[place % 6], "color": COLORS[place % 6]}
@@ -175,7 +177,7 @@ def write_growth(folder, rows, peer_ends=""):
     for axes in (gas, memory, water, smearing):
         # Memory has the colours of both others.
         if axes.lines and axes is not memory:
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=7, loc=None if axes is smearing else "lower right")
         axes.grid(alpha=0.3)
     save(figure, folder / "growth")
     closed(figure)
