@@ -296,10 +296,11 @@ def test_rates_are_written_whole_with_their_columns(tmp_path):
         for name in ("gflops", "gbytes_s", "share"):
             assert not row[name] or math.isfinite(float(row[name]))
         if row["part"] == "pairs":
+            # Each number has four digits, so is off by up to half a thousandth.
             rate = float(row["operations"]) / float(row["seconds"]) / 1e9
-            assert float(row["gflops"]) == pytest.approx(rate, rel=1e-3)
+            assert float(row["gflops"]) == pytest.approx(rate, rel=1.6e-3)
             share = rate / float(row["roof_gflops"])
-            assert float(row["share"]) == pytest.approx(share, rel=1e-3)
+            assert float(row["share"]) == pytest.approx(share, rel=2.1e-3)
     names = {f"roofline.{suffix}" for suffix in ("csv", "md", "pdf", "png")}
     assert {p.name for p in folder.iterdir()} == names
     text = page.read_text()
