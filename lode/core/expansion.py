@@ -812,7 +812,7 @@ class Images(NamedTuple):
         Thickness of the shell of images; pairs further apart are left out.
     neighbors : float
         About how many each atom has, rather too many.
-    key_g : ndarray (at least n_images,)
+    key_g : ndarray (n_images,)
         What the images of a species are in the order of, see :func:`_in_layers`; empty
         if they are in none.
     place_ix : ndarray (n_atoms, 2)
