@@ -71,7 +71,8 @@ COLUMNS = (
 _SMEARING = 1.0
 _TOLERANCE = 1e-6
 _WATER_RADIUS = 6.0
-# Shortest measured stretch in seconds of a loop over an array.
+# Shortest measured stretch in seconds. Where others share the machine the time of the
+# processor may stand still for tens of microseconds.
 _SHORTEST = 0.01
 # Centres that the library expands at a time.
 _RUN = 64
@@ -510,6 +511,14 @@ def _seconds(function, *arguments, n_times=1):
     return (time.thread_time() - start) / n_times
 
 
+def _long_enough(seconds_of):
+    """Number of calls whose time can be measured; ``seconds_of(n)`` is that of n."""
+    n_times = 1
+    while (seconds := seconds_of(n_times)) < _SHORTEST / 2:
+        n_times *= 2
+    return max(1, round(n_times * _SHORTEST / seconds))
+
+
 def _row(part, case, what, **values):
     row = dict.fromkeys(COLUMNS) | {"part": part, "case": case, "what": what} | values
     if row["operations"] is not None:
@@ -526,8 +535,10 @@ def _peak_row(order, n_repeats):
     rng = np.random.default_rng(0)
     left, right = rng.normal(size=(2, order, order))
     out = np.empty((order, order))
-    np.matmul(left, right, out=out)
-    seconds = [_seconds(np.matmul, left, right, out) for _ in range(n_repeats)]
+    multiply = partial(np.matmul, left, right, out)
+    multiply()
+    n_times = _long_enough(lambda n: n * _seconds(multiply, n_times=n))
+    seconds = [_seconds(multiply, n_times=n_times) for _ in range(n_repeats)]
     return _row(
         "machine",
         f"dgemm {order}",
@@ -570,9 +581,9 @@ def bandwidths(case, size, n_repeats):
         ("triad", _triad, (a, b, c), b_sx.nbytes),
     ):
         function(*arrays, 1)
-        once = _seconds(function, *arrays, 10) / 10
-        n_times = max(1, round(_SHORTEST / once))
-        seconds = [_seconds(function, *arrays, n_times) for _ in range(n_repeats)]
+        many = partial(_seconds, function, *arrays)
+        n_times = _long_enough(many)
+        seconds = [many(n_times) for _ in range(n_repeats)]
         rows.append(
             _row(
                 "machine",
@@ -672,8 +683,8 @@ def _pair_rows(case, loop, machine, n_repeats):
     n_repeats : int
     """
     out_jamn = np.zeros(loop.shape)
-    once = min(_seconds(loop.add, out_jamn) for _ in range(2))
-    n_times = max(1, round(_SHORTEST / once))
+    loop.add(out_jamn)
+    n_times = _long_enough(lambda n: n * _seconds(loop.add, out_jamn, n_times=n))
     seconds = statistics.median(
         _seconds(loop.add, out_jamn, n_times=n_times) for _ in range(n_repeats)
     )

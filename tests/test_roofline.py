@@ -2,6 +2,9 @@
 
 import csv
 import math
+import time
+from functools import partial
+from itertools import chain
 
 import numba
 import numpy as np
@@ -254,6 +257,15 @@ def test_the_measured_steps_together_are_the_loop():
     shared = each["unit vector"] + each["place"]
     smooth = loop.smoothed * roofline.smoothing_operations(l_max, width)
     assert operations + loop.count * shared + smooth == loop.operations
+
+
+def test_a_clock_that_stands_still_for_a_while_gives_rates(monkeypatch):
+    clock = chain([0.0] * 6, iter(time.thread_time, None))
+    monkeypatch.setattr(time, "thread_time", partial(next, clock))
+    for row in roofline.bandwidths("near", 4096, 1):
+        assert row["count"] > 1
+        assert row["bytes"] == row["count"] * row["working_set"]
+        assert 0.0 < row["gbytes_s"] < math.inf
 
 
 @compiled
