@@ -263,13 +263,20 @@ def unsound(atoms, charge):
 
 @cache
 def _mopac():
-    # Its own functions first: other programs (quippy, for one) export some of the same
-    # names to the whole process, which gives wrong results or ends it.
     package = importlib.util.find_spec("mopactools")
     if package is not None and hasattr(os, "RTLD_DEEPBIND"):
-        library = Path(package.origin).parent / "lib" / "libmopac.so"
-        if library.exists():
-            ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_DEEPBIND)
+        modes = {
+            # Bound to itself first it would see the empty environment of the C library
+            # where the program has another (as Python of Debian), and end the process.
+            "libiomp5.so": os.RTLD_NOW,
+            # Its own functions first: other programs (quippy, for one) export some of
+            # the same names to all, which gives wrong results or ends the process.
+            "libmopac.so": os.RTLD_NOW | os.RTLD_DEEPBIND,
+        }
+        for name, mode in modes.items():
+            library = Path(package.origin).parent / "lib" / name
+            if library.exists():
+                ctypes.CDLL(str(library), mode=mode)
     return _program("mopactools.api", "mopactools")
 
 
