@@ -75,8 +75,8 @@ def interactions(frames, n_first):
     Returns
     -------
     list of Combination
-        Fragments that are equal up to a translation are one object: those of a
-        rigid curve are described once.
+        Fragments that are equal up to a translation, also in their charges, are one
+        object: those of a rigid curve are described once.
 
     Raises
     ------
@@ -118,7 +118,9 @@ def interactions(frames, n_first):
 
 def _shared(fragment, known):
     """The fragment, or an earlier one that is a translation of it."""
-    alike = known.setdefault(fragment.numbers.tobytes(), [])
+    charges = fragment.arrays.get("initial_charges")
+    key = fragment.numbers.tobytes(), None if charges is None else charges.tobytes()
+    alike = known.setdefault(key, [])
     shape = fragment.positions - fragment.positions[0]
     # The latest first: curves come frame after frame.
     for shape_known, atoms in reversed(alike):

@@ -230,7 +230,7 @@ class EquivariantRegression:
         kept; by default all that are resolved.
     n_whitening : int
         The whitening is that of the environments of so many training structures,
-        the first.
+        the first; where some lack a centre species, of the first so many that have it.
     average : bool
         Mean of the environments instead of their sum, for properties that do not
         grow with the structure, such as a dielectric tensor.
@@ -346,7 +346,7 @@ class EquivariantRegression:
         """
         checked = systems(frames)
         targets = _checked_tensors(targets, len(checked), 2 * self.angular + 1)
-        groups = [np.arange(min(self.n_whitening, len(checked)))]
+        groups = [_first_of_each_species(checked, self.n_whitening)]
         options = {"species": species, "n_threads": n_threads, "progress": progress}
         parts = [
             equivariant_sums(d, checked, groups, **options) for d in self.descriptors
@@ -555,7 +555,8 @@ def equivariant_learning_curve(
     Raises
     ------
     ValueError
-        If shapes do not fit, sizes are impossible or numbers are not finite.
+        If shapes do not fit, sizes are impossible, numbers are not finite or a smallest
+        training set lacks a species of centres.
     """
     sums = [sums] if isinstance(sums, EquivariantSums) else list(sums)
     if not sums:
@@ -688,8 +689,27 @@ def _exponents(exponent, n):
     return tuple(float(e) for e in exponents)
 
 
+def _first_of_each_species(checked, n):
+    """Frames of which n hold a species, of each species the first, or all of them."""
+    left = dict.fromkeys(np.unique(np.concatenate([s.species for s in checked])), n)
+    chosen = []
+    for index, frame in enumerate(checked):
+        wanted = [z for z in np.unique(frame.species) if left[z] > 0]
+        if wanted:
+            chosen.append(index)
+        for z in wanted:
+            left[z] -= 1
+    return chosen
+
+
 def _whitenings(part, group, exponent, n_components):
     """Whitening of each centre species."""
+    for z, moment in enumerate(part.moments[group]):
+        if not moment.trace() > 0.0 and part.values[:, z].any():
+            raise ValueError(
+                "frames of the whitening must hold every species of centres, got none "
+                f"of atomic number {part.centers[z]} in group {group}"
+            )
     return [
         whitening(moment, exponent=exponent, n_components=n_components)
         for moment in part.moments[group]

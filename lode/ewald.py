@@ -2,7 +2,6 @@
 
 import math
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Real
@@ -188,20 +187,14 @@ def ewald_energies(
     """
     tolerance, splitting = _checked_settings(tolerance, splitting, coulomb_constant)
     n_threads = thread_count(n_threads)
-    if hasattr(frames, "positions"):
-        frames = [frames]
-    elif isinstance(frames, Iterable):
-        frames = list(frames)
     checked = systems(frames)
     if charges is None:
-        missing = [
-            i for i, f in enumerate(frames) if not hasattr(f, "get_initial_charges")
-        ]
+        charges = [frame.charges for frame in checked]
+        missing = [i for i, q in enumerate(charges) if q is None]
         if missing:
             raise ValueError(
                 f"charges must be given where frames carry none (frame {missing[0]})"
             )
-        charges = [frame.get_initial_charges() for frame in frames]
     charges = list(charges)
     if len(charges) != len(checked):
         raise ValueError(

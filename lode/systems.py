@@ -176,8 +176,8 @@ def system(atoms, where=""):
     TypeError
         If ``atoms`` is not an ``ase.Atoms``.
     ValueError
-        If there are no atoms, a number is not finite, the boundary is mixed
-        or the cell of a periodic structure is singular.
+        If there are no atoms, a number is not finite, an atomic number is not
+        positive, the boundary is mixed or the cell of a periodic structure is singular.
     """
     if isinstance(atoms, System):
         return atoms
@@ -217,6 +217,11 @@ def system(atoms, where=""):
         finite_array(positions, (n, 3), "positions", where)
         finite_array(charges, charges.shape, "charges", where)
     species = np.array(numbers, dtype=np.int64)
+    if species.min() < 1:
+        raise ValueError(
+            f"atomic numbers must be positive, got {species.min()} at index "
+            f"{species.argmin()}{where}"
+        )
     charges = None if charges is _NO_CHARGES else charges
     return System(inside, cell, periodic, species, charges, (), inverse, volume)
 

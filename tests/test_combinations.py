@@ -113,6 +113,16 @@ def test_rigid_fragments_are_described_once():
     )
 
 
+def test_fragments_of_other_charges_are_others():
+    curve = [Atoms("NaCl", [(0, 0, 0), (0, 0, 3)]) for _ in range(4)]
+    for atoms, charge in zip(curve, (1.0, 0.0, 1.0), strict=False):
+        atoms.set_initial_charges([charge, -charge])
+    first = [pair.structures[1] for pair in interactions(curve, [1] * 4)]
+    assert first[2] is first[0]
+    assert [atoms.get_initial_charges()[0] for atoms in first[:2]] == [1.0, 0.0]
+    assert "initial_charges" not in first[3].arrays
+
+
 def test_representation_of_combinations_is_saved_with_its_weights(tmp_path):
     representation = SQUARE.represent(PAIRS)
     representation.save(tmp_path / "pairs.npz")

@@ -9,6 +9,7 @@ from naive import rotation_matrices
 from scipy.spatial.transform import Rotation
 
 import lode
+from lode.conditioning import whitening
 from lode.coupling import spherical_tensor
 from lode.equivariants import (
     EquivariantSums,
@@ -206,6 +207,25 @@ def test_mean_of_environments_does_not_grow_with_the_structure():
         assert relative(model.predict(double), expected) <= 1e-8
 
 
+def test_whitening_holds_every_species_whatever_comes_first():
+    others = [Atoms([7, 1, 8, 1], f.positions, cell=CELL, pbc=True) for f in FRAMES]
+    frames, targets = [*FRAMES, *others], np.concatenate([TARGETS, TARGETS])
+    model = lode.EquivariantRegression([SOAP], n_whitening=3).fit(frames, targets)
+    assert model.centers == (1, 7, 8)
+    assert (np.abs(model.coefficients[0]).max(axis=1) > 0.0).all()
+    kept = [0, 1, 2, *range(N_FRAMES, N_FRAMES + 3)]
+    expected = equivariant_sums(SOAP, frames, [kept])
+    matrices = [whitening(m, exponent=0.4) for m in expected.moments[0]]
+    rows = np.concatenate(
+        [expected.values[:, z] @ matrix for z, matrix in enumerate(matrices)], axis=2
+    )
+    found = model.predict(frames)
+    # In the span of the whitened features, of no others.
+    flat = rows.reshape(-1, rows.shape[2])
+    inside = flat @ np.linalg.lstsq(flat, found.ravel(), rcond=None)[0]
+    assert relative(inside, found.ravel()) <= 1e-6
+
+
 def test_model_survives_a_file(tmp_path):
     model = fitted(exponent=(0.2, 0.4), n_components=5)
     model.save(tmp_path / "model.npz")
@@ -330,6 +350,11 @@ def test_sums_that_do_not_belong_to_the_curve_are_an_error():
         equivariant_learning_curve(sums, TARGETS, SIZES, n_test=3, n_repeats=3, seed=0)
     with pytest.raises(ValueError, match="n_train must be a whole number from 3"):
         equivariant_learning_curve(sums, TARGETS, [N_FRAMES], **CURVE)
+    frames = [*FRAMES[:-1], Atoms([7, 1], [[0, 0, 0], [0, 0, 1]], cell=CELL, pbc=True)]
+    groups = [[0, 1, 2], [0, N_FRAMES - 1]]
+    lacking = equivariant_sums(SOAP, frames, groups)
+    with pytest.raises(ValueError, match="none of atomic number 7 in group 0"):
+        equivariant_learning_curve(lacking, TARGETS, SIZES, **CURVE)
     with pytest.raises(ValueError, match="factors must not be zero"):
         equivariant_learning_curve(
             sums, TARGETS, SIZES, factors=np.zeros(N_FRAMES), **CURVE

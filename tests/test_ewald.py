@@ -456,6 +456,15 @@ def test_energies_of_frames_are_those_of_the_single_calls(capsys):
     np.testing.assert_array_equal(ewald_energies(frames[1], tolerance=1e-9), found[1:2])
 
 
+def test_energies_of_frames_without_charges_are_an_error():
+    frames = gas_frames(1, n_pairs=3, side=(7.0, 7.0), seed=4)
+    frames.append(Atoms("NaCl", [[0, 0, 0], [0, 0, 2]]))
+    with pytest.raises(ValueError, match=r"frames carry none \(frame 1\)"):
+        ewald_energies(frames)
+    frames[1].set_initial_charges([0.0, 0.0])
+    assert ewald_energies(frames)[1] == 0.0
+
+
 @pytest.mark.parametrize(
     "first", ["import lode.ewald", "lode.ewald", "from lode.ewald import ewald"]
 )

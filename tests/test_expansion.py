@@ -1251,6 +1251,26 @@ def test_cutoff_functions_need_a_radius(radius):
             kind(radius)
 
 
+@pytest.mark.parametrize("direction", [[0.4, 2.0, 2.2], [0.3, -0.9, 2.7], [1, 1, 1]])
+def test_a_step_counts_a_neighbour_at_its_radius(direction):
+    # Whether the last bit of the distance is within it or not, there is no NaN.
+    found = []
+    for inward in (0.0, 1e-9):
+        pair = Atoms("H2", [[0, 0, 0], direction])
+        step = lode.StepCutoff(pair.get_distance(0, 1))
+        pair.positions[1] *= 1.0 - inward
+        e = expansion(
+            GaussianDensity(0.5), RadialBasis.gto(2, 3.0), cutoff_function=step
+        )
+        values = e.compute(pair).values
+        alone = e.compute(pair[:1]).values[0]
+        found.append(np.abs(values - alone).max())
+        assert np.isfinite(values).all()
+    at, within = found
+    assert within > 0.0
+    assert at == 0.0 or at == pytest.approx(within, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("width", "message"),
     [(0.0, "width must be a positive"), (3.1, "width must be at most the radius 3.0")],

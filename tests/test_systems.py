@@ -45,6 +45,15 @@ def test_frame_without_atoms_is_an_error():
         systems(Atoms())
 
 
+@pytest.mark.parametrize("number", [0, -1])
+def test_atoms_that_are_no_elements_are_an_error(number):
+    atoms = water()
+    atoms.numbers[2] = number
+    message = rf"must be positive, got {number} at index 2 \(frame 1\)"
+    with pytest.raises(ValueError, match=message):
+        systems([water(), atoms])
+
+
 @pytest.mark.parametrize(
     "cell",
     [

@@ -1215,7 +1215,8 @@ def add_pairs(
                     _lane_horner(table_rc, 8 * interval, t, f_pc, p)
                 else:
                     _far_field(r, reach, tail, exponent, l_max, f_pc[p])
-                if r > cutoff - cutoff_width:
+                # A step has no width, and its last pairs may be rounded beyond it.
+                if cutoff_width > 0.0 and r > cutoff - cutoff_width:
                     phase = math.pi * (r - cutoff + cutoff_width) / cutoff_width
                     smooth = 0.5 * (1.0 + math.cos(phase))
                     for c in range(f_pc.shape[1]):
