@@ -22,7 +22,7 @@ import vesin
 from lode.core import expansion as core
 from lode.fields import GaussianDensity, PowerLawPotential
 from lode.parallel import (
-    one_at_a_time,
+    kept,
     post,
     scratch,
     thread_count,
@@ -985,8 +985,7 @@ class _Halves:
     background: np.ndarray
 
 
-@lru_cache(maxsize=64)
-@one_at_a_time
+@kept(64)
 def _halves(expansion, split):
     field, basis, l_max = expansion.field, expansion.basis, expansion.max_angular
     whole = _centre(field, basis)
@@ -1007,8 +1006,7 @@ def _halves(expansion, split):
     return _Halves(table, smooth, modes, scale, _Y00 * own, background)
 
 
-@lru_cache(maxsize=64)
-@one_at_a_time
+@kept(64)
 def _cell_settings(expansion, split):
     """Settings of small periodic frames; a splitting width if it is a potential."""
     l_max = expansion.max_angular

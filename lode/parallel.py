@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import cache, lru_cache, partial, update_wrapper
 from numbers import Real
 
 import numba
@@ -43,6 +43,7 @@ def _workers(n_threads):
 def _forget():
     global _lock, _making
     _lock, _making = threading.Lock(), threading.RLock()
+    _limit.lock = threading.Lock()
     _workers.cache_clear()
     _helpers.cache_clear()
 
@@ -52,34 +53,78 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
+class _Limit:
+    """One thread of BLAS for the whole process as long as some thread is inside."""
+
+    def __init__(self):
+        self.lock, self.inside, self.changed = threading.Lock(), 0, []
+
+    def enter(self):
+        # As ThreadpoolController.limit, which takes a tenth of a small frame.
+        with self.lock:
+            if not self.inside:
+                before = [(c, c.get_num_threads()) for c in _blas()]
+                self.changed = [(c, n) for c, n in before if n != 1]
+                self._set([(c, 1) for c, _ in self.changed])
+            self.inside += 1
+
+    def leave(self):
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self._set(self.changed)
+
+    @staticmethod
+    def _set(wanted):
+        for controller, n in wanted:
+            controller.set_num_threads(n)
+            # Else only the thread that set the first number may set another.
+            clear = getattr(controller, "clear_controlling_thread", None)
+            if clear is not None:
+                clear()
+
+
+_limit = _Limit()
+
+
 @contextmanager
 def single_threaded_blas():
     """Context in which BLAS uses one thread; wrap it around :func:`thread_map`."""
-    # As ThreadpoolController.limit, which takes a tenth of a small frame.
-    before = [(c, c.get_num_threads()) for c in _blas()]
-    changed = [(c, n) for c, n in before if n != 1]
-    for controller, _ in changed:
-        controller.set_num_threads(1)
+    _limit.enter()
     try:
         yield
     finally:
-        for controller, n in changed:
-            controller.set_num_threads(n)
+        _limit.leave()
 
 
-def one_at_a_time(function):
-    """Function that only one thread at a time runs, with one thread of BLAS.
+class _Kept:
+    """Results of a function that only one thread at a time runs."""
 
-    For tables: no bit of them may depend on the number of threads, and two threads
-    that need the same one do not make it twice.
-    """
+    def __init__(self, function, maxsize):
+        update_wrapper(self, function)
+        self._found = lru_cache(maxsize)(self._wait)
+        # Who waited for another thread finds here what that has made.
+        self._latest = lru_cache(4)(function)
 
-    @wraps(function)
-    def alone(*arguments, **options):
+    def __call__(self, *arguments, **options):
+        return self._found(*arguments, **options)
+
+    def _wait(self, *arguments, **options):
         with _making, single_threaded_blas():
-            return function(*arguments, **options)
+            return self._latest(*arguments, **options)
 
-    return alone
+    def cache_clear(self):
+        self._found.cache_clear()
+        self._latest.cache_clear()
+
+
+def kept(maxsize):
+    """Decorator of a function whose latest results are kept, for tables.
+
+    They are made with one thread of BLAS: no bit may depend on the number of threads.
+    Threads that need the same table do not make it twice.
+    """
+    return partial(_Kept, maxsize=maxsize)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import linalg, special
 
 from lode.core import radial as core
-from lode.parallel import one_at_a_time
+from lode.parallel import kept
 from lode.systems import finite_array, whole_number
 
 # An overlap matrix worse than this loses more than six digits when inverted.
@@ -642,8 +642,7 @@ def _root(function, low, high, **options):
     return brentq(function, low, high, **options)
 
 
-@lru_cache(maxsize=64)
-@one_at_a_time
+@kept(64)
 def pair_table(
     field, basis, max_angular, tolerance, splitting=None, limit=None, scaling=None
 ):
@@ -749,8 +748,7 @@ class ModeTable:
         return int(self.n_modes @ (2 * np.arange(len(self.n_modes)) + 1))
 
 
-@lru_cache(maxsize=64)
-@one_at_a_time
+@kept(64)
 def mode_table(field, basis, max_angular, tolerance, scale):
     """Radial modes of a smooth field in reciprocal space.
 

@@ -40,7 +40,7 @@ from lode.kernels import (
     center_species,
     distinct_structures,
 )
-from lode.parallel import thread_count, thread_map
+from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.specification import build, specification
 from lode.systems import finite_array, species_index, systems
 
@@ -1217,7 +1217,9 @@ class SparseGaussianProcess:
             part = gram if len(rows) == len(gram) else gram[np.ix_(rows, rows)]
             return rows[pivoted_cholesky(part, n, self.condition)] if n else rows[:0]
 
-        return thread_map(pivots, list(zip(among, n_points, strict=True)), n_threads)
+        tasks = list(zip(among, n_points, strict=True))
+        with single_threaded_blas():
+            return thread_map(pivots, tasks, n_threads)
 
     def features(self, frames, *, n_threads=None, progress=False):
         """Features Φ of frames, from which the model is linear.
@@ -1420,7 +1422,8 @@ def _projected(sparse, projections, kernel, frames, n_threads, progress):
 
     chunks = _chunks([len(s) for s in checked])
     title = "sparse kernel" if progress else None
-    found = thread_map(rows, chunks, thread_count(n_threads), title, "chunk")
+    with single_threaded_blas():
+        found = thread_map(rows, chunks, thread_count(n_threads), title, "chunk")
     features = []
     # One choice after the other, and only once in memory.
     for _ in projections:

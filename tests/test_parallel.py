@@ -113,6 +113,80 @@ def test_an_error_of_a_helper_gets_out():
         thread_map(piece, range(6), 2)
 
 
+@pytest.fixture
+def two_threads_of_blas():
+    """Libraries of BLAS, each with two threads."""
+    before = [(c, c.get_num_threads()) for c in parallel._blas()]
+    parallel._Limit._set([(c, 2) for c, _ in before])
+    yield [c for c, _ in before]
+    parallel._Limit._set(before)
+
+
+def test_blas_is_limited_as_long_as_some_thread_wants_it(two_threads_of_blas):
+    def numbers():
+        return {c.get_num_threads() for c in two_threads_of_blas}
+
+    assert numbers() == {2}
+    with parallel.single_threaded_blas():
+        assert numbers() == {1}
+    other_is_in, may_leave, seen = threading.Event(), threading.Event(), []
+
+    def other():
+        with parallel.single_threaded_blas():
+            other_is_in.set()
+            assert may_leave.wait(timeout=20.0)
+            seen.append(numbers())
+
+    # Not only the first thread may set and reset it, nor the last one have been first.
+    for _ in range(2):
+        thread = threading.Thread(target=other)
+        with parallel.single_threaded_blas():
+            thread.start()
+            assert other_is_in.wait(timeout=20.0)
+        may_leave.set()
+        thread.join()
+        assert seen.pop() == {1}
+        assert numbers() == {2}
+        other_is_in.clear()
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert seen.pop() == {1}
+        assert numbers() == {2}
+        other_is_in.clear()
+        may_leave.clear()
+
+
+@pytest.mark.parametrize("error", [False, True])
+def test_a_table_that_threads_want_at_a_time_is_made_once(error, two_threads_of_blas):
+    all_there, made = threading.Barrier(3, timeout=20.0), []
+
+    @parallel.kept(8)
+    def table(size, power=1):
+        made.append({c.get_num_threads() for c in two_threads_of_blas})
+        time.sleep(0.02)
+        if error:
+            raise ValueError("no table")
+        return [size**power]
+
+    def piece(_):
+        all_there.wait()
+        try:
+            return table(3, power=2)
+        except ValueError:
+            return None
+
+    found = thread_map(piece, range(3), 3)
+    # Of what failed there is nothing to find.
+    assert made == [{1}] * (3 if error else 1)
+    assert found == [None if error else [9]] * 3
+    if not error:
+        assert all(values is found[0] for values in found)
+        assert table(3, power=2) is found[0]
+        table.cache_clear()
+        assert table(3, power=2) is not found[0]
+
+
 def _count(post, _):
     post[0] += 1
 
