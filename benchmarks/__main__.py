@@ -334,8 +334,12 @@ def results(options):
         ):
             if find_spec(case.module) is None:
                 print(f"{case.name}: left out, {case.peer} is not installed")
+            elif threads[0] > case.most_threads:
+                print(f"{case.name}: left out, {case.peer} runs on one thread")
             else:
                 chosen.append(index)
+    if not chosen:
+        raise SystemExit("no case is left to time: what there is stays as it is")
     rows, gains, points = [], [], []
     journal = Journal(options.output / "results.part.jsonl", options.resume)
     with ExitStack() as stack:

@@ -114,8 +114,8 @@ class Case:
     tolerances : tuple of float
         Tried from the left; the first whose measured error is no larger than the
         peer's is timed. A single one is taken as it is.
-    most_threads : int
-        The peer cannot use more.
+    most_threads : float
+        The peer cannot use more, one or any number.
     slow : bool
         Left out unless named or ``--all`` is given.
     comparable : bool
@@ -130,7 +130,7 @@ class Case:
     n_atoms: int
     system: str = "gas"
     tolerances: tuple = _TOLERANCES
-    most_threads: int = 2
+    most_threads: float = math.inf
     slow: bool = False
     comparable: bool = True
     note: str = ""

@@ -1222,7 +1222,7 @@ class StructureKernel(Kernel):
         return replace(self, kernel=self.kernel._mapped(function))
 
     def _requests(self, environments=False):
-        return self.kernel._requests()
+        return self.kernel._requests(environments)
 
     def _averages(self):
         return self.kernel._averages()

@@ -338,6 +338,11 @@ def group_splits(groups, fraction, n_repeats, seed, strata=None):
             members = members[np.argsort(place[members])]
             n = int(np.floor(fraction * len(members) + 0.5))
             chosen[members[:n]] = True
+        if chosen.all() or not chosen.any():
+            raise ValueError(
+                f"fraction must leave groups on both sides of {len(place)} groups in "
+                f"{len(np.unique(stratum))} strata, got {fraction}"
+            )
         masks.append(chosen[label])
     return masks
 
@@ -345,7 +350,8 @@ def group_splits(groups, fraction, n_repeats, seed, strata=None):
 def _group_count(label, fraction):
     """Number of groups to train from."""
     n_groups = int(label.max()) + 1 if len(label) else 0
-    n_train = int(fraction * n_groups)
+    # 0.29 of 100 are 29, whatever its last bit.
+    n_train = int(fraction * n_groups + 1e-9)
     if not 0 < n_train < n_groups:
         raise ValueError(
             f"fraction must leave groups on both sides of {n_groups}, got {fraction}"

@@ -85,6 +85,18 @@ def test_a_single_number_of_threads_gains_nothing(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"results.csv", "results.md"}
 
 
+def test_a_run_without_a_case_leaves_what_there_is(tmp_path, capsys):
+    (tmp_path / "results.csv").write_text("kept\n")
+    parallel = {c.name for c in CASES if c.most_threads > 1}
+    name = next(c.name for c in CASES if c.name not in parallel)
+    options = [name, "--threads", "2", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit, match="no case is left"):
+        main(options)
+    assert "left out" in capsys.readouterr().out
+    assert (tmp_path / "results.csv").read_text() == "kept\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
+
+
 def test_what_threads_gain_is_that_of_neighbouring_pairs():
     # The machine becomes slower; ours gains 2, 1.5 and 1, the peer 1.5.
     pairs = {1: [(2.0, 3.0), (3.0, 6.0), (4.0, 9.0)]}

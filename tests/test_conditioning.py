@@ -410,6 +410,17 @@ def test_learning_curve_of_terms_is_that_of_the_model():
             assert rmse == pytest.approx(expected, rel=1e-2)
 
 
+def test_a_fitted_term_may_be_of_structures():
+    kernel = lode.StructureKernel(lode.WhitenedKernel(LODE))
+    term = fitted_term(kernel, kernel.represent(FRAMES, environments=True))
+    train, test = np.arange(0, 16, 2), np.arange(1, 16, 3)
+    some, others = ([FRAMES[i] for i in part] for part in (train, test))
+    fitted = kernel.fitted(kernel.represent(some))
+    found = term(train, test)
+    expected = np.concatenate([fitted(part, some) for part in (some, others)])
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
 def test_what_is_learnt_may_differ_from_what_is_predicted():
     volume = np.array([f.cell.volume for f in FRAMES])
     gram = np.exp(-0.5 * (volume[:, None] - volume) ** 2 / 100.0)

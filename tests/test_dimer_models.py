@@ -534,6 +534,15 @@ def test_stratified_splits_divide_every_class():
         assert mask[strata == "common"].sum() == 32
     with pytest.raises(ValueError, match="each group must belong to one stratum"):
         group_splits(["a", "a", "b"], 0.5, 1, 0, strata=["x", "y", "x"])
+    for fraction in (0.3, 0.5):
+        # Each group alone in its stratum: rounded, none or all of them.
+        with pytest.raises(ValueError, match="both sides of 6 groups in 6 strata"):
+            group_splits(list("abcdef"), fraction, 1, 0, strata=list("abcdef"))
+
+
+@pytest.mark.parametrize(("fraction", "n"), [(0.29, 29), (0.57, 57), (0.299, 29)])
+def test_a_fraction_of_the_groups_is_cut_as_it_is_written(fraction, n):
+    assert ordered_split(range(100), fraction).sum() == n
 
 
 def test_relative_error_is_in_percent_of_the_spread():
