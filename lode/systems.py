@@ -10,6 +10,8 @@ import numpy as np
 from lode.core import systems as core
 
 _NO_CHARGES = np.empty(0)
+# Share of a cell in the volume of a box of its edges, below which it is reduced.
+_SKEWED = 0.5
 # Atoms of a structure whose places among the species are kept.
 _MOST_KEPT = 4096
 
@@ -23,8 +25,8 @@ class System:
     positions : ndarray (n_atoms, 3)
         In Å; wrapped into the cell if periodic.
     cell : ndarray (3, 3) or (n_structures, 3, 3)
-        Rows are the lattice vectors in Å; zero if finite. Of several periodic
-        structures each has its own.
+        Rows are the lattice vectors in Å, of a very skewed cell shorter ones of its
+        lattice; zero if finite. Of several periodic structures each has its own.
     periodic : bool
         Periodic along all three vectors, or along none.
     species : ndarray (n_atoms,) of int
@@ -205,9 +207,13 @@ def system(atoms, where=""):
         )
     if periodic:
         cell = _shaped(cell.array, (3, 3), "cell", where)
-        inside, inverse, volume, valid = core.into_cell(positions, cell, charges)
-        if not valid:
+        found = core.into_cell(positions, cell, charges)
+        if found[-2] < _SKEWED:
             cell_array(cell, where)
+            # Images are as many as the vectors are long.
+            cell = _short_vectors(cell)
+            found = core.into_cell(positions, cell, charges)
+        inside, inverse, volume, _, valid = found
     else:
         inside = positions.copy()
         cell = inverse = np.zeros((3, 3))
@@ -224,6 +230,13 @@ def system(atoms, where=""):
         )
     charges = None if charges is _NO_CHARGES else charges
     return System(inside, cell, periodic, species, charges, (), inverse, volume)
+
+
+def _short_vectors(cell):
+    # Its module is not needed else.
+    from lode.core.ewald import reduced_cell
+
+    return reduced_cell(cell)
 
 
 def systems(frames):

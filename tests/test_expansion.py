@@ -1021,6 +1021,22 @@ def test_who_comes_too_late_joins_in_nothing(served):
     assert post[core.AWAKE] == 0
 
 
+@pytest.mark.parametrize("field", FIELDS, ids=names)
+def test_a_lattice_may_be_given_by_long_vectors(field):
+    atoms = crystal(2, 3)
+    turn = np.array([[1, 0, 0], [40, 1, 0], [-30, 50, 1]])
+    other = atoms.copy()
+    other.set_cell(turn @ atoms.cell.array)
+    e = expansion(field, tolerance=1e-8)
+    expected = e.compute(atoms).values
+    found = e.compute(other).values
+    np.testing.assert_allclose(
+        found, expected, rtol=0, atol=2e-8 * np.abs(expected).max()
+    )
+    # Images of an atom would be as many as its vectors are long.
+    assert np.linalg.norm(systems(other)[0].cell) < 2 * np.linalg.norm(atoms.cell)
+
+
 @pytest.mark.usefixtures("many_pieces")
 @pytest.mark.parametrize("pbc", [False, True])
 def test_tables_made_on_another_number_of_threads_change_no_bit(pbc):

@@ -36,6 +36,8 @@ def into_cell(position_ix, cell, charge_i):
     inverse : ndarray (3, 3)
         Of the cell.
     volume : float
+    share : float
+        Of the volume in that of a box of the same edges.
     valid : bool
         Whether the vectors are independent and all is finite; else the rest has no
         meaning.
@@ -58,8 +60,9 @@ def into_cell(position_ix, cell, charge_i):
     inverse = np.empty((3, 3))
     volume = abs(determinant)
     # Not a number if an edge is longer than numbers are.
-    if not (volume > 0.0 and volume / edges >= _SMALLEST_SHARE):
-        return inside_ix, inverse, 0.0, False
+    share = volume / edges
+    if not (volume > 0.0 and share >= _SMALLEST_SHARE):
+        return inside_ix, inverse, 0.0, 0.0, False
     for x in range(3):
         for y in range(3):
             inverse[y, x] = normal[x, y] / determinant
@@ -77,4 +80,4 @@ def into_cell(position_ix, cell, charge_i):
             inside_ix[i, x] = position_ix[i, x] - (
                 turns[0] * cell[0, x] + turns[1] * cell[1, x] + turns[2] * cell[2, x]
             )
-    return inside_ix, inverse, volume, valid and all_finite(charge_i)
+    return inside_ix, inverse, volume, share, valid and all_finite(charge_i)
