@@ -4,6 +4,7 @@ import math
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from numbers import Real
 from types import ModuleType
 
@@ -380,6 +381,9 @@ class _CallableModule(ModuleType):
     # function; called, it is that function.
     def __call__(self, *args, **kwargs):
         return ewald(*args, **kwargs)
+
+    def __reduce__(self):
+        return import_module, (self.__name__,)
 
 
 sys.modules[__name__].__class__ = _CallableModule

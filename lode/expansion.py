@@ -89,9 +89,7 @@ _COST_CHANNELS = 0.045
 _Y00 = 1.0 / math.sqrt(4.0 * math.pi)
 _NO_CHARGES = np.empty(0)
 # Of a field that is summed over waves alone.
-_NO_PAIRS = PairTable(
-    np.zeros((1, 1, 0)), 1.0, 0.0, np.zeros((0, 0)), np.zeros(0), np.zeros(0), 0.0
-)
+_NO_PAIRS = PairTable(np.zeros((1, 1, 0)), 1.0, 0.0, np.zeros((0, 0)), np.zeros(0), 0.0)
 
 
 @dataclass(frozen=True)

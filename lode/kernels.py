@@ -28,7 +28,7 @@ features.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -309,6 +309,10 @@ class Kernel:
         -------
         ndarray (n_a, n_b)
         """
+        # Looked at twice.
+        frames_a, frames_b = (
+            list(x) if isinstance(x, Iterator) else x for x in (frames_a, frames_b)
+        )
         if frames_b is None:
             return self.gram(
                 self.represent(frames_a, species=species, n_threads=n_threads)

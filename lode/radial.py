@@ -512,8 +512,6 @@ class PairTable:
         Powers of (range/r)² that multiply r^-(p+l); empty without a tail.
     centre : ndarray (max_radial,)
         f_n0(0) of what the table holds.
-    whole_centre : ndarray (max_radial,)
-        f_n0(0) of the whole field, both halves of a split.
     scale : float
         Size of the largest coefficient, that of an atom at its own centre.
     """
@@ -523,7 +521,6 @@ class PairTable:
     range: float
     tail: np.ndarray
     centre: np.ndarray
-    whole_centre: np.ndarray
     scale: float
 
 
@@ -685,8 +682,7 @@ def pair_table(
     whole = values
     if splitting is not None:
         whole = pair_function(field, basis, max_angular, None, 0.0)
-    centre = whole(np.zeros(1))[0, :, 0]
-    scale = float(np.abs(centre).max()) * norm[0]
+    scale = float(np.abs(whole(np.zeros(1))[0, :, 0]).max()) * norm[0]
     length = reach
     if limit is None and not has_tail:
         probe = np.linspace(0.0, reach, 257)
@@ -708,8 +704,8 @@ def pair_table(
         length = len(coefficients) * step
         tail = _tail_powers(field, basis, max_angular, length, 1e-3 * tolerance)
         tail = _columns(tail.transpose(1, 2, 0), width)
-    self_term = values(np.zeros(1))[0, :, 0]
-    return PairTable(coefficients, step, float(length), tail, self_term, centre, scale)
+    centre = values(np.zeros(1))[0, :, 0]
+    return PairTable(coefficients, step, float(length), tail, centre, scale)
 
 
 # Compared and hashed as the object it is.

@@ -6,6 +6,7 @@ from pathlib import Path
 import ase.io
 import pytest
 
+import lode
 from lode.datasets.gas import gas_frames
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +29,17 @@ def test_readme_learns_the_gas(tmp_path, monkeypatch):
 
 def test_index_describes_rock_salt():
     exec(example("docs/index.md"), {})
+
+
+def test_reference_holds_every_public_name():
+    page = (ROOT / "docs/reference.md").read_text("utf-8").splitlines()
+    for name, module in lode._MODULE_OF.items():
+        assert f"::: lode.{module}.{name}" in page
+
+
+def test_index_links_every_page():
+    links = re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs/index.md").read_text())
+    assert {*links, "index.md"} == {p.name for p in (ROOT / "docs").glob("*.md")}
 
 
 def test_conventions_match_featomic():

@@ -470,7 +470,9 @@ def test_energies_of_frames_without_charges_are_an_error():
 )
 def test_public_name_can_be_called_whatever_was_imported_first(first):
     code = (
-        f"import lode\n{first}\nassert lode.ewald([[0, 0, 0]], None, [1]).energy == 0"
+        f"import pickle\nimport lode\n{first}\n"
+        "for ewald in (lode.ewald, pickle.loads(pickle.dumps(lode.ewald))):\n"
+        "    assert ewald([[0, 0, 0]], None, [1]).energy == 0"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
