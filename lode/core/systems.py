@@ -60,8 +60,8 @@ def into_cell(position_ix, cell, charge_i):
     inverse = np.empty((3, 3))
     volume = abs(determinant)
     # Not a number if an edge is longer than numbers are.
-    share = volume / edges
-    if not (volume > 0.0 and share >= _SMALLEST_SHARE):
+    share = volume / edges if volume > 0.0 else 0.0
+    if not share >= _SMALLEST_SHARE:
         return inside_ix, inverse, 0.0, 0.0, False
     for x in range(3):
         for y in range(3):
