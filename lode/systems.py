@@ -233,10 +233,10 @@ def system(atoms, where=""):
 
 
 def _short_vectors(cell):
-    # Its module is not needed else.
-    from lode.core.ewald import reduced_cell
+    # Seldom needed, and not imported for nothing.
+    from ase.geometry import minkowski_reduce
 
-    return reduced_cell(cell)
+    return np.ascontiguousarray(minkowski_reduce(cell)[0])
 
 
 def systems(frames):
