@@ -211,7 +211,7 @@ def system(atoms, where=""):
         if found[-2] < _SKEWED:
             cell_array(cell, where)
             # Images are as many as the vectors are long.
-            cell = _short_vectors(cell)
+            cell = short_vectors(cell)
             found = core.into_cell(positions, cell, charges)
         inside, inverse, volume, _, valid = found
     else:
@@ -232,7 +232,8 @@ def system(atoms, where=""):
     return System(inside, cell, periodic, species, charges, (), inverse, volume)
 
 
-def _short_vectors(cell):
+def short_vectors(cell):
+    """Lattice vectors of the same lattice, none of which can be shortened, (3, 3)."""
     # Seldom needed, and not imported for nothing.
     from ase.geometry import minkowski_reduce
 

@@ -14,11 +14,11 @@ from functools import lru_cache
 from queue import SimpleQueue
 
 import numpy as np
-from ase.geometry import minkowski_reduce
 
 from lode.core import expansion as core
 from lode.parallel import single_threaded_blas, thread_map
 from lode.radial import piecewise_polynomials
+from lode.systems import short_vectors
 
 # Numbers of columns that are held for a frame, and wave vectors whose columns are made
 # at a time if there are more.
@@ -265,7 +265,7 @@ class TransformSum(_HalfSpace):
     ):
         self.new_plan = _finufft().Plan
         # The box of indices around the sphere is smallest in a compact cell.
-        cell = np.asarray(minkowski_reduce(system.cell)[0])
+        cell = short_vectors(system.cell)
         inverse = np.linalg.inv(cell)
         super().__init__(cell, inverse, system.volume, field, modes, l_max)
         self.sources, self.tolerance, self.scale = sources, tolerance, scale
