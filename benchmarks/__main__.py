@@ -13,12 +13,13 @@ memory is that of a process of its own, above what it held after its imports.
 Growth: frames of up to tens of thousands of atoms, and smearings from 0.3 to 1 Å: time
 of the processor, memory, error where it is known; featomic as far as its memory goes.
 
-Roofline: what the compiled loops reach of what the machine can do. Latency: times of
-imports and of a first result.
+Roofline: what the matrix products reach beside ``dgemm``, and what a pair costs.
+Latency: times of imports and of a first result.
 
 Written: ``results``, ``growth``, ``roofline`` and ``latency`` as ``.csv`` and ``.md``,
-plots as ``.pdf`` and ``.png``, ``front.csv`` (error against time), ``threads.csv``
-(what more threads gain), and the tables of the README and of ``docs/performance.md``.
+plots of the first two as ``.pdf`` and ``.png``, ``front.csv`` (error against time),
+``threads.csv`` (what more threads gain), and the tables of the README and of
+``docs/performance.md``.
 Every run replaces what it measures, so run all cases. The results of all take most of
 an hour: with ``--resume`` a run goes on where one was stopped.
 """
@@ -382,7 +383,7 @@ def results(options):
 
 
 def roofline(options):
-    """What the loops reach of the machine, on one thread."""
+    """What the matrix products reach beside dgemm, and what a pair costs."""
     page = _page(options, "docs/performance.md")
     folder, page = str(options.output), page and str(page)
     request = {"folder": folder, "page": page, "repeats": options.repeats}

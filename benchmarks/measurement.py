@@ -20,7 +20,7 @@ from benchmarks.cases import SMEARINGS, Growth
 # threads that slept during the other code's have found their core.
 _SHORTEST = 0.25
 # More than the cells whose tables are kept: each call makes its own.
-_N_FRAMES = 4
+_N_FRAMES = 5
 # A peer that takes longer sees one frame of each kind before, else all.
 _LONG = 1.0
 # Seconds of repeated calls of a large frame, and the largest whose error is measured.

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
 from lode.core import dipoles as core
-from lode.core.ewald import reduced_cell
+from lode.core.lattice import half_sphere, reduced_cell, vectors_of
 from lode.systems import cell_array, finite_array
 
 # Splitting over the cube root of the volume. Both sums cost as the square of the
@@ -266,8 +266,8 @@ def _tensor(positions, cell, polarizabilities, damping, tolerance, splitting):
         cutoff = max(cutoff, sixth.max() ** 2 * (x * x / damping) ** (1.0 / 3.0))
 
     radius = cutoff + 0.5 * np.linalg.norm(cell, axis=1).sum()
-    limits = (radius * np.linalg.norm(inverse, axis=0)).astype(np.int64)
-    vectors = core.lattice_vectors(cell, limits, radius)
+    half = _half_sphere(cell, inverse, radius)
+    vectors = np.concatenate([-half[::-1], np.zeros((1, 3)), half])
     tensor = np.zeros((n, 3, n, 3))
     first, second = core.real_space(
         positions,
@@ -291,11 +291,14 @@ def _tensor(positions, cell, polarizabilities, damping, tolerance, splitting):
     tensor = upper + upper.T + np.diag(tensor.diagonal())
 
     reciprocal = np.ascontiguousarray(2.0 * math.pi * inverse.T)
-    limits = (wave_cutoff * np.linalg.norm(cell, axis=1) / (2.0 * math.pi)).astype(
-        np.int64
-    )
-    waves = core.lattice_vectors(reciprocal, limits, wave_cutoff)
+    waves = _half_sphere(reciprocal, cell.T / (2.0 * math.pi), wave_cutoff)
     rows = core.wave_rows(positions, waves, alpha, volume).reshape(3 * n, -1)
     tensor -= rows @ rows.T
     tensor.flat[:: 3 * n + 1] += 4.0 * alpha**3 / (3.0 * math.sqrt(math.pi))
     return tensor
+
+
+def _half_sphere(cell, inverse, radius):
+    """One of each two opposite lattice vectors within a sphere, (n, 3)."""
+    lines, _ = half_sphere(cell, np.linalg.norm(inverse, axis=0), radius)
+    return vectors_of(cell, lines)

@@ -279,17 +279,10 @@ def _summed(
             f"{_cutoffs(n, volume, tolerance, None, gradient)[0] ** -1 / 2**0.5:.3g} "
             f"Å, got {splitting}, which takes {max(pairs, waves):.1e} terms{where}"
         )
+    ranges = alpha, cutoff, wave_cutoff
+    settings = lattice, ranges, _CONTACT, erfc_table(), gradient, constant
     energy, *pair, potential, forces, stress = core.periodic_sum(
-        positions,
-        charges,
-        *lattice,
-        alpha,
-        cutoff,
-        wave_cutoff,
-        _CONTACT,
-        erfc_table(),
-        gradient,
-        constant,
+        positions, charges, *settings
     )
     _check_apart(pair, positions, where)
     return EwaldResult(

@@ -8,6 +8,7 @@ the autocorrelation is again a Gaussian, and ``smearing`` is *its* width
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
@@ -17,6 +18,48 @@ _SMALLEST_SMEARING = 0.02
 _LARGEST_SMEARING = 100.0
 # Between here and an odd exponent the Fourier form loses its digits.
 _CLOSEST_EXPONENT = 1e-6
+
+
+class Tail(NamedTuple):
+    """Form amplitude e^(-decay d) / d^power of a field far from its atom."""
+
+    amplitude: float
+    power: float
+    decay: float
+
+
+class Field:
+    r"""What an atom adds to a field, in real and in reciprocal space.
+
+    A subclass has all that the rest of the package needs to know of its physics.
+
+    Attributes
+    ----------
+    smearing : float
+        Width :math:`\sigma` in Å: beyond nine of it the tail is exact.
+    long_range : bool
+        Whether all atoms are seen, so that periodic sums are split into two halves;
+        otherwise a cutoff function ends the field, and what follows is not needed.
+    tail : Tail
+        Its form far from the atom.
+    singular_at_zero : bool
+        Whether :math:`k^2 \hat g(k)` has a singularity at k = 0 or close to it.
+
+    Methods
+    -------
+    real(distance)
+        The field g at distances in Å.
+    fourier(k, splitting=None)
+        Its Fourier transform :math:`\hat g` at wave numbers in 1/Å; with a splitting
+        width that of its long-range half, which is smooth on that scale and leaves a
+        short-range half without a tail.
+    background(splitting)
+        What the average of the field, times the volume, lacks if the long-range half
+        is summed over k ≠ 0 and the short-range half over pairs.
+    """
+
+    long_range = False
+    singular_at_zero = False
 
 
 def _checked_smearing(value, zero_allowed):
@@ -32,7 +75,7 @@ def _checked_smearing(value, zero_allowed):
 
 
 @dataclass(frozen=True)
-class GaussianDensity:
+class GaussianDensity(Field):
     r"""Gaussian density, normalised as a quantum-mechanical orbital.
 
     .. math:: g(d) = (\pi\sigma^2)^{-3/4} e^{-d^2/2\sigma^2}
@@ -49,9 +92,6 @@ class GaussianDensity:
     """
 
     smearing: float
-
-    exponent = 0
-    long_range = False
 
     def __post_init__(self):
         object.__setattr__(self, "smearing", _checked_smearing(self.smearing, False))
@@ -70,7 +110,7 @@ class GaussianDensity:
 
 
 @dataclass(frozen=True)
-class PowerLawPotential:
+class PowerLawPotential(Field):
     r"""Potential :math:`1/d^p` of a point smeared by a Gaussian.
 
     .. math:: g_p(d) = P(p/2, d^2/2\sigma^2)\, d^{-p}
@@ -121,6 +161,16 @@ class PowerLawPotential:
         """Whether k = 0 diverges and is dropped: a neutralising background."""
         return self.exponent <= 3.0
 
+    @property
+    def tail(self):
+        """Form far from the atom: see :class:`Field`."""
+        return Tail(1.0, self.exponent, 0.0)
+
+    @property
+    def singular_at_zero(self):
+        """Whether k² ĝ(k) has a singularity at k = 0."""
+        return self.exponent != 1.0
+
     def real(self, distance):
         """Field at a distance in Å."""
         p, sigma = self.exponent, self.smearing
@@ -137,8 +187,8 @@ class PowerLawPotential:
         ratio[small] = 1.0 / special.gamma(a + 1.0)
         return (ratio / (2.0 * sigma**2) ** a).reshape(np.shape(distance))
 
-    def fourier(self, k):
-        r"""Fourier transform at a wave number k > 0 in 1/Å.
+    def fourier(self, k, splitting=None):
+        r"""Fourier transform at a wave number k > 0 in 1/Å, see :class:`Field`.
 
         .. math::
             \hat g(k) = \frac{\pi^{3/2}(2\sigma^2)^{(3-p)/2}}{\Gamma(p/2)}
@@ -147,7 +197,7 @@ class PowerLawPotential:
         where :math:`E_\nu` is the generalised exponential integral; for p = 1 it
         is :math:`4\pi e^{-k^2\sigma^2/2}/k^2`.
         """
-        p, sigma = self.exponent, self.smearing
+        p, sigma = self.exponent, self.smearing if splitting is None else splitting
         k = np.asarray(k, dtype=np.float64)
         if p == 1.0:
             return 4.0 * math.pi * np.exp(-0.5 * (k * sigma) ** 2) / k**2
@@ -155,29 +205,19 @@ class PowerLawPotential:
         integral = exponential_integral(0.5 * (p - 1), 0.5 * (k * sigma) ** 2)
         return prefactor / special.gamma(0.5 * p) * integral
 
-    def fourier_at_zero(self):
-        """Limit of the Fourier transform at k = 0 for p > 3."""
-        if self.neutralized:
-            raise ValueError(f"k = 0 diverges for exponent {self.exponent:g} <= 3")
-        q = 0.5 * (3.0 - self.exponent)
-        scale = math.pi**1.5 * (2 * self.smearing**2) ** q
-        return -scale / (q * special.gamma(0.5 * self.exponent))
+    def background(self, splitting):
+        r"""Average that a periodic sum over k ≠ 0 misses, see :class:`Field`.
 
-    def split_at_zero(self, splitting):
-        r"""Limit :math:`\hat g_\sigma - \hat g_s` at k = 0 for p <= 3.
-
-        The weight of the neutralising background in the short-range part.
+        For p > 3 the limit of :math:`\hat g_s` at k = 0. Up to p = 3 it diverges and
+        is dropped, and of the short-range half its average is taken out:
+        :math:`\hat g_s - \hat g_\sigma` at k = 0.
         """
         p, sigma = self.exponent, self.smearing
         if p == 3.0:
-            return 4.0 * math.pi * math.log(splitting / sigma)
+            return -4.0 * math.pi * math.log(splitting / sigma)
         q = 0.5 * (3.0 - p)
-        difference = (2 * splitting**2) ** q - (2 * sigma**2) ** q
-        return math.pi**1.5 * difference / (q * special.gamma(0.5 * p))
-
-    def smeared(self, splitting):
-        """Same power law with another smearing."""
-        return PowerLawPotential(self.exponent, splitting)
+        widths = (2 * splitting**2) ** q - (2 * sigma**2) ** q * self.neutralized
+        return -(math.pi**1.5) * widths / (q * special.gamma(0.5 * p))
 
 
 def exponential_integral(order, x):

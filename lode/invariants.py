@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lode.core import invariants as core
+from lode.core.registers import whole_lanes
 from lode.coupling import clebsch_gordan
 from lode.expansion import (
     COEFFICIENT_BYTES,
@@ -17,7 +18,6 @@ from lode.expansion import (
     system_map,
 )
 from lode.parallel import thread_count, thread_map
-from lode.radial import padded
 from lode.systems import systems, whole_number
 
 # Features that a thread makes at least, else waking it takes longer.
@@ -133,7 +133,7 @@ class _Descriptor:
                 self._filled(values[start:stop], found, inner_threads)
                 start = stop
 
-        system_map(fill, checked, index, self._kind(used), n_threads, progress)
+        system_map(fill, checked, index, n_threads, progress)
         species, frame_index = environment_labels(checked)
         arrays = (values, species, frame_index, labels)
         return self._features(*arrays, len(checked), used)
@@ -151,8 +151,8 @@ class _Descriptor:
         frames : ase.Atoms or sequence of ase.Atoms
         memory : int
             Bytes of the coefficients and features of a piece, which has one atom at
-            least. What all pieces of a large frame share comes on top: its pairs and
-            its wave vectors, in proportion to its size.
+            least. What all pieces of a large frame share comes on top: its images or
+            list of pairs and its wave vectors, in proportion to its size.
         species, n_threads, progress
             As for :meth:`compute`.
 
@@ -174,7 +174,7 @@ class _Descriptor:
         >>> basis = lode.RadialBasis.gto(max_radial=2, cutoff=3.0)
         >>> density = lode.GaussianDensity(smearing=0.5)
         >>> soap = lode.PowerSpectrum(lode.SphericalExpansion(density, basis, 2))
-        >>> [len(x.values) for x in soap.chunks([molecule("H2O")] * 4, memory=5000)]
+        >>> [len(x.values) for x in soap.chunks([molecule("H2O")] * 4, memory=10000)]
         [6, 6]
         """
         if not memory > 0:
@@ -215,16 +215,6 @@ class _Descriptor:
                     self._filled(values, found, thread_count(n_threads))
                     yield features(values)
 
-    def _kind(self, species):
-        """As :meth:`~lode.SphericalExpansion.kind`, of a system."""
-        sizes = [(e, len(e.fields(species))) for e in self._expansions()]
-
-        def kind(system):
-            found = [e.kind(system, n_fields) for e, n_fields in sizes]
-            return None if None in found else tuple(found)
-
-        return kind
-
     def _filled(self, rows, coefficients, n_threads):
         """Write the features of some atoms, a part of them on each thread."""
         each = math.prod(rows.shape[1:])
@@ -248,7 +238,7 @@ class _Descriptor:
             8
             * len(e.fields(species))
             * (e.max_angular + 1) ** 2
-            * padded(e.basis.max_radial)
+            * whole_lanes(e.basis.max_radial)
             for e in self._expansions()
         )
 
@@ -358,11 +348,9 @@ class PowerSpectrum(_Descriptor):
         return (self.expansion, self.other)
 
     def _fill(self, rows, *coefficients):
-        l_max = self.expansion.max_angular
-        if self.other is None:
-            core.power_spectrum(*coefficients, l_max, rows)
-        else:
-            core.cross_spectrum(*coefficients, l_max, rows)
+        first, second = coefficients[0], coefficients[-1]
+        is_own = self.other is None
+        core.power_spectrum(first, second, is_own, self.expansion.max_angular, rows)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def _blas():
     return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
-# Kept: to start threads takes as long as the pair sum of a small frame.
+# Cached: to start threads takes as long as the pair sum of a small frame.
 @cache
 def _workers(n_threads):
     return ThreadPoolExecutor(n_threads, "lode")
@@ -45,7 +45,6 @@ def _forget():
     _lock, _making = threading.Lock(), threading.RLock()
     _limit.lock = threading.Lock()
     _workers.cache_clear()
-    _helpers.cache_clear()
 
 
 # Threads do not survive a fork.
@@ -97,7 +96,7 @@ def single_threaded_blas():
         _limit.leave()
 
 
-class _Kept:
+class _Cached:
     """Results of a function that only one thread at a time runs."""
 
     def __init__(self, function, maxsize):
@@ -118,13 +117,13 @@ class _Kept:
         self._latest.cache_clear()
 
 
-def kept(maxsize):
-    """Decorator of a function whose latest results are kept, for tables.
+def cached(maxsize):
+    """Decorator of a function whose latest results are cached, for tables.
 
     They are made with one thread of BLAS: no bit may depend on the number of threads.
     Threads that need the same table do not make it twice.
     """
-    return partial(_Kept, maxsize=maxsize)
+    return partial(_Cached, maxsize=maxsize)
 
 
 @contextmanager
@@ -159,63 +158,6 @@ def scratch(*shape):
                 _spare.append(room)
                 while sum(a.size for a in _spare) > _MOST_SPARE:
                     _spare.pop(0)
-
-
-class _Helpers:
-    """Threads that look for compiled work to join in, and for more for a while after.
-
-    To wake a thread, or to wait for the interpreter's lock, takes a good part of the
-    time of a small frame.
-    """
-
-    # Half a millisecond, or one.
-    looks = 20_000
-
-    def __init__(self, n_threads, serve, n_places):
-        self.serve, self.post = serve, np.zeros(n_places, dtype=np.int64)
-        self.calls = [threading.Event() for _ in range(n_threads)]
-        for call in self.calls:
-            what = {"target": self.work, "args": (call,)}
-            threading.Thread(**what, name="lode", daemon=True).start()
-
-    def work(self, call):
-        """Join in one work after the other."""
-        while True:
-            call.wait()
-            call.clear()
-            self.serve(self.post, self.looks)
-
-
-_helpers = cache(_Helpers)
-
-
-def post(n_threads, serve, n_places, awake):
-    """Where compiled work finds other threads.
-
-    Parameters
-    ----------
-    n_threads : int
-        The caller's and those that may join.
-    serve : callable
-        ``serve(post, looks)``, compiled, joins in what is handed out there, until for
-        a number of looks nothing was.
-    n_places : int
-    awake : int
-        Which place tells how many threads look for work.
-
-    Returns
-    -------
-    ndarray (n_places,) of int
-        If nobody is to join, a new one.
-    """
-    if n_threads < 2 or hasattr(_thread, "works") or numba.config.DISABLE_JIT:
-        return np.zeros(n_places, dtype=np.int64)
-    helpers = _helpers(n_threads - 1, serve, n_places)
-    # Those who sleep are late, but may still join.
-    if helpers.post[awake] < n_threads - 1:
-        for call in helpers.calls:
-            call.set()
-    return helpers.post
 
 
 def thread_count(n_threads=None):

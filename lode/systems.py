@@ -1,32 +1,54 @@
 """From ``ase.Atoms`` to validated arrays; input errors are raised here."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from numbers import Real
 
 import numpy as np
 
-from lode.core import systems as core
+from lode.core import lattice as core
 
 _NO_CHARGES = np.empty(0)
-# Share of a cell in the volume of a box of its edges, below which it is reduced.
+# Share of a cell in the volume of a box of its edges, below which it is reduced, and
+# below which its vectors count as dependent.
 _SKEWED = 0.5
-# Atoms of a structure whose places among the species are kept.
-_MOST_KEPT = 4096
+_SMALLEST_SHARE = 1e-6
+# Atoms of a structure whose places among the species are cached.
+_MOST_CACHED = 4096
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Which field each atom adds to, and with which weight.
+
+    Attributes
+    ----------
+    channel_i : ndarray (n_atoms,) of int
+        Place of its field among those that are expanded.
+    weight_i : ndarray (n_atoms,)
+        What its field is multiplied with: one, or its charge.
+    n_channels : int
+        Number of fields.
+    """
+
+    channel_i: np.ndarray
+    weight_i: np.ndarray
+    n_channels: int
 
 
 @dataclass(frozen=True)
 class System:
-    """One structure, finite or fully periodic, or several of a kind side by side.
+    """One structure, finite or fully periodic, or several finite ones concatenated.
 
     Attributes
     ----------
     positions : ndarray (n_atoms, 3)
         In Å; wrapped into the cell if periodic.
-    cell : ndarray (3, 3) or (n_structures, 3, 3)
+    cell : ndarray (3, 3)
         Rows are the lattice vectors in Å, of a very skewed cell shorter ones of its
-        lattice; zero if finite. Of several periodic structures each has its own.
+        lattice; zero if finite.
     periodic : bool
         Periodic along all three vectors, or along none.
     species : ndarray (n_atoms,) of int
@@ -36,9 +58,9 @@ class System:
     sizes : tuple of int
         Atoms of each of several structures, which do not see each other; empty if
         there is one.
-    inverse : ndarray, as the cell
-        Its inverse in 1/Å; zero if finite.
-    volume : float or ndarray (n_structures,)
+    inverse : ndarray (3, 3)
+        Of the cell, in 1/Å; zero if finite.
+    volume : float
         Of the cell in Å³; zero if finite.
     """
 
@@ -49,15 +71,16 @@ class System:
     charges: np.ndarray | None = None
     sizes: tuple = ()
     inverse: np.ndarray = field(default_factory=lambda: np.zeros((3, 3)))
-    volume: float | np.ndarray = 0.0
+    volume: float = 0.0
 
     def __len__(self):
         return len(self.positions)
 
-    @property
+    @cached_property
     def heights(self):
-        """Distances of opposite faces of the cell in Å, (3,)."""
-        return 1.0 / np.sqrt((self.inverse**2).sum(axis=0))
+        """Distances of opposite faces of the cell in Å, three floats."""
+        columns = zip(*self.inverse.tolist(), strict=True)
+        return tuple(1.0 / math.hypot(*column) for column in columns)
 
 
 def finite_array(value, shape, name, where=""):
@@ -149,8 +172,9 @@ def cell_array(cell, where=""):
         If the cell is zero, singular, not finite or of another shape.
     """
     cell = finite_array(cell, (3, 3), "cell", where)
-    *_, valid = core.into_cell(np.zeros((0, 3)), cell, _NO_CHARGES)
-    if not valid:
+    *_, share, _ = core.into_cell(np.zeros((0, 3)), cell, _NO_CHARGES)
+    # Not a number if an edge is longer than numbers are.
+    if not share >= _SMALLEST_SHARE:
         raise ValueError(
             "a periodic cell must have three linearly independent vectors, got "
             f"{cell.tolist()}{where}"
@@ -208,10 +232,10 @@ def system(atoms, where=""):
     if periodic:
         cell = _shaped(cell.array, (3, 3), "cell", where)
         found = core.into_cell(positions, cell, charges)
-        if found[-2] < _SKEWED:
+        if not found[3] >= _SKEWED:
             cell_array(cell, where)
             # Images are as many as the vectors are long.
-            cell = short_vectors(cell)
+            cell = core.reduced_cell(cell)
             found = core.into_cell(positions, cell, charges)
         inside, inverse, volume, _, valid = found
     else:
@@ -230,14 +254,6 @@ def system(atoms, where=""):
         )
     charges = None if charges is _NO_CHARGES else charges
     return System(inside, cell, periodic, species, charges, (), inverse, volume)
-
-
-def short_vectors(cell):
-    """Lattice vectors of the same lattice, none of which can be shortened, (3, 3)."""
-    # Seldom needed, and not imported for nothing.
-    from ase.geometry import minkowski_reduce
-
-    return np.ascontiguousarray(minkowski_reduce(cell)[0])
 
 
 def systems(frames):
@@ -270,13 +286,13 @@ def systems(frames):
     return checked
 
 
-def side_by_side(checked):
+def concatenated(checked):
     """Structures as one, in which they do not see each other.
 
     Parameters
     ----------
     checked : list of System
-        One of any kind, several finite or several periodic ones.
+        One of any kind, or several finite ones.
 
     Returns
     -------
@@ -291,13 +307,7 @@ def side_by_side(checked):
     charges = [s.charges for s in checked]
     charges = None if any(c is None for c in charges) else np.concatenate(charges)
     sizes = tuple(len(s) for s in checked)
-    first = checked[0]
-    of_cell = [first.cell, first.inverse, first.volume]
-    if first.periodic:
-        names = ("cell", "inverse", "volume")
-        of_cell = [np.array([getattr(s, name) for s in checked]) for name in names]
-    cell, *of_cell = of_cell
-    return System(positions, cell, first.periodic, species, charges, sizes, *of_cell)
+    return System(positions, checked[0].cell, False, species, charges, sizes)
 
 
 def species_index(checked, species=None):
@@ -326,8 +336,8 @@ def species_index(checked, species=None):
     if species is not None:
         species = atomic_numbers(species)
     numbers = checked[0].species
-    if len(checked) == 1 and len(numbers) <= _MOST_KEPT:
-        species, index = _kept_places(numbers.tobytes(), species)
+    if len(checked) == 1 and len(numbers) <= _MOST_CACHED:
+        species, index = _cached_places(numbers.tobytes(), species)
         return species, [index.copy()]
     numbers = np.concatenate([s.species for s in checked])
     species, index = _places(numbers, species)
@@ -350,6 +360,6 @@ def _places(numbers, species):
 
 
 @lru_cache(maxsize=16)
-def _kept_places(numbers, species):
+def _cached_places(numbers, species):
     """Frames of a trajectory have the same atoms, given as bytes."""
     return _places(np.frombuffer(numbers, dtype=np.int64), species)

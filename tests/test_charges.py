@@ -7,7 +7,6 @@ from ase.build import molecule
 from scipy.spatial.transform import Rotation
 
 import lode
-from lode import expansion as module
 from lode.charges import formal_charges
 from lode.systems import systems
 
@@ -141,14 +140,13 @@ def test_charges_of_species_sum_their_fields(field, options, settings):
     np.testing.assert_allclose(found.values[:, 0], expected, atol=1e-7 * scale)
 
 
-@pytest.mark.usefixtures("many_pieces")
 @pytest.mark.parametrize("options", [{}, {"cell": 3 * CELL, "pbc": True}])
 @pytest.mark.parametrize("field", [COULOMB, DENSITY])
-def test_blocks_of_centres_count_each_charge_once(field, options, monkeypatch):
+def test_blocks_of_centres_count_each_charge_once(field, options, request):
     settings = {"sources": "charges", "tolerance": 1e-9}
     atoms = charged(20, **options)
     whole = expansion(field, **settings).compute(atoms).values
-    monkeypatch.setattr(module, "_ROW_BLOCK", 6)
+    request.getfixturevalue("many_pieces")
     blocks = expansion(field, **settings).compute(atoms, n_threads=3).values
     np.testing.assert_allclose(blocks, whole, atol=1e-12 * np.abs(whole).max())
 

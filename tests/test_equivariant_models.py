@@ -9,6 +9,7 @@ from naive import rotation_matrices
 from scipy.spatial.transform import Rotation
 
 import lode
+from lode.bases import RadialBasis
 from lode.conditioning import whitening
 from lode.coupling import spherical_tensor
 from lode.equivariants import (
@@ -22,7 +23,6 @@ from lode.equivariants import (
 )
 from lode.fields import GaussianDensity, PowerLawPotential
 from lode.learning import splits
-from lode.radial import RadialBasis
 from lode.specification import build, specification
 
 N_FRAMES = 8 if numba.config.DISABLE_JIT else 20

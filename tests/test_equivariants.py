@@ -9,11 +9,11 @@ from naive import equivariant_spectrum, gaunt, harmonics, rotation_matrices
 from scipy.spatial.transform import Rotation
 
 import lode
-from lode.core.expansion import harmonics as own_harmonics
+from lode.bases import RadialBasis
+from lode.core.harmonics import harmonics as own_harmonics
 from lode.coupling import cartesian_tensor, clebsch_gordan, spherical_tensor
 from lode.fields import GaussianDensity, PowerLawPotential
 from lode.invariants import EquivariantFeatures
-from lode.radial import RadialBasis
 from lode.specification import build, specification
 
 L_MAX = 2 if numba.config.DISABLE_JIT else 3
@@ -178,7 +178,7 @@ def test_components_of_a_tensor_are_those_of_the_harmonics():
     parts = spherical_tensor(np.einsum("nx,ny->nxy", vectors, vectors))
     expected = harmonics(vectors, 2)[:, 4:] * math.sqrt(8 * math.pi / 15)
     np.testing.assert_allclose(parts[:, 1:], expected, rtol=0, atol=1e-14)
-    own = own_harmonics(vectors, 2)[:, 4:] * math.sqrt(8 * math.pi / 15)
+    own = own_harmonics(vectors, 2)[4:].T * math.sqrt(8 * math.pi / 15)
     np.testing.assert_allclose(own, expected, rtol=0, atol=1e-14)
 
 

@@ -18,7 +18,8 @@ def fields(smearing):
 
 
 def name(field):
-    return f"p={field.exponent}"
+    values = [f"{k}={v:g}" for k, v in vars(field).items()]
+    return "-".join([type(field).__name__, *values])
 
 
 @pytest.mark.parametrize("field", fields(0.7), ids=name)
@@ -63,27 +64,42 @@ def test_field_far_away_is_the_bare_power(p):
     )
 
 
-@pytest.mark.parametrize("p", [4, 4.5, 5, 6, 7, 8, 9])
-def test_fourier_at_zero_is_the_limit_of_small_wave_numbers(p):
-    field = lode.PowerLawPotential(p, 1.3)
-    # The first correction is of order k^(p-3).
-    near = float(field.fourier(1e-8))
-    assert field.fourier_at_zero() == pytest.approx(near, rel=1e-7)
+@pytest.mark.parametrize("field", fields(1.0)[1:], ids=name)
+def test_tail_is_the_field_beyond_nine_smearings(field):
+    d = np.array([9.0, 12.0, 30.0])
+    amplitude, power, decay = field.tail
+    expected = amplitude * np.exp(-decay * d) / d**power
+    # Of higher powers exp(-d²/2σ²) is multiplied with some powers of d/σ.
+    np.testing.assert_allclose(field.real(d), expected, rtol=1e-11, atol=1e-18)
 
 
-@pytest.mark.parametrize("p", [1, 1.5, 2, 2.5, 3])
-def test_split_at_zero_is_the_limit_of_the_difference_of_transforms(p):
-    field, smooth = lode.PowerLawPotential(p, 0.6), lode.PowerLawPotential(p, 1.7)
-    # Corrections of order k², against the cancellation of 1/k^(3-p).
-    near = float(field.fourier(1e-3) - smooth.fourier(1e-3))
-    assert field.split_at_zero(1.7) == pytest.approx(near, rel=1e-5)
-    assert field.smeared(1.7) == smooth
+@pytest.mark.parametrize("field", fields(0.7)[1:], ids=name)
+def test_the_short_range_half_has_no_tail(field):
+    # By the inverse transform of the difference, on panels that shrink towards zero.
+    k, w = composite([0.0, *0.5 * 2.0 ** np.arange(-45, 0), *np.linspace(0.5, 13, 80)])
+    short = field.fourier(k) - field.fourier(k, 1.1)
+    d = np.array([1.0, 12.0])
+    values = (w * k**2 * short) @ (np.sin(np.outer(k, d)) / np.outer(k, d))
+    near, far = np.abs(values / (2 * math.pi**2))
+    assert far <= 1e-12 * field.real(0.0)
+    assert near > 1e3 * far
 
 
-@pytest.mark.parametrize("p", [1, 2, 3])
-def test_fourier_at_zero_of_a_neutralised_field_is_an_error(p):
-    with pytest.raises(ValueError, match=r"k = 0 diverges for exponent \d <= 3"):
-        lode.PowerLawPotential(p, 1.0).fourier_at_zero()
+@pytest.mark.parametrize("field", fields(0.6)[1:], ids=name)
+def test_background_is_what_the_sums_lack_at_the_wave_number_zero(field):
+    # Corrections of order k², or k^(p-3), against cancellation.
+    if getattr(field, "exponent", 9) > 3:
+        expected = float(field.fourier(1e-12, 1.7))
+    else:
+        expected = float(field.fourier(1e-3, 1.7) - field.fourier(1e-3))
+    assert field.background(1.7) == pytest.approx(expected, rel=1e-5)
+
+
+def test_halves_are_fields_of_the_same_kind():
+    k = np.array([0.1, 1.0, 3.0])
+    wide = lode.PowerLawPotential(3, 1.7)
+    found = lode.PowerLawPotential(3, 0.6).fourier(k, 1.7)
+    np.testing.assert_array_equal(found, wide.fourier(k))
 
 
 def test_only_powers_up_to_three_are_neutralised():

@@ -4,16 +4,11 @@ import threading
 import time
 from contextlib import ExitStack
 
-import numba
 import numpy as np
 import pytest
 
 from lode import parallel
-from lode.parallel import post, scratch, thread_map
-
-jit_only = pytest.mark.skipif(
-    numba.config.DISABLE_JIT, reason="in plain Python nobody joins"
-)
+from lode.parallel import scratch, thread_map
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
@@ -161,7 +156,7 @@ def test_blas_is_limited_as_long_as_some_thread_wants_it(two_threads_of_blas):
 def test_a_table_that_threads_want_at_a_time_is_made_once(error, two_threads_of_blas):
     all_there, made = threading.Barrier(3, timeout=20.0), []
 
-    @parallel.kept(8)
+    @parallel.cached(8)
     def table(size, power=1):
         made.append({c.get_num_threads() for c in two_threads_of_blas})
         time.sleep(0.02)
@@ -187,96 +182,20 @@ def test_a_table_that_threads_want_at_a_time_is_made_once(error, two_threads_of_
         assert table(3, power=2) is not found[0]
 
 
-def _count(post, _):
-    post[0] += 1
-
-
-_SERVED = (_count, 2, 1)
-
-
 def _answer(queue):
-    found = post(2, *_SERVED)
-    end = time.monotonic() + 10.0
-    while not found[0] and time.monotonic() < end:
-        time.sleep(0.001)
-    queue.put((int(found[0]), thread_map(lambda i: -i, range(4), 2)))
+    queue.put(thread_map(lambda i: -i, range(4), 2))
 
 
-@jit_only
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes by fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_has_threads_of_its_own():
     thread_map(len, ["a", "b"], 2)
-    post(2, *_SERVED)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     process = context.Process(target=_answer, args=(queue,))
     process.start()
-    joined, results = queue.get(timeout=20)
-    assert joined >= 1
-    assert results == [0, -1, -2, -3]
+    assert queue.get(timeout=20) == [0, -1, -2, -3]
     process.join()
-
-
-# Places of a post, as of a compiled core: a barrier is passed, who looks for work.
-PLACES = 2
-AWAKE = 1
-
-
-def server(n_threads):
-    """Plain stand-in for what serves at a post, and who does."""
-    names, all_there = set(), threading.Barrier(n_threads, timeout=20.0)
-
-    def serve(post, looks):
-        assert looks == parallel._Helpers.looks
-        post[AWAKE] += 1
-        names.add(threading.get_ident())
-        all_there.wait()
-        post[AWAKE] -= 1
-
-    return serve, names, all_there
-
-
-@jit_only
-@pytest.mark.parametrize("n_threads", [2, 4])
-def test_helpers_are_called_to_a_post(n_threads):
-    serve, names, all_there = server(n_threads)
-    for _ in range(3):
-        found = post(n_threads, serve, PLACES, AWAKE)
-        all_there.wait()
-        while found[AWAKE]:
-            time.sleep(0.001)
-        assert found is post(1 + len(names), serve, PLACES, AWAKE)
-        all_there.wait()
-    assert len(names) == n_threads - 1
-    assert threading.get_ident() not in names
-
-
-@jit_only
-def test_helpers_that_are_awake_are_not_called():
-    serve, names, all_there = server(2)
-    found = post(2, serve, PLACES, AWAKE)
-    while not found[AWAKE]:
-        time.sleep(0.001)
-    helpers = parallel._helpers(1, serve, PLACES)
-    assert post(2, serve, PLACES, AWAKE) is found
-    assert not any(call.is_set() for call in helpers.calls)
-    all_there.wait()
-
-
-def test_who_is_alone_has_a_post_of_its_own():
-    def alone(_=None):
-        found = [post(n, None, PLACES, AWAKE) for n in (1, 1)]
-        assert found[0] is not found[1]
-        assert found[0].tolist() == [0, 0]
-
-    alone()
-
-    def piece(_):
-        assert post(3, None, PLACES, AWAKE) is not post(3, None, PLACES, AWAKE)
-        return True
-
-    assert all(thread_map(piece, range(6), 2))
 
 
 def test_scratch_is_used_again_and_never_twice_at_a_time(monkeypatch):

@@ -312,9 +312,9 @@ def edit_docstring(path):
     ("name", "edit", "rules"),
     [
         ("workflows/scripts/gas.py", Path.touch, set()),
-        ("lode/core/expansion.py", Path.touch, set()),
-        ("lode/core/expansion.py", edit_docstring, set()),
-        ("lode/core/expansion.py", append("\n# A remark.\n"), set()),
+        ("lode/core/reciprocal.py", Path.touch, set()),
+        ("lode/core/reciprocal.py", edit_docstring, set()),
+        ("lode/core/reciprocal.py", append("\n# A remark.\n"), set()),
         ("workflows/scripts/features.py", edit_docstring, set()),
         ("lode/plotting.py", edit_docstring, set()),
         ("lode/plotting.py", append("\nEDITED = 1\n"), FIGURES | AFTER_CURVES),
@@ -325,16 +325,14 @@ def edit_docstring(path):
             {"learning_curve"} | DIMER_MODELS | WATER_MODELS | AFTER_CURVES,
         ),
         (
-            "lode/core/expansion.py",
+            "lode/core/reciprocal.py",
             append("\nEDITED = 1\n"),
             {"features", "learning_curve"} | DIMER_MODELS | WATER_MODELS | AFTER_CURVES,
         ),
         (
             "lode/core/ewald.py",
             append("\nEDITED = 1\n"),
-            {"energies", "learning_curve"}
-            | WATER_RULES - {"water_source"}
-            | AFTER_CURVES,
+            {"energies", "learning_curve"} | AFTER_CURVES,
         ),
         (
             "lode/core/montecarlo.py",
@@ -452,9 +450,9 @@ def test_code_hash_refuses_what_it_cannot_follow(package):
 
 def test_the_features_rule_follows_every_module_that_a_kernel_may_name():
     names = set(code_files("features"))
-    wanted = {"expansion", "fields", "invariants", "kernels", "radial", "specification"}
+    wanted = {"bases", "expansion", "fields", "invariants", "kernels", "specification"}
     assert {f"lode.{name}" for name in wanted} <= names
-    assert "lode.core.expansion" in names
+    assert "lode.core.reciprocal" in names
     assert not {"lode.learning", "lode.plotting", "lode.ewald"} & names
 
 

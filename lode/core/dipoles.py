@@ -7,43 +7,11 @@ lattice vector, ``k`` wave vector.
 import math
 
 import numpy as np
-from numba import njit
+
+from lode.core.compilation import compiled
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def lattice_vectors(cell, limits, radius):
-    """Lattice vectors within a sphere around the origin.
-
-    Parameters
-    ----------
-    cell : ndarray (3, 3)
-        Rows are lattice vectors.
-    limits : ndarray (3,) of int
-        Largest multiple of each that can lie in the sphere.
-    radius : float
-
-    Returns
-    -------
-    ndarray (n_vectors, 3)
-        Zero among them.
-    """
-    most = (2 * limits[0] + 1) * (2 * limits[1] + 1) * (2 * limits[2] + 1)
-    found = np.empty((most, 3))
-    count = 0
-    for n0 in range(-limits[0], limits[0] + 1):
-        for n1 in range(-limits[1], limits[1] + 1):
-            for n2 in range(-limits[2], limits[2] + 1):
-                square = 0.0
-                for x in range(3):
-                    t = n0 * cell[0, x] + n1 * cell[1, x] + n2 * cell[2, x]
-                    found[count, x] = t
-                    square += t * t
-                if square <= radius * radius:
-                    count += 1
-    return found[:count].copy()
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def real_space(
     positions, cell, inverse, vectors_t, alpha, cutoff, damping, sixth_i, contact, out
 ):
@@ -127,46 +95,33 @@ def real_space(
                 yy += b2 * r_y * r_y - b1
                 yz += b2 * r_y * r_z
                 zz += b2 * r_z * r_z - b1
-            out[i, 0, j, 0] += xx
-            out[i, 0, j, 1] += xy
-            out[i, 0, j, 2] += xz
-            out[i, 1, j, 0] += xy
-            out[i, 1, j, 1] += yy
-            out[i, 1, j, 2] += yz
-            out[i, 2, j, 0] += xz
-            out[i, 2, j, 1] += yz
-            out[i, 2, j, 2] += zz
+            tensor = ((xx, xy, xz), (xy, yy, yz), (xz, yz, zz))
+            for x in range(3):
+                for y in range(3):
+                    out[i, x, j, y] += tensor[x][y]
     return first, second
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def wave_rows(positions, waves_k, alpha, volume):
     """Factor of the reciprocal part of the field tensors, which is -rows @ rows.T.
 
     Parameters
     ----------
     positions : ndarray (n, 3)
-    waves_k : ndarray (n_waves, 3)
-        Wave vectors of both signs, or none; each pair is met once, by the one whose
-        first component that is not zero is positive. The zero vector is left out,
-        which is the boundary condition of a conductor.
+    waves_k : ndarray (n_half, 3)
+        One of each two opposite wave vectors. The zero vector is left out, which is
+        the boundary condition of a conductor.
     alpha, volume : float
 
     Returns
     -------
     ndarray (n, 3, 2 * n_half)
     """
-    n = positions.shape[0]
-    half = np.empty(waves_k.shape[0], dtype=np.int64)
-    n_half = 0
-    for k in range(waves_k.shape[0]):
-        q_x, q_y, q_z = waves_k[k]
-        if q_x > 0.0 or (q_x == 0.0 and (q_y > 0.0 or (q_y == 0.0 and q_z > 0.0))):
-            half[n_half] = k
-            n_half += 1
+    n, n_half = positions.shape[0], waves_k.shape[0]
     rows = np.empty((n, 3, 2 * n_half))
     for h in range(n_half):
-        q_x, q_y, q_z = waves_k[half[h]]
+        q_x, q_y, q_z = waves_k[h]
         square = q_x * q_x + q_y * q_y + q_z * q_z
         # Both signs of the wave vector
         weight = 8.0 * math.pi / volume / square

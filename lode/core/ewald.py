@@ -8,7 +8,16 @@ segment of the erfc table, ``p`` power within a segment.
 import math
 
 import numpy as np
-from numba import njit
+
+from lode.core.compilation import CONTRACT, compiled
+from lode.core.lattice import (
+    fractional,
+    half_sphere,
+    inverted,
+    lengths_of,
+    reduced_cell,
+)
+from lode.core.neighbors import within
 
 # Ions handled together, so that their phases stay in the first-level cache.
 BLOCK = 128
@@ -16,54 +25,7 @@ BLOCK = 128
 IONS_PER_BIN = 8.0
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def reduced_cell(cell):
-    """Short vectors of the same lattice, shortest first.
-
-    Every vector is shortened by multiples of the others until none can be.
-
-    Parameters
-    ----------
-    cell : ndarray (3, 3)
-        Rows are lattice vectors.
-
-    Returns
-    -------
-    ndarray (3, 3)
-        Spans the same lattice.
-    """
-    reduced = cell.copy()
-    # A lattice needs a handful of rounds; the bound only guards against cycling.
-    for _ in range(1000):
-        for i in (1, 2, 1):
-            a = reduced[i - 1, 0] ** 2 + reduced[i - 1, 1] ** 2 + reduced[i - 1, 2] ** 2
-            b = reduced[i, 0] ** 2 + reduced[i, 1] ** 2 + reduced[i, 2] ** 2
-            if b < a:
-                for x in range(3):
-                    swap = reduced[i, x]
-                    reduced[i, x] = reduced[i - 1, x]
-                    reduced[i - 1, x] = swap
-        changed = False
-        for i in range(1, 3):
-            for j in range(i):
-                product = 0.0
-                square = 0.0
-                for x in range(3):
-                    product += reduced[i, x] * reduced[j, x]
-                    square += reduced[j, x] * reduced[j, x]
-                # The margin keeps a rounding error at one half, as in an fcc
-                # lattice, from flipping the vector for ever.
-                if abs(product) > (0.5 + 1e-9) * square:
-                    multiple = math.floor(product / square + 0.5)
-                    for x in range(3):
-                        reduced[i, x] -= multiple * reduced[j, x]
-                    changed = True
-        if not changed:
-            break
-    return reduced
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def lattice(cell):
     """Lengths and inverses of the reduced cell.
 
@@ -88,100 +50,13 @@ def lattice(cell):
         Of the vectors, and of the lattice planes.
     """
     reduced = reduced_cell(cell)
-    inverse = np.empty((3, 3))
-    reciprocal = np.empty((3, 3))
-    lengths, spacings = np.empty(3), np.empty(3)
-    for i in range(3):
-        j, k = (i + 1) % 3, (i + 2) % 3
-        for x in range(3):
-            y, z = (x + 1) % 3, (x + 2) % 3
-            # Column i of the inverse is a_j x a_k over the volume.
-            inverse[x, i] = (
-                reduced[j, y] * reduced[k, z] - reduced[j, z] * reduced[k, y]
-            )
-    volume = 0.0
-    for x in range(3):
-        volume += reduced[0, x] * inverse[x, 0]
-    for i in range(3):
-        length, height = 0.0, 0.0
-        for x in range(3):
-            inverse[x, i] /= volume
-            reciprocal[i, x] = 2.0 * math.pi * inverse[x, i]
-            length += reduced[i, x] ** 2
-            height += inverse[x, i] ** 2
-        lengths[i] = math.sqrt(length)
-        spacings[i] = 1.0 / math.sqrt(height)
-    return reduced, inverse, reciprocal, abs(volume), lengths, spacings
+    inverse, volume = inverted(reduced)
+    dual = inverse.T.copy()
+    reciprocal, spacings = 2.0 * math.pi * dual, 1.0 / lengths_of(dual)
+    return reduced, inverse, reciprocal, abs(volume), lengths_of(reduced), spacings
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def fractional(positions, inverse):
-    """Fractional coordinates in [0, 1).
-
-    Parameters
-    ----------
-    positions : ndarray (n, 3)
-        Cartesian.
-    inverse : ndarray (3, 3)
-        Inverse of the matrix whose rows are the lattice vectors.
-
-    Returns
-    -------
-    ndarray (n, 3)
-    """
-    n = positions.shape[0]
-    inside = np.empty((n, 3))
-    for j in range(n):
-        for a in range(3):
-            f = (
-                positions[j, 0] * inverse[0, a]
-                + positions[j, 1] * inverse[1, a]
-                + positions[j, 2] * inverse[2, a]
-            )
-            f -= math.floor(f)
-            # A tiny negative coordinate is rounded up to one.
-            inside[j, a] = f if f < 1.0 else 0.0
-    return inside
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def neighbors(around, begin, end, x_i, y_i, z_i, cutoff_square, squares, near):
-    """Candidates within the cutoff of a point.
-
-    Parameters
-    ----------
-    around : ndarray (4, capacity)
-        Coordinates of the candidates, and their charges.
-    begin, end : int
-        Range of candidates that is searched.
-    x_i, y_i, z_i, cutoff_square : float
-    squares : ndarray (capacity,)
-        Receives the squares of the distances.
-    near : ndarray (capacity,) of int
-        Receives the candidates within the cutoff.
-
-    Returns
-    -------
-    int
-        How many are within the cutoff.
-    """
-    x = around[0, begin:end]
-    y = around[1, begin:end]
-    z = around[2, begin:end]
-    part = squares[begin:end]
-    for c in range(end - begin):
-        part[c] = (x[c] - x_i) ** 2 + (y[c] - y_i) ** 2 + (z[c] - z_i) ** 2
-    # Unsigned, as is every index below that Numba would else test for its sign
-    n_near = np.uint64(0)
-    one = np.uint64(1)
-    zero = np.uint64(0)
-    for c in range(end - begin):
-        near[n_near] = c + begin
-        n_near += one if part[c] <= cutoff_square else zero
-    return n_near
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def binned(inside, bins):
     """Ions sorted by bin.
 
@@ -219,7 +94,7 @@ def binned(inside, bins):
     return start, order
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def half_offsets(cell, bins, reach, cutoff):
     """Half of the offsets between bins that may hold a pair, zero first.
 
@@ -266,7 +141,7 @@ def half_offsets(cell, bins, reach, cutoff):
     return offsets[:count]
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def bins_through_images(bins, reach):
     """Bins counted on beyond both ends of the cell.
 
@@ -296,7 +171,7 @@ def bins_through_images(bins, reach):
 
 
 # Contraction to fused multiplications makes the sum 1.25 times faster.
-@njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
+@compiled(fastmath=CONTRACT)
 def real_space(
     inside, charges, cell, bins, spacings, alpha, cutoff, contact, table_sp, out, virial
 ):
@@ -367,6 +242,7 @@ def real_space(
     squares = np.empty(0)
     local = np.empty((0, 4))
     others = np.empty(offsets.shape[0], dtype=np.int64)
+    shift = np.empty(3)
     for b in range(start.shape[0] - 1):
         if start[b] == start[b + 1]:
             continue
@@ -397,26 +273,16 @@ def real_space(
             t0 = b0 + offsets[o, 0]
             t1 = b1 + offsets[o, 1]
             t2 = b2 + offsets[o, 2]
-            t_x = (
-                image_at[0, t0] * cell[0, 0]
-                + image_at[1, t1] * cell[1, 0]
-                + image_at[2, t2] * cell[2, 0]
-            )
-            t_y = (
-                image_at[0, t0] * cell[0, 1]
-                + image_at[1, t1] * cell[1, 1]
-                + image_at[2, t2] * cell[2, 1]
-            )
-            t_z = (
-                image_at[0, t0] * cell[0, 2]
-                + image_at[1, t1] * cell[1, 2]
-                + image_at[2, t2] * cell[2, 2]
-            )
+            for x in range(3):
+                shift[x] = (
+                    image_at[0, t0] * cell[0, x]
+                    + image_at[1, t1] * cell[1, x]
+                    + image_at[2, t2] * cell[2, x]
+                )
             for j in range(start[other], start[other + 1]):
                 source[count] = j
-                around[0, count] = sorted_xyzq[j, 0] + t_x
-                around[1, count] = sorted_xyzq[j, 1] + t_y
-                around[2, count] = sorted_xyzq[j, 2] + t_z
+                for x in range(3):
+                    around[x, count] = sorted_xyzq[j, x] + shift[x]
                 around[3, count] = sorted_xyzq[j, 3]
                 count += 1
         for c in range(count):
@@ -428,10 +294,7 @@ def real_space(
             y_i = around[1, own]
             z_i = around[2, own]
             q_i = around[3, own]
-            # Distances, choice and evaluation in loops of their own: the first
-            # runs in vector registers, the second without a branch that could be
-            # predicted wrongly.
-            n_near = neighbors(
+            n_near = within(
                 around, own + 1, count, x_i, y_i, z_i, cutoff_square, squares, near
             )
             phi_i = e_x = e_y = e_z = 0.0
@@ -491,71 +354,17 @@ def real_space(
     for i in range(n):
         for x in range(4):
             out[order[i], x] += sums[i, x]
-    virial[0, 0] += v00
-    virial[0, 1] += v01
-    virial[0, 2] += v02
-    virial[1, 0] += v01
-    virial[1, 1] += v11
-    virial[1, 2] += v12
-    virial[2, 0] += v02
-    virial[2, 1] += v12
-    virial[2, 2] += v22
+    sums_of_pairs = ((v00, v01, v02), (v01, v11, v12), (v02, v12, v22))
+    virial += np.array(sums_of_pairs)
     return energy, first, second
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def wave_columns(reciprocal, cutoff, limits):
-    """Half of the wave vectors within a sphere, as columns of equal (h, k).
-
-    Parameters
-    ----------
-    reciprocal : ndarray (3, 3)
-        Rows are the reciprocal lattice vectors, with 2 pi.
-    cutoff : float
-        Radius of the sphere.
-    limits : ndarray (3,) of int
-        Largest index along each reciprocal vector.
-
-    Returns
-    -------
-    ndarray (n_columns, 3) of int
-        h, k and the largest ``|l|``: h > 0, or h = 0 and k >= 0.
-    """
-    b2 = 0.0
-    for x in range(3):
-        b2 += reciprocal[2, x] ** 2
-    columns = np.empty(
-        ((limits[0] + 1) * (2 * limits[1] + 1) - limits[1], 3), dtype=np.int64
-    )
-    count = 0
-    for h in range(limits[0] + 1):
-        for k in range(-limits[1] if h > 0 else 0, limits[1] + 1):
-            square = 0.0
-            along = 0.0
-            for x in range(3):
-                part = h * reciprocal[0, x] + k * reciprocal[1, x]
-                square += part * part
-                along += part * reciprocal[2, x]
-            # |part + l b2| <= cutoff is quadratic in l
-            inside = (along / b2) ** 2 - (square - cutoff * cutoff) / b2
-            if inside >= 0.0:
-                columns[count, 0] = h
-                columns[count, 1] = k
-                # The limit differs from this bound by rounding alone.
-                widest = int(abs(along / b2) + math.sqrt(inside))
-                columns[count, 2] = min(widest, limits[2])
-                count += 1
-    return columns[:count]
 
 
 # Reassociation and contraction let the sums over a block of ions run in vector
 # registers: 1.2 times faster for 64 ions and 1.8 times for 4096 (energy alone, 1.5
 # and 3.1 times). Inputs are checked to be finite, and NaN is left alone anyway.
-@njit(
-    cache=True, error_model="numpy", nogil=True, fastmath={"reassoc", "contract", "nsz"}
-)
+@compiled(fastmath={"reassoc", "contract", "nsz"})
 def reciprocal_space(
-    inside, charges, reciprocal, columns, limits, volume, alpha, cutoff, out, virial
+    inside, charges, reciprocal, line_nx, limits, volume, alpha, cutoff, out, virial
 ):
     """Sum over wave vectors of the screened charges, without k = 0.
 
@@ -572,10 +381,8 @@ def reciprocal_space(
     charges : ndarray (n,)
     reciprocal : ndarray (3, 3)
         Rows are the reciprocal lattice vectors, with 2 pi.
-    columns : ndarray (n_columns, 3) of int
-        From :func:`wave_columns`.
-    limits : ndarray (3,) of int
-        Largest index along each reciprocal vector.
+    line_nx, limits : ndarray of int
+        From :func:`~lode.core.lattice.half_sphere`.
     volume, alpha, cutoff : float
         Of the cell; of the screening; radius of the sphere of wave vectors.
     out : ndarray (n, 4)
@@ -589,8 +396,11 @@ def reciprocal_space(
     energy : float
     """
     n = inside.shape[0]
-    n_columns = columns.shape[0]
     n_l = limits[2] + 1
+    # The largest |l| of each line: +l and -l are summed together.
+    widest_n = np.maximum(
+        np.abs(line_nx[:, 2]), np.abs(line_nx[:, 2] + line_nx[:, 3] - 1)
+    )
     # Real and imaginary part of the one-dimensional phases exp(i h theta_j)
     phase0 = np.empty((2, limits[0] + 1, BLOCK))
     phase1 = np.empty((2, limits[1] + 1, BLOCK))
@@ -598,11 +408,12 @@ def reciprocal_space(
     p_re = np.empty(BLOCK)
     p_im = np.empty(BLOCK)
     # First sums over ions, then coefficients of cos(l theta) and sin(l theta)
-    sums_cl = np.zeros((n_columns, 4, n_l))
+    sums_cl = np.zeros((line_nx.shape[0], 4, n_l))
     sum_re = np.empty(BLOCK)
     sum_im = np.empty(BLOCK)
     slope_re = np.empty(BLOCK)
     slope_im = np.empty(BLOCK)
+    k_x = np.empty(3)
     energy = 0.0
 
     for sweep in range(2 if out.shape[0] > 0 else 1):
@@ -622,10 +433,10 @@ def reciprocal_space(
                         im = phase[1, h - 1, j]
                         phase[0, h, j] = re * sum_re[j] - im * sum_im[j]
                         phase[1, h, j] = re * sum_im[j] + im * sum_re[j]
-            for c in range(n_columns):
-                h = columns[c, 0]
-                k = abs(columns[c, 1])
-                sign = 1.0 if columns[c, 1] >= 0 else -1.0
+            for c in range(line_nx.shape[0]):
+                h = line_nx[c, 0]
+                k = abs(line_nx[c, 1])
+                sign = 1.0 if line_nx[c, 1] >= 0 else -1.0
                 for j in range(size):
                     im = sign * phase1[1, k, j]
                     p_re[j] = phase0[0, h, j] * phase1[0, k, j] - phase0[1, h, j] * im
@@ -634,7 +445,7 @@ def reciprocal_space(
                     for j in range(size):
                         p_re[j] *= charges[begin + j]
                         p_im[j] *= charges[begin + j]
-                    for l in range(columns[c, 2] + 1):  # noqa: E741
+                    for l in range(widest_n[c] + 1):  # noqa: E741
                         re_cos = im_cos = re_sin = im_sin = 0.0
                         for j in range(size):
                             re_cos += p_re[j] * phase2[0, l, j]
@@ -648,7 +459,7 @@ def reciprocal_space(
                     continue
                 for j in range(size):
                     sum_re[j] = sum_im[j] = slope_re[j] = slope_im[j] = 0.0
-                for l in range(columns[c, 2] + 1):  # noqa: E741
+                for l in range(widest_n[c] + 1):  # noqa: E741
                     cos_re = sums_cl[c, 0, l]
                     cos_im = sums_cl[c, 1, l]
                     sin_re = sums_cl[c, 2, l]
@@ -663,8 +474,8 @@ def reciprocal_space(
                 for j in range(size):
                     im = p_re[j] * sum_im[j] + p_im[j] * sum_re[j]
                     slope = p_re[j] * slope_im[j] + p_im[j] * slope_re[j]
-                    g0 = columns[c, 0] * im
-                    g1 = columns[c, 1] * im
+                    g0 = line_nx[c, 0] * im
+                    g1 = line_nx[c, 1] * im
                     o = begin + j
                     out[o, 0] += p_re[j] * sum_re[j] - p_im[j] * sum_im[j]
                     for x in range(3):
@@ -675,9 +486,9 @@ def reciprocal_space(
                         )
         if sweep == 1:
             break
-        for c in range(n_columns):
-            on_axis = columns[c, 0] == 0 and columns[c, 1] == 0
-            for l in range(columns[c, 2] + 1):  # noqa: E741
+        for c in range(line_nx.shape[0]):
+            on_axis = line_nx[c, 0] == 0 and line_nx[c, 1] == 0
+            for l in range(widest_n[c] + 1):  # noqa: E741
                 re_cos = sums_cl[c, 0, l]
                 im_cos = sums_cl[c, 1, l]
                 re_sin = sums_cl[c, 2, l]
@@ -690,16 +501,12 @@ def reciprocal_space(
                         continue
                     if on_axis and l == 0:
                         continue
-                    k_x = columns[c, 0] * reciprocal[0, 0]
-                    k_x += columns[c, 1] * reciprocal[1, 0]
-                    k_x += sign * l * reciprocal[2, 0]
-                    k_y = columns[c, 0] * reciprocal[0, 1]
-                    k_y += columns[c, 1] * reciprocal[1, 1]
-                    k_y += sign * l * reciprocal[2, 1]
-                    k_z = columns[c, 0] * reciprocal[0, 2]
-                    k_z += columns[c, 1] * reciprocal[1, 2]
-                    k_z += sign * l * reciprocal[2, 2]
-                    square = k_x * k_x + k_y * k_y + k_z * k_z
+                    square = 0.0
+                    for x in range(3):
+                        k_x[x] = line_nx[c, 0] * reciprocal[0, x]
+                        k_x[x] += line_nx[c, 1] * reciprocal[1, x]
+                        k_x[x] += sign * l * reciprocal[2, x]
+                        square += k_x[x] * k_x[x]
                     if square > cutoff * cutoff:
                         continue
                     s_re = re_cos - sign * im_sin
@@ -708,19 +515,11 @@ def reciprocal_space(
                     weight *= math.exp(-square / (4.0 * alpha * alpha)) / square
                     part = 0.5 * weight * (s_re * s_re + s_im * s_im)
                     energy += part
-                    virial[0, 0] -= part
-                    virial[1, 1] -= part
-                    virial[2, 2] -= part
-                    part *= 2.0 / square + 0.5 / (alpha * alpha)
-                    virial[0, 0] += part * k_x * k_x
-                    virial[0, 1] += part * k_x * k_y
-                    virial[0, 2] += part * k_x * k_z
-                    virial[1, 0] += part * k_y * k_x
-                    virial[1, 1] += part * k_y * k_y
-                    virial[1, 2] += part * k_y * k_z
-                    virial[2, 0] += part * k_z * k_x
-                    virial[2, 1] += part * k_z * k_y
-                    virial[2, 2] += part * k_z * k_z
+                    factor = part * (2.0 / square + 0.5 / (alpha * alpha))
+                    for x in range(3):
+                        virial[x, x] -= part
+                        for y in range(3):
+                            virial[x, y] += factor * k_x[x] * k_x[y]
                     # G = weight conj(S); G(+l) e^{il} + G(-l) e^{-il} =
                     # [G(+l) + G(-l)] cos + i [G(+l) - G(-l)] sin
                     sums_cl[c, 0, l] += weight * s_re
@@ -730,23 +529,9 @@ def reciprocal_space(
     return energy
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def periodic_sum(
-    positions,
-    charges,
-    cell,
-    inverse,
-    reciprocal,
-    volume,
-    lengths,
-    spacings,
-    alpha,
-    cutoff,
-    wave_cutoff,
-    contact,
-    table_sp,
-    gradient,
-    constant,
+    positions, charges, lattice, ranges, contact, table_sp, gradient, constant
 ):
     """All terms of a periodic sum; one call, as each takes as long as many pairs.
 
@@ -754,10 +539,10 @@ def periodic_sum(
     ----------
     positions : ndarray (n, 3)
     charges : ndarray (n,)
-    cell, inverse, reciprocal, volume, lengths, spacings
+    lattice : tuple
         From :func:`lattice`.
-    alpha, cutoff, wave_cutoff : float
-        Inverse length of the screening, and both ranges.
+    ranges : tuple of float
+        Inverse length of the screening, and the ranges of both sums.
     contact, table_sp
         As in :func:`real_space`.
     gradient : bool
@@ -774,42 +559,22 @@ def periodic_sum(
     forces : ndarray (n, 3)
     stress : ndarray (3, 3)
     """
+    cell, inverse, reciprocal, volume, lengths, spacings = lattice
+    alpha, cutoff, wave_cutoff = ranges
     n = charges.shape[0]
     out = np.zeros((n, 4))
     virial = np.zeros((3, 3))
     width = (IONS_PER_BIN * volume / n) ** (1.0 / 3.0)
-    bins, limits = np.empty(3, dtype=np.int64), np.empty(3, dtype=np.int64)
+    bins = np.empty(3, dtype=np.int64)
     for x in range(3):
         bins[x] = max(1, int(spacings[x] / width))
-        # |k . a_x| <= |k| |a_x| bounds the index along the reciprocal vector x.
-        limits[x] = int(wave_cutoff * lengths[x] / (2.0 * math.pi))
     inside = fractional(positions, inverse)
-    energy, first, second = real_space(
-        inside,
-        charges,
-        cell,
-        bins,
-        spacings,
-        alpha,
-        cutoff,
-        contact,
-        table_sp,
-        out,
-        virial,
-    )
-    columns = wave_columns(reciprocal, wave_cutoff, limits)
-    energy += reciprocal_space(
-        inside,
-        charges,
-        reciprocal,
-        columns,
-        limits,
-        volume,
-        alpha,
-        wave_cutoff,
-        out if gradient else out[:0],
-        virial,
-    )
+    pairs = (cell, bins, spacings, alpha, cutoff, contact, table_sp)
+    energy, first, second = real_space(inside, charges, *pairs, out, virial)
+    line_nx, limits = half_sphere(reciprocal, lengths / (2.0 * math.pi), wave_cutoff)
+    waves = (reciprocal, line_nx, limits, volume, alpha, wave_cutoff)
+    wanted = out if gradient else out[:0]
+    energy += reciprocal_space(inside, charges, *waves, wanted, virial)
     total = squares = 0.0
     for j in range(n):
         total += charges[j]
@@ -827,7 +592,7 @@ def periodic_sum(
     return constant * energy, first, second, potential, forces, virial
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def scaled(out, charges, constant):
     """Potential and forces, in units, from potential and minus its gradient."""
     n = charges.shape[0]
@@ -839,7 +604,7 @@ def scaled(out, charges, constant):
     return potential, forces
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def finite_sum(positions, charges, contact, constant):
     """Pair sum of 1/r without periodic images.
 

@@ -3,10 +3,11 @@
 import math
 
 import numpy as np
-from numba import njit
+
+from lode.core.compilation import compiled
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def insertion(generator, n, side, min_distance, decimals, max_trials):
     """Random points in a periodic cube that keep a distance.
 

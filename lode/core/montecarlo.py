@@ -8,10 +8,11 @@ damped shifted force, so that energy and force vanish at the cutoff.
 import math
 
 import numpy as np
-from numba import njit
+
+from lode.core.compilation import compiled
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def pair_energy(first, second, charges_s, side, model):
     """Energy of two molecules, each pair of sites at its nearest image.
 
@@ -64,7 +65,7 @@ def pair_energy(first, second, charges_s, side, model):
     return energy
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def pair_energies(positions_ms, charges_s, side, model):
     """Energies of all pairs of molecules.
 
@@ -90,7 +91,7 @@ def pair_energies(positions_ms, charges_s, side, model):
     return energies
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def moved(generator, molecule, turns, step, out):
     """A molecule moved at random; each move is as probable as its reverse.
 
@@ -130,7 +131,7 @@ def moved(generator, molecule, turns, step, out):
         out[s, 2] = molecule[0, 2] + c * z + v * (n_x * y - n_y * x) + along * n_z
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def sweeps(
     generator,
     positions_ms,

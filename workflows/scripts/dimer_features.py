@@ -5,11 +5,11 @@ import numpy as np
 
 # A model's specification names classes of these modules, which are then imported
 # while running: they stand here so that the rule follows their code.
+import lode.bases  # noqa: F401
 import lode.expansion  # noqa: F401
 import lode.fields  # noqa: F401
 import lode.invariants  # noqa: F401
 import lode.kernels  # noqa: F401
-import lode.radial  # noqa: F401
 import lode.regression  # noqa: F401
 from job import started_job
 from lode.archive import load_archive, save_archive

@@ -4,11 +4,11 @@ import ase.io
 
 # A kernel's specification names classes of these modules, which are then imported
 # while running: they stand here so that the rule follows their code.
+import lode.bases  # noqa: F401
 import lode.expansion  # noqa: F401
 import lode.fields  # noqa: F401
 import lode.invariants  # noqa: F401
 import lode.kernels  # noqa: F401
-import lode.radial  # noqa: F401
 from job import started_job
 from lode.specification import build
 

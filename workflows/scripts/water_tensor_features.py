@@ -2,13 +2,14 @@
 
 import ase.io
 
+import lode.bases  # noqa: F401
+
 # A descriptor's specification names classes of these modules, which are then imported
 # while running: they stand here so that the rule follows their code.
 import lode.coupling  # noqa: F401
 import lode.expansion  # noqa: F401
 import lode.fields  # noqa: F401
 import lode.invariants  # noqa: F401
-import lode.radial  # noqa: F401
 from job import started_job
 from lode.equivariants import equivariant_sums, whitening_groups
 from lode.specification import build

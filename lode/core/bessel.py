@@ -1,12 +1,13 @@
-"""Compiled loops of :mod:`lode.radial`."""
+"""Compiled loops of :mod:`lode.tables`."""
 
 import math
 
 import numpy as np
-from numba import njit
+
+from lode.core.compilation import compiled
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled
 def spherical_bessel(x, l_max):
     """Spherical Bessel functions of the first kind.
 

@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 
@@ -8,9 +9,13 @@ from ase import Atoms
 from ase.build import bulk
 
 import lode
-from lode import expansion, waves
+from lode import expansion, reciprocal
+from lode.bases import RadialBasis
+from lode.core import reciprocal as core
+from lode.core.lattice import half_sphere, vectors_of
+from lode.core.registers import LANES
 from lode.fields import PowerLawPotential
-from lode.radial import RadialBasis
+from lode.tuning import transform_sizes
 
 # Interpreted loops are a thousand times slower.
 SMALL = numba.config.DISABLE_JIT
@@ -151,8 +156,8 @@ def test_number_of_threads_changes_no_bit(species, monkeypatch):
         other = e.compute(atoms, n_threads=n_threads).values
         np.testing.assert_array_equal(other, one)
     # Nor does the number of transforms that are kept at a time.
-    monkeypatch.setattr(waves, "_BATCH_BYTES", 1)
-    monkeypatch.setattr(waves, "_ROW_BLOCK", 7)
+    monkeypatch.setattr(reciprocal, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(reciprocal, "_CENTERS", 7)
     for n_threads in (1, 2):
         other = e.compute(atoms, n_threads=n_threads).values
         np.testing.assert_array_equal(other, one)
@@ -177,7 +182,7 @@ def test_auto_is_exact_on_both_sides_of_the_change(monkeypatch):
     atoms = crystal(7)
     exact = potential("split", tolerance=1e-13).compute(atoms).values
     for way in ("products", "transforms"):
-        monkeypatch.setattr(expansion, "_cheapest_path", lambda *_, w=way: (w, 1.5))
+        monkeypatch.setattr(expansion, "cheapest_method", lambda *_, w=way: (w, 1.5))
         found = potential("auto").compute(atoms).values
         assert np.abs(found - exact).max() <= 1e-6 * own()
 
@@ -185,7 +190,7 @@ def test_auto_is_exact_on_both_sides_of_the_change(monkeypatch):
 def test_grids_hold_the_sphere():
     for top in ((0, 0, 0), (1, 2, 30), (24, 24, 24), (60, 17, 9)):
         for accuracy in (1e-2, 1e-7, 1e-14):
-            sizes, cost, _ = waves.transform_sizes(top, accuracy, 1000)
+            sizes, cost, _ = transform_sizes(top, accuracy, 1000)
             assert all(
                 n % 2 == 1 and n >= 2 * t + 1 for n, t in zip(sizes, top, strict=True)
             )
@@ -204,62 +209,95 @@ def test_the_package_is_imported_when_needed_only():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("p", [1, 1.5, 2, 2.9, 3, 4, 5, 6, 7.3, 9])
-@pytest.mark.parametrize("smearing", [0.5, 3.0])
-def test_table_of_a_field_is_its_fourier_transform(p, smearing):
-    field = PowerLawPotential(p, smearing)
-    limit = 7.0 / smearing
-    table, step = waves._fourier_table(field, limit)
-    k = limit * 2.0 ** -np.random.default_rng(0).uniform(0, waves._OCTAVES, 300)
-    k[0] = limit * (1 + 1e-15)
-    found = waves.core._wave_weights(k, 2.5, limit, smearing, table, step)
-    exact = 2.5 * field.fourier(k)
-    low = k * smearing < 1.0
-    np.testing.assert_allclose(found[low], exact[low], rtol=2e-13)
-    # Where little is left of the transform, it is a difference of larger numbers.
-    np.testing.assert_allclose(found, exact, rtol=1e-10)
-
-
-def test_tables_are_kept_for_a_cell_that_comes_again(monkeypatch):
+def test_wave_vectors_are_cached_for_a_cell_that_comes_again(monkeypatch):
     atoms = crystal(4, 5)
     made = []
-    cell_columns = waves.core.cell_columns
 
-    def counted(*arguments):
-        made.append(arguments)
-        return cell_columns(*arguments)
+    class Counted(reciprocal.HalfSpace):
+        def __init__(self, *arguments):
+            made.append(arguments)
+            super().__init__(*arguments)
 
-    monkeypatch.setattr(waves.core, "cell_columns", counted)
-    waves._kept.cache_clear()
+    monkeypatch.setattr(reciprocal, "HalfSpace", Counted)
+    reciprocal._cached_half_space.cache_clear()
     e = potential("split", split=1.5)
-    first = e.compute(atoms).values
-    assert not made
-    second, third = e.compute(atoms).values, e.compute(atoms).values
+    first, second = e.compute(atoms).values, e.compute(atoms).values
     assert len(made) == 1
     np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(first, third)
     # Other atoms in the same cell, another cell, another accuracy.
     moved = atoms.copy()
     moved.positions += 0.1
     np.testing.assert_allclose(e.compute(moved).values, first, atol=1e-10)
     moved.set_cell(1.01 * atoms.cell)
-    coarse = potential("split", split=1.5, tolerance=1e-4)
     e.compute(moved)
-    coarse.compute(atoms)
-    assert len(made) == 1
-    e.compute(moved)
-    coarse.compute(atoms)
+    potential("split", split=1.5, tolerance=1e-4).compute(atoms)
     assert len(made) == 3
+    # Those of a large cell are not.
+    monkeypatch.setattr(reciprocal, "_MOST_CACHED", 1)
+    for _ in range(2):
+        e.compute(atoms)
+    assert len(made) == 5
+    reciprocal._cached_half_space.cache_clear()
 
 
-def test_large_tables_are_not_kept(monkeypatch):
-    monkeypatch.setattr(waves, "_MOST_KEPT", 10)
-    atoms = crystal(4, 5)
-    kept = []
-    monkeypatch.setattr(
-        waves, "_kept", lambda *_: kept.append(waves._Kept()) or kept[0]
-    )
-    for _ in range(3):
-        potential("split", split=1.5).compute(atoms)
-    assert kept[0].uses == 3
-    assert not len(kept[0].columns[0])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_products_are_the_sums_that_they_are_defined_as(weighted):
+    # More centres and wave vectors than are taken at a time, lines longer than a
+    # register, numbers of modes that fill none, one, and more than one.
+    rng = np.random.default_rng(5)
+    n, n_channels, l_max = 70, 3, 3
+    n_modes = np.array([3, 1, 9, 2])
+    cell = np.array([[9.0, 0.0, 0.0], [2.0, 6.0, 0.0], [-1.0, 3.0, 7.0]])
+    lattice = np.ascontiguousarray(2 * math.pi * np.linalg.inv(cell).T)
+    positions = rng.uniform(0, 1, (n, 3)) @ cell
+    channel = rng.choice([0, 2], n)
+    weight = rng.normal(size=n) if weighted else np.ones(n)
+    lengths = np.linalg.norm(cell, axis=1) / (2 * math.pi)
+    lines, top = half_sphere(lattice, lengths, 4.6)
+    k_kx = vectors_of(lattice, lines)
+    assert len(k_kx) > 2 * core.WAVE_VECTORS
+    assert n > 2 * core.CENTERS
+    assert lines[:, 3].max() > LANES
+    phases = core.axis_phases(positions, lattice, top)
+    shape = n_channels, len(k_kx) + LANES
+    sums = np.zeros(shape), np.zeros(shape)
+    for atoms in (slice(0, 40), slice(40, n)):
+        some = phases[atoms], channel[atoms], weight[atoms]
+        core.add_structure_factor(*some, lines, top, *sums)
+    phase_jk = np.exp(1j * positions @ k_kx.T)
+    weighted_jk = weight[:, None] * phase_jk
+    exact_ak = np.array([weighted_jk[channel == a].sum(axis=0) for a in range(3)])
+    found_ak = (sums[0] + 1j * sums[1])[:, : len(k_kx)]
+    np.testing.assert_allclose(found_ak, exact_ak, rtol=0, atol=1e-11)
+
+    weight_k = rng.normal(size=len(k_kx))
+    y_mk = rng.normal(size=((l_max + 1) ** 2, len(k_kx)))
+    u_kq = rng.normal(size=(len(k_kx), 16))
+    # Of even l 3 + 5 * 9, of odd l 3 * 1 + 7 * 2, in whole registers.
+    widths = 48, 24
+    parts = [np.zeros((len(k_kx), width)) for width in widths]
+    core.write_columns(weight_k, y_mk, u_kq, n_modes, *parts)
+    first_l = np.cumsum(n_modes) - n_modes
+    mode_qn = rng.normal(size=(n_modes.sum(), 8))
+    exact = np.zeros((n, n_channels, (l_max + 1) ** 2, 8))
+    field_jak = phase_jk[:, None] * exact_ak.conj()
+    at = [0, 0]
+    for l in range(l_max + 1):
+        modes = slice(first_l[l], first_l[l] + n_modes[l])
+        sign = -1.0 if (l + 1) // 2 % 2 else 1.0
+        y_of_l = sign * weight_k[:, None] * y_mk[l * l : (l + 1) ** 2].T
+        columns_kmq = y_of_l[:, :, None] * u_kq[:, None, modes]
+        size = columns_kmq[0].size
+        found = parts[l % 2][:, at[l % 2] : at[l % 2] + size]
+        at[l % 2] += size
+        expected = columns_kmq.reshape(len(k_kx), -1)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)
+        part_jak = field_jak.imag if l % 2 else field_jak.real
+        value = np.einsum("jak,kmq->jamq", part_jak, columns_kmq)
+        exact[:, :, l * l : (l + 1) ** 2] = value @ mode_qn[modes]
+    both = [np.zeros((n_channels, n - 3, width)) for width in widths]
+    waves = core.WaveVectors(lines, top, *sums, *parts)
+    core.add_products(phases[3:], waves, *both)
+    out = np.ones((n - 3, n_channels, (l_max + 1) ** 2, 8))
+    core.add_modes(*both, n_modes, mode_qn, out)
+    assert np.abs(out - 1.0 - exact[3:]).max() <= 1e-13 * np.abs(exact).max()

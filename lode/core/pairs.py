@@ -1,0 +1,215 @@
+"""The sum over pairs, and the tables of radial functions that it reads.
+
+Index legend: j centre, a channel, p pair, l and m angular, n radial function padded to
+whole registers, c column (l, n) of a table, r row of a table. Harmonics stand at
+l * l + l + m.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from lode.core.compilation import CONTRACT, compiled
+from lode.core.harmonics import harmonic_factors, write_harmonics
+from lode.core.registers import LANES, ROWS, add_tile, load, store
+
+# Coefficients of the polynomial of an interval.
+TERMS = 8
+# Pairs of a centre that are worked on together: what belongs to them stays in the
+# first-level cache. A multiple of the lanes.
+_BATCH = 32
+
+
+class RadialTable(NamedTuple):
+    """Pair functions of the distance, as piecewise polynomials.
+
+    Attributes
+    ----------
+    row_rc : ndarray (TERMS * n_intervals, n_columns)
+        Coefficients of the local coordinate from -1 to 1; whole registers of columns
+        (l, n), of each l equally many.
+    step : float
+        Length of an interval in Å.
+    reach : float
+        Where the intervals in r end; those in reach / r, from 0 to 1, follow.
+    n_far : int
+        Number of the latter; zero if nothing lies beyond.
+    power, decay : float
+        What lies beyond is multiplied with (reach / r)^power exp(-decay (r - reach)).
+    cutoff, width : float
+        Smooth cutoff over the last width of it; infinite cutoff for none.
+    """
+
+    row_rc: np.ndarray
+    step: float
+    reach: float
+    n_far: int
+    power: float
+    decay: float
+    cutoff: float
+    width: float
+
+
+@compiled
+def write_constants(channel_i, weight_i, self_n, background_an, first, out_jamn):
+    """Write what coefficients begin with: zeros, and constants at l = 0.
+
+    Parameters
+    ----------
+    channel_i, weight_i : ndarray (n_atoms,)
+    self_n : ndarray (n_max,)
+        Field of an atom of weight one at its own centre.
+    background_an : ndarray (n_channels, n_max)
+        Average of the field.
+    first : int
+        Place of the first centre.
+    out_jamn : ndarray (n_centres, n_channels, (l_max + 1)**2, width)
+    """
+    out_jamn[:] = 0.0
+    for j in range(out_jamn.shape[0]):
+        i = first + j
+        for n in range(self_n.shape[0]):
+            out_jamn[j, channel_i[i], 0, n] += weight_i[i] * self_n[n]
+            for a in range(out_jamn.shape[1]):
+                out_jamn[j, a, 0, n] += background_an[a, n]
+
+
+@compiled(fastmath=CONTRACT)
+def write_polynomials(row_rc, r, t, f_pc, p):
+    """Write the polynomials of the interval that begins in row r, at t from -1 to 1."""
+    for c in range(0, f_pc.shape[1], LANES):
+        high = load(row_rc, r + 4, c) + t * (
+            load(row_rc, r + 5, c)
+            + t * (load(row_rc, r + 6, c) + t * load(row_rc, r + 7, c))
+        )
+        low = load(row_rc, r + 2, c) + t * (load(row_rc, r + 3, c) + t * high)
+        value = load(row_rc, r, c) + t * (load(row_rc, r + 1, c) + t * low)
+        store(value, f_pc, p, c)
+
+
+@compiled
+def interpolated(row_rc, step, x_p):
+    """Values of piecewise polynomials.
+
+    Parameters
+    ----------
+    row_rc : ndarray (TERMS * n_intervals, n_columns)
+        As of :class:`RadialTable`.
+    step : float
+        Length of an interval.
+    x_p : ndarray (n,)
+        From 0 to the end of the last interval.
+
+    Returns
+    -------
+    ndarray (n, n_columns)
+    """
+    f_pc = np.empty((x_p.shape[0], row_rc.shape[1]))
+    last = row_rc.shape[0] // TERMS - 1
+    for p in range(x_p.shape[0]):
+        place = x_p[p] / step
+        interval = min(int(place), last)
+        t = 2.0 * (place - interval) - 1.0
+        write_polynomials(row_rc, TERMS * interval, t, f_pc, p)
+    return f_pc
+
+
+@compiled
+def _write_pair_functions(row_rc, scalars, r, weight, f_pc, p):
+    """Write what a pair's neighbour adds, for each l and n, from a RadialTable."""
+    step, reach, n_far, power, decay, cutoff, width = scalars
+    n_near = row_rc.shape[0] // TERMS - n_far
+    scale = weight
+    if r < reach or n_far == 0:
+        place = r / step
+        interval = min(int(place), n_near - 1)
+        row = TERMS * interval
+    else:
+        u = reach / r
+        scale *= u**power
+        # Not of an infinite distance without a decay, which is no number.
+        if decay > 0.0:
+            scale *= math.exp(-decay * (r - reach))
+        place = u * n_far
+        interval = min(int(place), n_far - 1)
+        row = TERMS * (n_near + interval)
+    write_polynomials(row_rc, row, 2.0 * (place - interval) - 1.0, f_pc, p)
+    # A step has no width, and its last pairs may be rounded beyond it.
+    if width > 0.0 and r > cutoff - width:
+        scale *= 0.5 * (1.0 + math.cos(math.pi * (r - cutoff + width) / width))
+    if scale != 1.0:
+        for c in range(0, f_pc.shape[1], LANES):
+            store(scale * load(f_pc, p, c), f_pc, p, c)
+
+
+@compiled
+def _add_products(out_rn, first, y_mp, f_pc, l_max, start, stop):
+    """Add the sum over some pairs of y_lm f_ln to rows from first on: one centre's."""
+    width = out_rn.shape[1]
+    for l in range(l_max + 1):
+        m = l * l
+        # As few tiles as hold all rows, of about the same size.
+        for tiles in range(-(-(2 * l + 1) // ROWS), 0, -1):
+            rows = ((l + 1) * (l + 1) - m) // tiles
+            factors = (y_mp, m, f_pc, l * width)
+            add_tile(out_rn, first + m, 0, rows, width, *factors, start, stop)
+            m += rows
+
+
+@compiled
+def add_pairs(pairs, weight_i, table, l_max, out_jamn):
+    """Add f_nl(r) Y_lm of every pair to the coefficients.
+
+    Pairs of a centre are taken in batches: harmonics with the pairs side by side,
+    radial functions with the columns side by side, and of both the product, one for
+    each channel, whose sums stay in registers.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        Within the cutoff and, if nothing lies beyond, the reach of the table.
+    weight_i : ndarray (n_atoms,)
+        What the field of each atom is multiplied with.
+    table : RadialTable
+    l_max : int
+    out_jamn : ndarray (n_centres, n_channels, (l_max + 1)**2, width)
+        Added to; width in whole registers.
+    """
+    start_ja, neighbor_p, vector_px = pairs
+    row_rc, scalars = table[0], table[1:]
+    factors = harmonic_factors(l_max)
+    n_channels, n_lm = out_jamn.shape[1:3]
+    # Flattened: slicing an array changes its reference count, on which threads
+    # sharing it would contend.
+    out_rn = out_jamn.reshape((-1, out_jamn.shape[3]))
+    unit_xp = np.zeros((3, _BATCH))
+    y_mp = np.empty((n_lm, _BATCH))
+    f_pc = np.empty((_BATCH, row_rc.shape[1]))
+    r_p = np.empty(_BATCH)
+    for j in range(out_jamn.shape[0]):
+        last = start_ja[(j + 1) * n_channels]
+        for low in range(start_ja[j * n_channels], last, _BATCH):
+            high = min(low + _BATCH, last)
+            for p in range(high - low):
+                x = vector_px[low + p, 0]
+                y = vector_px[low + p, 1]
+                z = vector_px[low + p, 2]
+                r = math.sqrt(x * x + y * y + z * z)
+                inverse = 1.0 / r if r > 0.0 else 0.0
+                unit_xp[0, p] = inverse * x
+                unit_xp[1, p] = inverse * y
+                unit_xp[2, p] = inverse * z if r > 0.0 else 1.0
+                r_p[p] = r
+            # A loop of its own: with square roots in between it is half as fast.
+            for p in range(high - low):
+                weight = weight_i[neighbor_p[low + p]]
+                _write_pair_functions(row_rc, scalars, r_p[p], weight, f_pc, p)
+            for p in range(0, high - low, LANES):
+                write_harmonics(unit_xp, p, l_max, factors, y_mp)
+            for a in range(n_channels):
+                start = max(start_ja[j * n_channels + a], low) - low
+                stop = min(start_ja[j * n_channels + a + 1], high) - low
+                if start < stop:
+                    row = (j * n_channels + a) * n_lm
+                    _add_products(out_rn, row, y_mp, f_pc, l_max, start, stop)

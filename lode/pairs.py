@@ -1,0 +1,137 @@
+"""Which neighbours a centre has, and their term of the expansion.
+
+Pairs are found among all atoms of finite structures and among the images of periodic
+cells where few are looked at for each pair; else they come from vesin's list.
+"""
+
+import math
+
+import numpy as np
+import vesin
+
+from lode.core import neighbors as core
+from lode.core.pairs import add_pairs
+from lode.tuning import neighbor_count
+
+# Finite structures with at most this many atoms: each pair is looked at.
+_SMALL = 256
+# Images that are looked at for each pair, beside some for each centre: vesin's list
+# takes longer up to here. Measured for gas, water and oxide.
+_LOOKS = 60
+_LOOKS_ALONE = 2000
+# Pairs that are listed at a time, and centres.
+_PAIR_BLOCK = 2_000_000
+_CENTERS = 64
+
+
+class PairTerm:
+    """Sum over pairs within a limit.
+
+    Parameters
+    ----------
+    system : System
+    sources : Sources
+    table : PairTable
+    max_angular : int
+    """
+
+    def __init__(self, system, sources, table, max_angular):
+        self.sources, self.max_angular = sources, max_angular
+        self.radial = table.radial
+        self.listed, self.candidates = None, None
+        largest, limit = max(system.sizes, default=len(system)), table.limit
+        # How many centres are best taken at a time.
+        self.block = _CENTERS
+        if not system.periodic and (math.isinf(limit) or largest <= _SMALL):
+            self.candidates = _finite_candidates(system, sources, limit)
+        elif system.periodic and _images_are_few(system, limit):
+            self.candidates = _images(system, sources, limit)
+        else:
+            self.listed = _listed_pairs(system, sources, limit)
+        if self.candidates is not None:
+            most = _PAIR_BLOCK / self.candidates.expected
+            self.block = max(1, min(self.block, int(most)))
+
+    def pairs(self, first, stop):
+        """Pairs of a run of centres, as :class:`lode.core.neighbors.Pairs`."""
+        if self.candidates is not None:
+            return core.near_pairs(self.candidates, first, stop)
+        n_channels = self.sources.n_channels
+        start_ja = self.listed.start_ja[first * n_channels : stop * n_channels + 1]
+        return self.listed._replace(start_ja=start_ja)
+
+    def add(self, out_jamn, first):
+        """Add to the coefficients of a run of centres.
+
+        Parameters
+        ----------
+        out_jamn : ndarray (n_centres, n_channels, (l_max + 1)**2, width)
+        first : int
+            Place of the first centre.
+        """
+        found = self.pairs(first, first + len(out_jamn))
+        weight_i = self.sources.weight_i
+        add_pairs(found, weight_i, self.radial, self.max_angular, out_jamn)
+
+
+def _finite_candidates(system, sources, limit):
+    """All atoms of one or several finite structures, by structure and channel."""
+    sizes = np.array(system.sizes or [len(system)])
+    n, n_channels = len(system), sources.n_channels
+    structure_i = np.repeat(np.arange(len(sizes)), sizes)
+    group_i = structure_i * n_channels + sources.channel_i
+    order_g = np.argsort(group_i, kind="stable")
+    order_g = order_g[sources.weight_i[order_g] != 0.0]
+    start = np.searchsorted(group_i[order_g], np.arange(len(sizes) * n_channels + 1))
+    channels = np.arange(n_channels + 1)
+    return core.Candidates(
+        position_xg=np.ascontiguousarray(system.positions[order_g].T),
+        key_g=np.zeros(len(order_g)),
+        atom_g=order_g,
+        start_sa=start[np.arange(len(sizes))[:, None] * n_channels + channels],
+        center_ix=system.positions,
+        center_key_i=np.zeros(n),
+        structure_i=structure_i,
+        key_limit=1.0,
+        limit=limit,
+        expected=float(sizes.max()),
+    )
+
+
+def _images_are_few(system, limit):
+    """Whether looking at images is faster than a list of pairs."""
+    if len(system) <= _SMALL:
+        return True
+    margin_x = [limit / height for height in system.heights]
+    along = 2.0 * min(margin_x)
+    shell = math.prod(1.0 + 2.0 * margin for margin in margin_x)
+    looks = len(system) * shell * min(1.0, along / (1.0 + along))
+    neighbors = neighbor_count(len(system), system.volume, limit)
+    return looks < _LOOKS_ALONE + _LOOKS * neighbors
+
+
+def _images(system, sources, limit):
+    """Atoms of a cell and their images, in order along its highest direction."""
+    axis = system.heights.index(max(system.heights))
+    fraction_ix = system.positions @ system.inverse
+    order_i = np.argsort(fraction_ix[:, axis])
+    # Rather too many, lest there be no room.
+    expected = 1.2 * neighbor_count(len(system), system.volume, limit) + 1.0
+    lattice, atoms = (system.cell, system.inverse, limit), _atoms(sources)
+    places = system.positions, fraction_ix, order_i
+    return core.images(*places, lattice, atoms, axis, expected)
+
+
+def _atoms(sources):
+    return sources.channel_i, sources.weight_i, sources.n_channels
+
+
+def _listed_pairs(system, sources, limit):
+    """Pairs from a cell list."""
+    neighbors = vesin.NeighborList(cutoff=limit, full_list=True, n_threads=1)
+    # Not copied: valid as long as the list, and sorted_pairs copies.
+    first, second, vector = neighbors.compute(
+        system.positions, system.cell, system.periodic, "ijD", copy=False
+    )
+    pairs = (first.view(np.int64), second.view(np.int64), vector)
+    return core.sorted_pairs(*pairs, limit, _atoms(sources), len(system))

@@ -1,0 +1,372 @@
+r"""Long-range term of the expansion of a periodic field.
+
+.. math::
+    c_{j,\alpha nlm} = \frac{4\pi}{\Omega} \sum_{k\ne0} \hat g_s(k)\, I_{nl}(k)\,
+    Y_{lm}(\hat k)\, i^l\, e^{ik\cdot r_j} \bar S_\alpha(k)
+
+over the wave vectors of a sphere, in one of two ways: a product of matrices, or
+non-uniform fast Fourier transforms, one to the wave vectors and back to the atoms for
+each harmonic and radial mode. ``docs/theory.md`` has the derivation.
+"""
+
+import math
+from functools import lru_cache
+from queue import SimpleQueue
+
+import numpy as np
+
+from lode.core import reciprocal as core
+from lode.core.harmonics import harmonics
+from lode.core.lattice import half_sphere, reduced_cell, vectors_of
+from lode.core.pairs import interpolated
+from lode.core.registers import LANES, aligned_zeros
+from lode.parallel import single_threaded_blas, thread_map
+from lode.tuning import (
+    FINEST,
+    TRANSFORM_SHARE,
+    transform_sizes,
+    wave_vector_count,
+)
+
+# Numbers of columns that are held for a frame, and wave vectors whose columns are made
+# at a time.
+_MOST_HELD = 2**23
+_WAVE_BLOCK = 2**13
+# Centres that are expanded at a time.
+_CENTERS = 64
+# Memory of the values that transforms give before they are expanded.
+_BATCH_BYTES = 2**26
+# Numbers of columns of a cell that is cached for the next frame.
+_MOST_CACHED = 2**20
+# Atoms whose phases are made at a time.
+_ATOMS = 256
+# How much more exact the structure factor is: on a crystal its errors, weighted by
+# 1/k², add in phase.
+_STRUCTURE_SHARE = 1e-5
+_COARSEST = 1e-2
+
+
+class HalfSpace:
+    """Half of the wave vectors of a cell, in a sphere, and the columns of products.
+
+    Parameters
+    ----------
+    cell, inverse : ndarray (3, 3)
+    volume : float
+        In Å³.
+    split : EwaldSplit
+    """
+
+    def __init__(self, cell, inverse, volume, split):
+        self.split = split
+        self.reciprocal = np.ascontiguousarray(2 * math.pi * inverse.T)
+        dual_lengths = np.sqrt((cell**2).sum(axis=1)) / (2 * math.pi)
+        limit = split.long.limit
+        self.line_nx, self.top_x = half_sphere(self.reciprocal, dual_lengths, limit)
+        self.k_kx = vectors_of(self.reciprocal, self.line_nx)
+        self.length_k = np.sqrt((self.k_kx**2).sum(axis=1))
+        # (4π/Ω) ĝ.
+        factor = 4 * math.pi / volume
+        self.weight_k = factor * split.field.fourier(self.length_k, split.width)
+        # Lines of wave vectors and their places.
+        self.parts, self._held = list(self._parts()), None
+
+    def held_columns(self, n_threads):
+        """Columns of each part, or None if there are too many to be held."""
+        if len(self.k_kx) * sum(self.split.long.widths) > _MOST_HELD:
+            return [None] * len(self.parts)
+        if self._held is None:
+            self._held = thread_map(self.columns, self.parts, n_threads)
+        return self._held
+
+    def __len__(self):
+        return len(self.k_kx)
+
+    def _parts(self):
+        """Lines of wave vectors and their places, of some wave vectors at a time."""
+        ends = np.cumsum(self.line_nx[:, 3])
+        start = done = 0
+        while start < len(ends):
+            stop = int(np.searchsorted(ends, done + _WAVE_BLOCK)) + 1
+            stop = min(stop, len(ends))
+            yield self.line_nx[start:stop], slice(done, int(ends[stop - 1]))
+            start, done = stop, int(ends[stop - 1])
+
+    def harmonics(self, part=slice(None)):
+        """Harmonics of wave vectors, ((l_max + 1)**2, n_k)."""
+        return harmonics(self.k_kx[part], len(self.split.long.n_modes) - 1)
+
+    def modes(self, part=slice(None)):
+        """Radial modes at wave vectors, (n_k, at least n_modes)."""
+        table = self.split.long
+        return interpolated(table.row_rc, table.step, self.length_k[part])
+
+    def columns(self, part):
+        """Columns of the products for some wave vectors, even and odd."""
+        _, places = part
+        # The other half of the wave vectors doubles the weight.
+        weight_k, table = 2 * self.weight_k[places], self.split.long
+        both = [aligned_zeros(len(weight_k), width) for width in table.widths]
+        of_part = self.harmonics(places), self.modes(places)
+        core.write_columns(weight_k, *of_part, table.n_modes, *both)
+        return both
+
+
+@lru_cache(maxsize=4)
+def _cached_half_space(cell, inverse, volume, split):
+    """Wave vectors of a cell that may come again, given by the bytes of arrays."""
+    cell, inverse = (np.frombuffer(a).reshape(3, 3) for a in (cell, inverse))
+    return HalfSpace(cell, inverse, volume, split)
+
+
+class ProductTerm:
+    """Matrix products over blocks of wave vectors.
+
+    Rows are centres and channels, columns harmonics and radial modes. Rows are made and
+    used some at a time: nothing of size N × N_k is ever held.
+
+    Parameters
+    ----------
+    system : System
+    sources : Sources
+    split : EwaldSplit
+    n_threads : int
+        For the preparation.
+    """
+
+    # How many centres are best taken at a time: the caches hold no more.
+    block = _CENTERS
+
+    def __init__(self, system, sources, split, n_threads):
+        n_k = wave_vector_count(system.volume, split.long.limit)
+        if n_k * sum(split.long.widths) <= _MOST_CACHED:
+            cell = system.cell.tobytes(), system.inverse.tobytes()
+            self.half_space = _cached_half_space(*cell, system.volume, split)
+        else:
+            cell = system.cell, system.inverse
+            self.half_space = HalfSpace(*cell, system.volume, split)
+        self.positions, self.sources, self.table = system.positions, sources, split.long
+        parts = self.half_space.parts
+        self.columns = self.half_space.held_columns(n_threads)
+        self.structure = thread_map(self._structure_factor, parts, n_threads)
+
+    def phases(self, first, stop):
+        """Phases of some atoms along the axes, as of ``core.axis_phases``."""
+        space = self.half_space
+        return core.axis_phases(
+            self.positions[first:stop], space.reciprocal, space.top_x
+        )
+
+    def _structure_factor(self, part):
+        """Structure factor at a part of the wave vectors, real and imaginary."""
+        line_nx, places = part
+        shape = self.sources.n_channels, places.stop - places.start + LANES
+        sums = np.zeros(shape), np.zeros(shape)
+        channel_i, weight_i = self.sources.channel_i, self.sources.weight_i
+        for first in range(0, len(self.positions), _ATOMS):
+            some = slice(first, first + _ATOMS)
+            atoms = self.phases(some.start, some.stop), channel_i[some], weight_i[some]
+            top_x = self.half_space.top_x
+            core.add_structure_factor(*atoms, line_nx, top_x, *sums)
+        return sums
+
+    def add(self, out_jamn, first):
+        """Add to the coefficients of a run of centres.
+
+        Parameters
+        ----------
+        out_jamn : ndarray (n_centres, n_channels, (l_max + 1)**2, width)
+        first : int
+            Place of the first centre.
+        """
+        n, n_channels = out_jamn.shape[:2]
+        space, phase_jxt = self.half_space, self.phases(first, first + n)
+        sums = [
+            aligned_zeros(n_channels * n, width).reshape(n_channels, n, width)
+            for width in self.table.widths
+        ]
+        found = zip(space.parts, self.columns, self.structure, strict=True)
+        for part, columns, structure in found:
+            columns = columns or space.columns(part)
+            waves = core.WaveVectors(part[0], space.top_x, *structure, *columns)
+            core.add_products(phase_jxt, waves, *sums)
+        core.add_modes(*sums, self.table.n_modes, self.table.mode_qn, out_jamn)
+
+
+class TransformTerm:
+    r"""Non-uniform fast Fourier transforms, by finufft.
+
+    With the structure factors of two channels as one complex field, the real and the
+    imaginary part of a transform are the same column of both; of a channel that is
+    left alone they are two columns. Each transform runs on one thread, so that no bit
+    depends on their number.
+
+    Parameters
+    ----------
+    system, sources, split
+        As for :class:`ProductTerm`.
+    tolerance : float
+        The error of a coefficient relative to ``split.scale``.
+
+    Raises
+    ------
+    ImportError
+        If finufft is not installed.
+    """
+
+    def __init__(self, system, sources, split, tolerance):
+        self.new_plan = _finufft().Plan
+        # The box of indices around the sphere is smallest in a compact cell.
+        cell = reduced_cell(system.cell)
+        inverse = np.linalg.inv(cell)
+        self.half_space = HalfSpace(cell, inverse, system.volume, split)
+        self.sources, self.modes = sources, split.long
+        self.tolerance, self.scale = tolerance, split.scale
+        turns = (system.positions @ inverse).T
+        self.angle_xj = 2 * math.pi * (turns - np.round(turns))
+        with single_threaded_blas():
+            self.groups = self._groups()
+
+    def add_run(self, out_jamn, first, n_threads):
+        """Add to the coefficients of a run of centres, on some threads.
+
+        Parameters
+        ----------
+        out_jamn, first
+            As for :meth:`ProductTerm.add`.
+        n_threads : int
+        """
+        angle_xj = self.angle_xj[:, first : first + len(out_jamn)]
+        angle_xj = np.ascontiguousarray(angle_xj)
+        for group in self.groups:
+            self._add(*group, angle_xj, out_jamn, n_threads)
+
+    def _groups(self):
+        """Columns, field and accuracy of groups of channels, and tables of waves."""
+        if not len(self.half_space):
+            return []
+        y_mk = self.half_space.harmonics()
+        u_qk = self.half_space.modes()[:, : len(self.modes.mode_qn)].T.copy()
+        present = np.unique(self.sources.channel_i)
+        groups = []
+        for a in range(0, len(present), 2):
+            channels = present[a : a + 2]
+            field_sk = self._field(channels)
+            accuracy = self._accuracy(field_sk, u_qk)
+            groups.append((self._columns(channels), field_sk, accuracy, y_mk, u_qk))
+        return groups
+
+    def _places(self, sizes):
+        """Places of the half space in a grid of odd sizes with k = 0 in its middle."""
+        h, k, start, count = self.half_space.line_nx.T
+        first = ((h + sizes[0] // 2) * sizes[1] + k + sizes[1] // 2) * sizes[2]
+        first += start + sizes[2] // 2
+        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        return np.repeat(first, count) + within
+
+    def _field(self, channels):
+        """(4π/Ω) ĝ (S̄_a + i S̄_b) at the wave vectors k, and at -k."""
+        accuracy = max(_STRUCTURE_SHARE * self.tolerance, FINEST)
+        atoms = np.isin(self.sources.channel_i, channels)
+        sizes, _, upsampling = transform_sizes(
+            self.half_space.top_x, accuracy, atoms.sum()
+        )
+        first = self.sources.channel_i[atoms] == channels[0]
+        strength_j = np.where(first, 1.0 + 0j, 1j) * self.sources.weight_i[atoms]
+        plan = self.new_plan(
+            1, sizes, 1, accuracy, isign=-1, upsampfac=upsampling, nthreads=1
+        )
+        plan.setpts(*np.ascontiguousarray(self.angle_xj[:, atoms]))
+        grid = plan.execute(strength_j).ravel()
+        place = self._places(sizes)
+        return self.half_space.weight_k * grid[[place, len(grid) - 1 - place]]
+
+    def _accuracy(self, field_sk, u_qk):
+        """Accuracy of the transforms relative to the norm of what is transformed."""
+        l_q = np.repeat(np.arange(len(self.modes.n_modes)), self.modes.n_modes)
+        square_k = (field_sk.real**2 + field_sk.imag**2).sum(axis=0)
+        norm = math.sqrt(((2 * l_q + 1) / (4 * math.pi) * (u_qk**2 @ square_k)).max())
+        wanted = TRANSFORM_SHARE * self.tolerance * self.scale
+        return min(max(wanted / max(norm, 1e-300), FINEST), _COARSEST)
+
+    def _columns(self, channels):
+        """Channel, l, harmonic and mode in both parts of each transform: (2, n, 4)."""
+        n_modes = self.modes.n_modes
+        first = np.cumsum(n_modes) - n_modes
+        columns = [
+            (l, m, first[l] + q)
+            for l in range(len(n_modes))
+            for m in range(l * l, (l + 1) ** 2)
+            for q in range(n_modes[l])
+        ]
+        if len(channels) == 2:
+            return np.array([[(a, *c) for c in columns] for a in channels])
+        parts = [[(channels[0], *c) for c in columns[part::2]] for part in (0, 1)]
+        parts[1] += [(-1, -1, 0, 0)] * (len(parts[0]) - len(parts[1]))
+        return np.array(parts)
+
+    def _add(
+        self, columns, field_sk, accuracy, y_mk, u_qk, angle_xj, out_jamn, n_threads
+    ):
+        n_atoms, n_columns = angle_xj.shape[1], columns.shape[1]
+        sizes, _, upsampling = transform_sizes(self.half_space.top_x, accuracy, n_atoms)
+        place_k = self._places(sizes)
+        two_channels = columns[0, 0, 0] != columns[1, 0, 0] >= 0
+        n_threads = min(n_threads, n_columns)
+        tools = SimpleQueue()
+        for _ in range(n_threads):
+            # One column at a time: on one thread several cost the same together.
+            plan = self.new_plan(
+                2, sizes, 1, accuracy, isign=1, upsampfac=upsampling, nthreads=1
+            )
+            plan.setpts(*angle_xj)
+            tools.put((plan, np.zeros(sizes, complex)))
+        batch = max(n_threads, _BATCH_BYTES // (16 * n_atoms))
+        value_tj = np.empty((min(batch, n_columns), n_atoms), complex)
+        rows = [slice(j, j + _CENTERS) for j in range(0, n_atoms, _CENTERS)]
+
+        def transform(item):
+            row, (_, l, m, q), (_, l_other, m_other, q_other) = item
+            if two_channels:
+                l_other = -1
+            plan, grid = tools.get()
+            core.write_grid(
+                place_k,
+                *(y_mk[m], u_qk[q], l),
+                *(y_mk[m_other], u_qk[q_other], l_other),
+                field_sk,
+                grid.ravel(),
+            )
+            plan.execute(grid, out=value_tj[row])
+            tools.put((plan, grid))
+
+        for start in range(0, n_columns, batch):
+            part = columns[:, start : start + batch]
+            thread_map(
+                transform, zip(range(batch), *part.tolist(), strict=False), n_threads
+            )
+            places = np.ascontiguousarray(part[:, :, [0, 2, 3]])
+
+            def expand(row, places=places):
+                values = value_tj[: places.shape[1], row]
+                core.add_transforms(values, *places, self.modes.mode_qn, out_jamn[row])
+
+            thread_map(expand, rows, n_threads)
+
+
+def _finufft():
+    """The package, imported when first needed.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    try:
+        import finufft
+    except ImportError as error:
+        raise ImportError(
+            "the non-uniform Fourier transforms of large periodic frames need finufft "
+            "(pip install finufft); the methods 'split' and 'waves' do without"
+        ) from error
+    return finufft
