@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "GaussianDensity": "fields",
     "PowerLawPotential": "fields",
+    "YukawaPotential": "fields",
     "RadialBasis": "bases",
     "ContractedBasis": "bases",
     "SphericalExpansion": "expansion",

@@ -1,4 +1,4 @@
-r"""Atom-centred fields: Gaussian density and smeared power-law potentials.
+r"""Atom-centred fields: Gaussian density, smeared power-law and Yukawa potentials.
 
 Every atom of species :math:`\alpha` adds :math:`g(|r - r_i|)` to the field
 :math:`F_\alpha(r)`. The paper (Eq. 4) convolves a Gaussian density with itself;
@@ -18,6 +18,8 @@ _SMALLEST_SMEARING = 0.02
 _LARGEST_SMEARING = 100.0
 # Between here and an odd exponent the Fourier form loses its digits.
 _CLOSEST_EXPONENT = 1e-6
+# exp(κ²σ²/2), of the tail of a Yukawa potential, remains a number.
+_LARGEST_SCREENING = 10.0
 
 
 class Tail(NamedTuple):
@@ -218,6 +220,101 @@ class PowerLawPotential(Field):
         q = 0.5 * (3.0 - p)
         widths = (2 * splitting**2) ** q - (2 * sigma**2) ** q * self.neutralized
         return -(math.pi**1.5) * widths / (q * special.gamma(0.5 * p))
+
+
+@dataclass(frozen=True)
+class YukawaPotential(Field):
+    r"""Screened Coulomb potential of a charge smeared by a Gaussian.
+
+    .. math:: \hat g(k) = \frac{4\pi e^{-k^2\sigma^2/2}}{k^2+\kappa^2}
+
+    With the screening length :math:`1/\kappa` it falls as
+    :math:`e^{\kappa^2\sigma^2/2}\,e^{-\kappa d}/d` far from the atom.
+
+    Parameters
+    ----------
+    screening_length : float
+        :math:`1/\kappa` in Å, positive.
+    smearing : float
+        Width :math:`\sigma` in Å, from 0.02 to 100; at most ten screening lengths.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Examples
+    --------
+    >>> yukawa = YukawaPotential(screening_length=5.0, smearing=1.0)
+    >>> round(float(yukawa.real(2.0)), 6)
+    0.319065
+    """
+
+    screening_length: float
+    smearing: float
+
+    long_range = True
+    singular_at_zero = True
+
+    def __post_init__(self):
+        length = float(self.screening_length)
+        if not 0.0 < length < math.inf:
+            raise ValueError(
+                "screening_length must be a positive length in Å, got "
+                f"{self.screening_length}"
+            )
+        smearing = _checked_smearing(self.smearing, False)
+        if smearing > _LARGEST_SCREENING * length:
+            raise ValueError(
+                f"smearing must be at most {_LARGEST_SCREENING:g} screening lengths of "
+                f"{length} Å, got {smearing}"
+            )
+        object.__setattr__(self, "screening_length", length)
+        object.__setattr__(self, "smearing", smearing)
+
+    @property
+    def tail(self):
+        """Form far from the atom: see :class:`Field`."""
+        kappa = 1.0 / self.screening_length
+        return Tail(math.exp(0.5 * (kappa * self.smearing) ** 2), 1.0, kappa)
+
+    def real(self, distance):
+        """Field at a distance in Å."""
+        sigma = self.smearing
+        d = np.atleast_1d(np.asarray(distance, dtype=np.float64))
+        scaled = sigma / self.screening_length
+        root2 = math.sqrt(2.0)
+        # exp(κ²σ²/2)/2 [exp(-κd) erfc((κσ - d/σ)/√2) - exp(κd) erfc((κσ + d/σ)/√2)]/d,
+        # with the growing factors taken into erfcx.
+        near = np.maximum(d, 1e-5 * sigma)
+        x = near / sigma
+        gauss = np.exp(-0.5 * x**2)
+        outer = special.erfcx(np.maximum(scaled - x, 0.0) / root2) * gauss
+        beyond = np.exp(0.5 * scaled**2 - scaled * x) * special.erfc(
+            (scaled - x) / root2
+        )
+        outer = np.where(x < scaled, outer, beyond)
+        value = 0.5 * (outer - special.erfcx((scaled + x) / root2) * gauss) / near
+        at_zero = math.sqrt(2.0 / math.pi) / sigma
+        at_zero -= special.erfcx(scaled / root2) * scaled / sigma
+        return np.where(d >= near, value, at_zero).reshape(np.shape(distance))
+
+    def fourier(self, k, splitting=None):
+        r"""Fourier transform at a wave number in 1/Å, see :class:`Field`.
+
+        The long-range half has the splitting width s instead of σ, and the factor
+        :math:`e^{-\kappa^2(s^2-\sigma^2)/2}`, without which the short-range half would
+        keep a tail.
+        """
+        width = self.smearing if splitting is None else splitting
+        k2 = np.asarray(k, dtype=np.float64) ** 2
+        kappa2 = self.screening_length**-2
+        narrowed = kappa2 * (width**2 - self.smearing**2)
+        return 4 * math.pi * np.exp(-0.5 * (k2 * width**2 + narrowed)) / (k2 + kappa2)
+
+    def background(self, splitting):
+        """Average that a periodic sum over k ≠ 0 misses, see :class:`Field`."""
+        return float(self.fourier(0.0, splitting))
 
 
 def exponential_integral(order, x):

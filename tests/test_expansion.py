@@ -23,7 +23,7 @@ import lode
 from lode import expansion as module
 from lode import pairs, reciprocal, tables, tuning
 from lode.bases import RadialBasis
-from lode.fields import GaussianDensity, PowerLawPotential
+from lode.fields import GaussianDensity, PowerLawPotential, YukawaPotential
 from lode.specification import build, specification
 from lode.systems import systems
 
@@ -73,6 +73,7 @@ FIELDS = [
     GaussianDensity(0.5),
     coulomb(),
     *map(PowerLawPotential, (3, 6), (0.8, 0.8)),
+    YukawaPotential(2.0, 0.8),
 ]
 
 

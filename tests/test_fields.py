@@ -14,6 +14,7 @@ EXPONENTS = (1, 1.5, 2, 3, 3.5, 4, 5, 6, 7, 8, 9)
 
 def fields(smearing):
     potentials = [lode.PowerLawPotential(p, smearing) for p in EXPONENTS]
+    potentials += [lode.YukawaPotential(length, smearing) for length in (0.3, 2, 1e5)]
     return [lode.GaussianDensity(smearing), *potentials]
 
 
@@ -100,6 +101,36 @@ def test_halves_are_fields_of_the_same_kind():
     wide = lode.PowerLawPotential(3, 1.7)
     found = lode.PowerLawPotential(3, 0.6).fourier(k, 1.7)
     np.testing.assert_array_equal(found, wide.fourier(k))
+    narrow, wide = (lode.YukawaPotential(2.0, s) for s in (0.6, 1.7))
+    factor = math.exp(-0.5 * (1.7**2 - 0.6**2) / 4)
+    np.testing.assert_allclose(narrow.fourier(k, 1.7), factor * wide.fourier(k))
+
+
+def test_a_yukawa_potential_without_screening_is_that_of_coulomb():
+    yukawa, coulomb = lode.YukawaPotential(1e9, 0.8), lode.PowerLawPotential(1, 0.8)
+    x = np.array([0.0, 1e-9, 1e-3, 0.5, 3.0, 40.0])
+    # The potential is lower by κ everywhere.
+    np.testing.assert_allclose(yukawa.real(x), coulomb.real(x), atol=2e-9)
+    np.testing.assert_allclose(
+        yukawa.fourier(x[3:]), coulomb.fourier(x[3:]), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("length", [0.1, 1.0, 10.0])
+def test_a_yukawa_potential_is_continuous_at_the_atom(length):
+    field = lode.YukawaPotential(length, 0.9)
+    d = 0.9 * np.array([0.0, 1e-8, 0.99e-5, 1.01e-5, 1e-3])
+    # The first correction is of relative order (d / σ)².
+    np.testing.assert_allclose(field.real(d), float(field.real(0.0)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf, 0.05])
+def test_a_screening_length_out_of_range_is_an_error(value):
+    message = "screening_length must be a positive length in Å, got"
+    if value == 0.05:
+        message = "smearing must be at most 10 screening lengths of 0.05 Å, got 1.0"
+    with pytest.raises(ValueError, match=message):
+        lode.YukawaPotential(value, 1.0)
 
 
 def test_only_powers_up_to_three_are_neutralised():

@@ -139,6 +139,9 @@ def names(field):
     return "-".join([type(field).__name__, *values])
 
 
+YUKAWAS = [lode.YukawaPotential(*v) for v in ((5.0, 0.5), (0.4, 0.6), (1e6, 0.5))]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "field",
@@ -146,6 +149,7 @@ def names(field):
         lode.GaussianDensity(0.4),
         lode.PowerLawPotential(1, 0.0),
         *[lode.PowerLawPotential(p, 0.7) for p in (1, 1.5, 2, 3, 4, 6, 8.5, 9)],
+        *YUKAWAS,
     ],
     ids=names,
 )
@@ -164,7 +168,7 @@ POWERS = [lode.PowerLawPotential(p, 0.5) for p in (1, 1.5, 2, 2.5, 3, 4, 6, 9)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("field", POWERS[::2], ids=names)
+@pytest.mark.parametrize("field", [*POWERS[::2], *YUKAWAS], ids=names)
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-8, 1e-13])
 def test_table_and_its_tail_hold_the_tolerance(kind, field, tolerance):
     basis, l_max = basis_of(kind, 3, 2.0), 3
@@ -182,7 +186,7 @@ def test_table_and_its_tail_hold_the_tolerance(kind, field, tolerance):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("field", POWERS, ids=names)
+@pytest.mark.parametrize("field", [*POWERS, YUKAWAS[0], YUKAWAS[2]], ids=names)
 def test_far_tail_agrees_with_direct_quadrature(kind, field):
     # Every interaction of the basis with a far atom, relative to itself: the tail
     # stays right where it has fallen by many orders.
@@ -222,7 +226,9 @@ def test_tail_of_high_harmonics_holds_the_tolerance():
     assert np.abs(values - exact).max() <= 1e-12 * scale
 
 
-@pytest.mark.parametrize("field", [POWERS[0], POWERS[4], POWERS[6]], ids=names)
+@pytest.mark.parametrize(
+    "field", [POWERS[0], POWERS[4], POWERS[6], *YUKAWAS], ids=names
+)
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-8])
 def test_short_range_table_ends_where_nothing_is_left(field, tolerance):
     basis, l_max = basis_of("monomial", 3), 3
