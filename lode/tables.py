@@ -312,7 +312,7 @@ def piecewise_polynomials(function, length, step, tolerance, smooth_from=0.0):
         if error <= tolerance or error > previous / 8 or n > _MOST_INTERVALS:
             break
         previous = error
-        shrink = (error / tolerance) ** (1.0 / (TERMS))
+        shrink = (error / tolerance) ** (1.0 / TERMS)
         step /= min(4, max(2, math.ceil(1.05 * shrink)))
     return coefficients, step
 

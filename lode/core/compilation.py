@@ -80,7 +80,7 @@ class _Announcement(event.Listener):
         )
 
     def on_end(self, event):
-        """Nothing: an end is not announced."""
+        """Do nothing: the end is not announced."""
 
 
 _FOLDER = None

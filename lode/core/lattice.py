@@ -51,7 +51,7 @@ def lengths_of(cell):
 
 @compiled
 def into_cell(position_ix, cell, charge_i):
-    """Positions translated into the cell, and what is known of it.
+    """Positions translated into the cell; its inverse, volume and skewness.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def into_cell(position_ix, cell, charge_i):
     cell : ndarray (3, 3)
         Rows are the lattice vectors.
     charge_i : ndarray (n_atoms,)
-        Looked at only; perhaps empty.
+        Checked to be finite; empty without charges.
 
     Returns
     -------
@@ -68,8 +68,8 @@ def into_cell(position_ix, cell, charge_i):
         Of the cell.
     volume : float
     share : float
-        Of the volume in that of a box of the same edges; NaN for edges that are longer
-        than numbers are.
+        Volume over the product of the edge lengths, one for a right-angled cell; NaN
+        if that product overflows.
     finite : bool
         Whether all positions and charges are.
     """

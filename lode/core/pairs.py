@@ -53,7 +53,7 @@ class RadialTable(NamedTuple):
 
 @compiled
 def write_constants(channel_i, weight_i, self_n, background_an, first, out_jamn):
-    """Write what coefficients begin with: zeros, and constants at l = 0.
+    """Set the coefficients to zero, and at l = 0 to the terms without a distance.
 
     Parameters
     ----------
