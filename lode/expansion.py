@@ -470,7 +470,7 @@ class _Evaluator:
         self.sources, self.terms, self.transforms = sources, terms, transforms
         atoms = sources.channel_i, sources.weight_i
         weight_a = np.bincount(*atoms, minlength=sources.n_channels)
-        self.constants = *atoms, self_term, np.outer(weight_a, background)
+        self.constants = *atoms, self_term, weight_a[:, None] * background
 
     def __call__(self, out_jamn, first, n_threads):
         """Write a run of centres, each in the same way whatever the threads.

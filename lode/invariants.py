@@ -123,9 +123,9 @@ class _Descriptor:
         labels = _labels(self, used)
         shape = (sum(map(len, checked)), *self._components, len(labels))
         values = np.empty(shape)
+        size = max(1, COEFFICIENT_BYTES // self._coefficient_bytes(used))
 
         def fill(rows, system, species_i, inner_threads):
-            size = max(1, COEFFICIENT_BYTES // self._coefficient_bytes(used))
             start = rows.start
             arguments = (system, species_i, len(used), size, inner_threads)
             for found in self._runs(*arguments):

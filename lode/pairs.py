@@ -40,8 +40,8 @@ class PairTerm:
         self.radial = table.radial
         self.listed, self.candidates = None, None
         largest, limit = max(system.sizes, default=len(system)), table.limit
-        # How many centres are best taken at a time.
-        self.block = _CENTERS
+        # How many centres are best taken at a time; a call costs as much as some.
+        self.block = _CENTERS if len(system) >= 2 * _CENTERS else len(system)
         if not system.periodic and (math.isinf(limit) or largest <= _SMALL):
             self.candidates = _finite_candidates(system, sources, limit)
         elif system.periodic and _images_are_few(system, limit):
