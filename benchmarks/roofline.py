@@ -32,7 +32,7 @@ from lode.core.reciprocal import WaveVectors, add_products
 from lode.core.registers import aligned_zeros
 from lode.files import replacement, write_table
 from lode.parallel import single_threaded_blas
-from lode.systems import systems
+from lode.systems import structures
 
 # Frame and loop; multiply-adds of the products, or pairs; median time of all of them;
 # share of dgemm's rate, median over the rounds.
@@ -67,10 +67,10 @@ _TITLES = {
 
 def plan(expansion, frame):
     """System, sources and terms by which the library expands a periodic frame."""
-    (system,) = systems(frame)
-    species, (species_i,) = expansion.species_of([system])
-    evaluator = expansion._evaluator(system, species_i, len(species), 1)
-    return system, evaluator.sources, evaluator.terms
+    inputs = structures(frame)
+    species, channel_i = expansion.channels(inputs)
+    evaluator = expansion._evaluator(inputs[0], channel_i, len(species), 1)
+    return inputs[0], evaluator.sources, evaluator.terms
 
 
 def product_calls(term, n_channels):

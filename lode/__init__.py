@@ -3,6 +3,7 @@
 Public names are loaded on first use, so that ``import lode`` costs nothing.
 """
 
+import warnings
 from importlib import import_module
 
 __version__ = "0.1.0"
@@ -29,15 +30,15 @@ _MODULE_OF = {
     "ProductKernel": "kernels",
     "ScaledKernel": "kernels",
     "StructureKernel": "kernels",
-    "Representation": "kernels",
+    "StructureFeatures": "features",
     "formal_charges": "charges",
-    "Combination": "combinations",
+    "LinearCombination": "combinations",
     "interactions": "combinations",
     "GaussianProcess": "regression",
-    "SparseGaussianProcess": "regression",
-    "fit_kernel": "regression",
-    "fit_features": "regression",
-    "load": "regression",
+    "SparseGaussianProcess": "sparse",
+    "fit_kernel": "ridge",
+    "fit_features": "ridge",
+    "load": "models",
     "EquivariantRegression": "equivariants",
     "learning_curve": "learning",
     "LearningCurve": "learning",
@@ -46,8 +47,15 @@ _MODULE_OF = {
 
 __all__ = [*_MODULE_OF, "__version__"]
 
+# Names of earlier versions, for one version.
+_NEW_NAMES = {"Combination": "LinearCombination", "Representation": "StructureFeatures"}
+
 
 def __getattr__(name):
+    if name in _NEW_NAMES:
+        message = f"lode.{name} is now called lode.{_NEW_NAMES[name]}"
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        name = _NEW_NAMES[name]
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'lode' has no attribute {name!r}")
     value = getattr(import_module(f"lode.{_MODULE_OF[name]}"), name)

@@ -15,7 +15,7 @@ _SAME_POSITION = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Combination:
+class LinearCombination:
     """Weighted sum of structures, whose property is the same sum of theirs.
 
     Parameters
@@ -39,7 +39,7 @@ class Combination:
     >>> water = molecule("H2O")
     >>> two = water + water
     >>> two.positions[3:] += [0.0, 0.0, 3.0]
-    >>> lode.Combination([two, water], [1.0, -2.0]).weights
+    >>> lode.LinearCombination([two, water], [1.0, -2.0]).weights
     (1.0, -2.0)
     """
 
@@ -74,7 +74,7 @@ def interactions(frames, n_first):
 
     Returns
     -------
-    list of Combination
+    list of LinearCombination
         Fragments that are equal up to a translation, also in their charges, are one
         object: those of a rigid curve are described once.
 
@@ -112,7 +112,7 @@ def interactions(frames, n_first):
                 f"{atoms.pbc.tolist()} (frame {index})"
             )
         fragments = [_shared(atoms[:n], known), _shared(atoms[n:], known)]
-        combined.append(Combination((atoms, *fragments), (1.0, -1.0, -1.0)))
+        combined.append(LinearCombination((atoms, *fragments), (1.0, -1.0, -1.0)))
     return combined
 
 

@@ -6,17 +6,8 @@ A component μ of a structure A is a sum over its environments,
 
 with the same coefficients for all μ: the model turns with the structure exactly. Its
 kernel is :math:`\sum_{ij} \delta_{z_iz_j}\, p_i^{\mu} W_z W_z^T p_j^{\mu'}`, with the
-whitening W of each centre species (:mod:`lode.conditioning`). There is no intercept:
+whitening W of each centre species (:mod:`lode.whitening`). There is no intercept:
 for λ > 0 none turns with the structure.
-
-The regularisation is that of the smallest error when each structure is left out in
-turn, with all its components. Without an intercept nothing else depends on the
-structure that is left out, and the error is known in closed form,
-
-.. math:: e_A = (1 - H_{AA})^{-1} (y_A - \hat y_A),\qquad
-    H = X (X^TX + \lambda)^{-1} X^T,
-
-with the block H_AA of all components of A: one decomposition for all λ.
 
 Indices of arrays: A structures, z centre species, q components μ, f features.
 """
@@ -26,26 +17,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-import lode
 from lode.archive import load_archive, save_archive
-from lode.conditioning import whitening
 from lode.invariants import EquivariantPowerSpectrum
-from lode.learning import LearningCurve, splits
+from lode.learning import repeated, splits
+from lode.models import Model
 from lode.parallel import single_threaded_blas, thread_count, thread_map
-from lode.specification import build, specification
-from lode.systems import finite_array, systems, whole_number
+from lode.ridge import TENSOR_REGULARIZATIONS, TensorModes, checked_grid
+from lode.systems import finite_array, structures, whole_number
+from lode.whitening import whitening
 
-# Grid of the regularisation, relative to the mean square of a row of features;
-# descending, so that of equal errors the strongest regularisation is taken.
-REGULARIZATIONS = np.logspace(2, -9, 23)
-REGULARIZATIONS.setflags(write=False)
-# Errors this close are equal: take the strongest regularisation.
-_EQUAL_ERRORS = 1e-3
-# Directions of the squared features below this, relative to the largest, are not
-# resolved by their matrix of scalar products.
-_CONDITION = 1e-12
-
-_SUMS, _MODEL, _VERSION = "EquivariantSums", "EquivariantRegression", 1
+_SUMS, _VERSION = "EquivariantSums", 1
 # Features of so much memory exist at a time: small enough for the allocator to use the
 # same memory again.
 _CHUNK_BYTES = 2**24
@@ -136,7 +117,7 @@ def equivariant_sums(
     ----------
     descriptor : EquivariantPowerSpectrum
         The features.
-    frames : sequence of ase.Atoms
+    frames : iterable of ase.Atoms
         Structures.
     groups : sequence of sequences of int
         Groups of frames whose environments' second moments are wanted.
@@ -159,9 +140,9 @@ def equivariant_sums(
         If a frame is not valid or holds a species that is not among those given, or a
         group names a frame that is not there.
     """
-    checked = systems(frames)
-    neighbors, _ = descriptor.expansion.species_of(checked, species)
-    found = np.unique(np.concatenate([s.species for s in checked]))
+    inputs = structures(frames)
+    neighbors, _ = descriptor.expansion.channels(inputs, species)
+    found = np.unique(inputs.species)
     centers = found if centers is None else np.unique(np.asarray(centers))
     other = np.setdiff1d(found, centers)
     if len(other):
@@ -169,21 +150,21 @@ def equivariant_sums(
             f"species of centres must be among {centers.tolist()}, got unknown "
             f"{other.tolist()}"
         )
-    members = np.zeros((len(groups), len(checked)), dtype=bool)
+    members = np.zeros((len(groups), len(inputs)), dtype=bool)
     for mask, group in zip(members, groups, strict=True):
         group = np.asarray(group, dtype=np.int64)
-        if len(group) and not 0 <= group.min() <= group.max() < len(checked):
+        if len(group) and not 0 <= group.min() <= group.max() < len(inputs):
             raise ValueError(
-                f"groups must name frames below {len(checked)}, got {group.tolist()}"
+                f"groups must name frames below {len(inputs)}, got {group.tolist()}"
             )
         mask[group] = True
     n_threads = thread_count(n_threads)
     n_q, n_f = 2 * descriptor.angular + 1, len(descriptor.labels(tuple(neighbors)))
-    sums = np.zeros((len(checked), len(centers), n_q, n_f))
+    sums = np.zeros((len(inputs), len(centers), n_q, n_f))
     moments = np.zeros((len(groups), len(centers), n_f, n_f))
     tasks = [(g, z) for g in range(len(groups)) for z in range(len(centers))]
     pieces = descriptor.chunks(
-        checked,
+        inputs,
         memory=_CHUNK_BYTES,
         species=neighbors,
         n_threads=n_threads,
@@ -209,12 +190,12 @@ def equivariant_sums(
         moments,
         tuple(centers.tolist()),
         tuple(int(z) for z in neighbors),
-        np.array([len(s) for s in checked]),
+        inputs.sizes,
     )
 
 
 @dataclass(eq=False)
-class EquivariantRegression:
+class EquivariantRegression(Model):
     r"""Tensorial property of structures, linear in whitened equivariant features.
 
     Parameters
@@ -223,7 +204,7 @@ class EquivariantRegression:
         Of the same ``angular`` λ and parity; the features stand side by side, so that
         their kernels add up.
     exponent : float or sequence of float
-        Of the whitening (:func:`lode.conditioning.whitening`), for all descriptors
+        Of the whitening (:func:`lode.whitening.whitening`), for all descriptors
         or for each: 0.4 suits potentials, 0.2 densities.
     n_components : int, optional
         Directions of the features of each descriptor and centre species that are
@@ -309,7 +290,7 @@ class EquivariantRegression:
         if self.n_components is not None:
             whole_number(self.n_components, 1, np.inf, "n_components")
         if self.regularization is not None:
-            _checked_grid([self.regularization])
+            checked_grid([self.regularization])
 
     @property
     def angular(self):
@@ -321,7 +302,7 @@ class EquivariantRegression:
 
         Parameters
         ----------
-        frames : sequence of ase.Atoms
+        frames : iterable of ase.Atoms
             Training structures.
         targets : array_like (n_frames, 2 λ + 1)
             Components μ = -λ ... λ in the basis of the real harmonics, for λ = 2 the
@@ -344,12 +325,12 @@ class EquivariantRegression:
             If shapes do not fit, a number is not finite, a frame is not valid, the
             descriptors expand different species or all features vanish.
         """
-        checked = systems(frames)
-        targets = _checked_tensors(targets, len(checked), 2 * self.angular + 1)
-        groups = [_first_of_each_species(checked, self.n_whitening)]
+        inputs = structures(frames)
+        targets = _checked_tensors(targets, len(inputs), 2 * self.angular + 1)
+        groups = [_first_of_each_species(inputs, self.n_whitening)]
         options = {"species": species, "n_threads": n_threads, "progress": progress}
         parts = [
-            equivariant_sums(d, checked, groups, **options) for d in self.descriptors
+            equivariant_sums(d, inputs, groups, **options) for d in self.descriptors
         ]
         neighbors = {part.neighbor_species for part in parts}
         if len(neighbors) != 1:
@@ -362,11 +343,10 @@ class EquivariantRegression:
                 for part, exponent in zip(parts, self.exponent, strict=True)
             ]
             rows = _columns(parts, matrices, self.average)
-            fitted = _Ridge.of(rows, targets)
+            fitted = TensorModes.of(rows, targets)
             if self.regularization is None:
-                self.regularizations = REGULARIZATIONS
-                self.errors = fitted.left_out(REGULARIZATIONS)
-                chosen = _best(REGULARIZATIONS, self.errors)
+                self.regularizations = TENSOR_REGULARIZATIONS
+                chosen, self.errors = fitted.strongest(TENSOR_REGULARIZATIONS)
             else:
                 self.regularizations = self.errors = np.empty(0)
                 chosen = float(self.regularization)
@@ -390,7 +370,7 @@ class EquivariantRegression:
 
         Parameters
         ----------
-        frames : sequence of ase.Atoms
+        frames : iterable of ase.Atoms
             Structures.
         n_threads, progress
             As for :meth:`fit`.
@@ -407,14 +387,14 @@ class EquivariantRegression:
             If a frame is not valid or has a species that the model does not know.
         """
         self._check_fitted()
-        checked = systems(frames)
-        total = np.zeros((len(checked), 2 * self.angular + 1))
+        inputs = structures(frames)
+        total = np.zeros((len(inputs), 2 * self.angular + 1))
         for descriptor, beta_zf in zip(
             self.descriptors, self.coefficients, strict=True
         ):
             part = equivariant_sums(
                 descriptor,
-                checked,
+                inputs,
                 species=self.species,
                 centers=self.centers,
                 n_threads=n_threads,
@@ -424,65 +404,28 @@ class EquivariantRegression:
             total += values / part.n_atoms[:, None] if self.average else values
         return total
 
-    def save(self, path):
-        """Write the fitted model to one npz file, whole or not at all.
+    @property
+    def is_fitted(self):
+        """Whether the model can predict."""
+        return self.coefficients is not None
 
-        Parameters
-        ----------
-        path : str or path-like
-            Name of the file.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not fitted.
-        """
-        self._check_fitted()
+    def _state(self):
         header = {
-            "version": _VERSION,
-            "lode": lode.__version__,
-            "model": specification(self),
             "centers": self.centers,
-            "species": self.species,
             "fit_regularization": self.fit_regularization,
         }
         arrays = {f"coefficients_{i}": c for i, c in enumerate(self.coefficients)}
         arrays |= {"regularizations": self.regularizations, "errors": self.errors}
-        save_archive(path, _MODEL, header, arrays)
+        return header, arrays
 
-    @classmethod
-    def load(cls, path):
-        """Model written by :meth:`save`.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        ValueError
-            If the file is truncated, damaged, of another kind or of a later version.
-        """
-        header, arrays = load_archive(path, _MODEL)
-        _check_version(path, header)
-        try:
-            model = build(header["model"])
-            model.coefficients = tuple(
-                arrays[f"coefficients_{i}"] for i in range(len(model.descriptors))
-            )
-            model.centers = tuple(header["centers"])
-            model.species = tuple(header["species"])
-            model.fit_regularization = header["fit_regularization"]
-            model.regularizations = arrays["regularizations"]
-            model.errors = arrays["errors"]
-        except KeyError as error:
-            raise ValueError(
-                f"{path} must be a complete {_MODEL} file written by lode, it lacks "
-                f"{error}"
-            ) from None
-        return model
-
-    def _check_fitted(self):
-        if self.coefficients is None:
-            raise RuntimeError("the model must be fitted first: call fit")
+    def _set_state(self, header, arrays):
+        self.coefficients = tuple(
+            arrays[f"coefficients_{i}"] for i in range(len(self.descriptors))
+        )
+        self.centers = tuple(header["centers"])
+        self.fit_regularization = header["fit_regularization"]
+        self.regularizations = arrays["regularizations"]
+        self.errors = arrays["errors"]
 
 
 def whitening_groups(n_frames, n_train, *, n_test, n_repeats, seed):
@@ -514,7 +457,7 @@ def equivariant_learning_curve(
     n_components=None,
     average=False,
     factors=None,
-    regularizations=REGULARIZATIONS,
+    regularizations=TENSOR_REGULARIZATIONS,
     n_threads=None,
     progress=False,
 ):
@@ -575,7 +518,7 @@ def equivariant_learning_curve(
     if (factors == 0.0).any():
         raise ValueError("factors must not be zero, got one that is")
     exponent = _exponents(exponent, len(sums))
-    grid = _checked_grid(regularizations)
+    grid = checked_grid(regularizations)
     sizes = [whole_number(n, 3, n_frames - n_test, "n_train") for n in n_train]
     repeats = splits(n_frames, n_test, n_repeats, seed)
     learnt = targets * factors[:, None]
@@ -587,96 +530,21 @@ def equivariant_learning_curve(
         ]
         return _columns(sums, matrices, average)
 
-    def errors(repeat):
+    def errors(repeat, some):
         pool, test = repeats[repeat]
-        rows = features(repeat)
+        x_Aqf = features(repeat)
         found = []
-        for size in sizes:
+        for size in some:
             train = pool[:size]
-            fitted = _Ridge.of(rows[train], learnt[train])
-            chosen = _best(grid, fitted.left_out(grid))
-            predicted = rows[test] @ fitted.weights(chosen) / factors[test, None]
+            fitted = TensorModes.of(x_Aqf[train], learnt[train])
+            chosen, _ = fitted.strongest(grid)
+            predicted = x_Aqf[test] @ fitted.weights(chosen) / factors[test, None]
             rmse = np.sqrt(np.mean((predicted - targets[test]) ** 2))
-            size_of_targets = np.sqrt(np.mean(targets[test] ** 2))
-            found.append((rmse, 100.0 * rmse / size_of_targets, chosen))
+            percent = 100.0 * rmse / np.sqrt(np.mean(targets[test] ** 2))
+            found.append((rmse, percent, chosen))
         return found
 
-    title = "learning curve" if progress else None
-    with single_threaded_blas():
-        table = thread_map(
-            errors, range(n_repeats), thread_count(n_threads), title, "repeat"
-        )
-    rmse, percent, chosen = np.moveaxis(np.array(table), 2, 0)
-    spread = percent.std(axis=0, ddof=1) if n_repeats > 1 else np.zeros(len(sizes))
-    return LearningCurve(
-        np.array(sizes), percent.mean(axis=0), spread, percent, rmse, chosen
-    )
-
-
-@dataclass(frozen=True)
-class _Ridge:
-    """Ridge regression of tensors without intercept, for any regularisation.
-
-    ``rows`` (n q, f), ``left`` (n q, r) with orthonormal columns, ``values`` (r,) the
-    squares of the singular values, ``right`` (f, r) or None, ``targets`` (n, q).
-    """
-
-    rows: np.ndarray
-    left: np.ndarray
-    right: np.ndarray | None
-    values: np.ndarray
-    scale: float
-    targets: np.ndarray
-
-    @classmethod
-    def of(cls, rows, targets):
-        """From features (n, q, f) and targets (n, q)."""
-        rows = rows.reshape(targets.size, rows.shape[2])
-        square = rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T
-        if not square.trace() > 0.0:
-            raise ValueError("features must not all vanish, got zeros")
-        values, vectors = np.linalg.eigh(square)
-        kept = values > _CONDITION * values[-1]
-        values, vectors = values[kept], vectors[:, kept]
-        scale = square.trace() / len(rows)
-        if len(rows) > rows.shape[1]:
-            left = rows @ (vectors / np.sqrt(values))
-            return cls(rows, left, vectors, values, scale, targets)
-        return cls(rows, vectors, None, values, scale, targets)
-
-    def left_out(self, grid):
-        """Root mean square error of structures left out, (n_grid,)."""
-        n, q = self.targets.shape
-        left_nqr = self.left.reshape(n, q, -1)
-        projection = self.left.T @ self.targets.ravel()
-        errors = np.empty(len(grid))
-        for i, regularization in enumerate(grid):
-            shrunk = self.values / (self.values + regularization * self.scale)
-            residual = self.targets - left_nqr @ (shrunk * projection)
-            hat = (left_nqr * shrunk) @ left_nqr.transpose(0, 2, 1)
-            left_out = np.linalg.solve(np.eye(q) - hat, residual[..., None])
-            errors[i] = np.sqrt(np.mean(left_out**2))
-        return errors
-
-    def weights(self, regularization):
-        """Coefficients of the features, (f,)."""
-        projection = self.left.T @ self.targets.ravel()
-        weak = self.values + regularization * self.scale
-        if self.right is None:
-            return self.rows.T @ (self.left @ (projection / weak))
-        return self.right @ (np.sqrt(self.values) * projection / weak)
-
-
-def _best(grid, errors):
-    """Of the smallest errors the strongest regularisation."""
-    return float(grid[np.argmax(errors <= (1.0 + _EQUAL_ERRORS) * errors.min())])
-
-
-def _checked_grid(regularizations):
-    grid = finite_array(regularizations, (None,), "regularizations")
-    if len(grid) == 0 or grid.min() <= 0.0:
-        raise ValueError(f"regularizations must be positive, got {grid.tolist()}")
-    return np.sort(grid)[::-1]
+    return repeated(errors, sizes, [sizes], n_repeats, n_threads, progress)
 
 
 def _exponents(exponent, n):
@@ -689,11 +557,11 @@ def _exponents(exponent, n):
     return tuple(float(e) for e in exponents)
 
 
-def _first_of_each_species(checked, n):
+def _first_of_each_species(inputs, n):
     """Frames of which n hold a species, of each species the first, or all of them."""
-    left = dict.fromkeys(np.unique(np.concatenate([s.species for s in checked])), n)
+    left = dict.fromkeys(np.unique(inputs.species), n)
     chosen = []
-    for index, frame in enumerate(checked):
+    for index, frame in enumerate(inputs):
         wanted = [z for z in np.unique(frame.species) if left[z] > 0]
         if wanted:
             chosen.append(index)

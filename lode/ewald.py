@@ -13,7 +13,7 @@ from scipy.special import erfc
 
 from lode.core import ewald as core
 from lode.parallel import thread_count, thread_map
-from lode.systems import cell_array, finite_array, systems
+from lode.systems import cell_array, finite_array, structures
 
 COULOMB_CONSTANT = 14.399645478425668
 """e²/(4π ε₀) in eV Å, CODATA 2018."""
@@ -175,7 +175,7 @@ def ewald_energies(
     Raises
     ------
     TypeError, ValueError
-        As :func:`ewald` and :func:`lode.systems.systems`, naming the frame; also if
+        As :func:`ewald` and :func:`lode.systems.structures`, naming the frame; also if
         the numbers of frames and of charge arrays differ.
 
     Examples
@@ -188,7 +188,7 @@ def ewald_energies(
     """
     tolerance, splitting = _checked_settings(tolerance, splitting, coulomb_constant)
     n_threads = thread_count(n_threads)
-    checked = systems(frames)
+    checked = structures(frames)
     if charges is None:
         charges = [frame.charges for frame in checked]
         missing = [i for i, q in enumerate(charges) if q is None]

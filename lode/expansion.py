@@ -26,14 +26,13 @@ from lode.cutoffs import (
 )
 from lode.fields import Field
 from lode.pairs import PairTerm
-from lode.parallel import scratch, thread_count, thread_map
+from lode.parallel import scratch, thread_map
 from lode.reciprocal import ProductTerm, TransformTerm
 from lode.systems import (
+    LEAST_CENTERS,
     Sources,
     atomic_numbers,
-    concatenated,
-    species_index,
-    systems,
+    structures,
     whole_number,
 )
 from lode.tables import ewald_split, pair_table
@@ -41,12 +40,6 @@ from lode.tuning import cheapest_method
 
 _LARGEST_ANGULAR = 30
 _SOURCES = ("species", "charges")
-# Finite frames are concatenated up to this many atoms.
-_GROUP = 256
-# Groups of them for each thread.
-_GROUPS = 2
-# Least centres per thread: waking one takes as long as some of them.
-_LEAST_CENTERS = 64
 # Coefficients of at most this size exist at a time, before they are copied or used.
 COEFFICIENT_BYTES = 2**28
 _Y00 = 1.0 / math.sqrt(4.0 * math.pi)
@@ -206,7 +199,7 @@ class SphericalExpansion:
 
         Parameters
         ----------
-        frames : ase.Atoms or sequence of ase.Atoms
+        frames : ase.Atoms, iterable of ase.Atoms or Structures
             Finite, or periodic in all three directions.
         species : sequence of int, optional
             Fields to expand, instead of the expansion's own setting.
@@ -226,31 +219,30 @@ class SphericalExpansion:
             If a frame is not valid (see :func:`lode.systems.system`) or holds a
             species that is not expanded.
         """
-        checked = systems(frames)
-        used, index = self.species_of(checked, species)
-        sizes = [len(s) for s in checked]
+        inputs = structures(frames)
+        used, channel_i = self.channels(inputs, species)
         n_lm = (self.max_angular + 1) ** 2
         fields = self.fields(used)
-        shape = (sum(sizes), len(fields), n_lm, self.basis.max_radial)
+        shape = (len(inputs.species), len(fields), n_lm, self.basis.max_radial)
         values = np.empty(shape)
         size = max(1, COEFFICIENT_BYTES // (8 * math.prod(shape[1:])))
 
-        def fill(rows, system, species_i, inner_threads):
+        def fill(rows, system, channel_i, inner_threads):
             out_jamn = values[rows]
             if whole_lanes(shape[-1]) == shape[-1]:
                 # Written where they stay.
-                atoms = system, species_i, len(fields)
+                atoms = system, channel_i, len(fields)
                 self._evaluator(*atoms, inner_threads)(out_jamn, 0, inner_threads)
                 return
             start = 0
-            arguments = (system, species_i, len(used), size, inner_threads)
+            arguments = (system, channel_i, len(used), size, inner_threads)
             for found in self.around_runs(*arguments):
                 out_jamn[start : start + len(found)] = found
                 start += len(found)
 
-        system_map(fill, checked, index, n_threads, progress)
-        labels = environment_labels(checked)
-        return Coefficients(values, fields, *labels, _counted(sizes))
+        inputs.map(fill, channel_i, n_threads, progress)
+        atoms = inputs.species.copy(), inputs.frame_index, inputs.atom_index
+        return Coefficients(values, fields, *atoms)
 
     def contracted(
         self, frames, max_radial, *, species=None, n_threads=None, progress=False
@@ -312,18 +304,19 @@ class SphericalExpansion:
             u_lqn.append(u_qn * np.sign(u_qn[np.arange(kept), largest])[:, None])
         return replace(self, basis=ContractedBasis(self.basis, u_lqn))
 
-    def species_of(self, checked, species=None):
-        """Species to expand and each atom's place among them.
+    def channels(self, inputs, species=None):
+        """Species to expand, and the place of each atom's species among them.
 
         Parameters
         ----------
-        checked : list of System
+        inputs : Structures
         species : sequence of int, optional
             Instead of the expansion's own setting.
 
         Returns
         -------
-        tuple of int, list of ndarray of int
+        species : tuple of int
+        channel_i : ndarray (n_atoms,) of int
 
         Raises
         ------
@@ -332,13 +325,13 @@ class SphericalExpansion:
             are the sources.
         """
         if self.sources == "charges":
-            for frame, system in enumerate(checked):
+            for frame, system in enumerate(inputs):
                 if system.charges is None:
                     raise ValueError(
                         "sources 'charges' need the initial charges of every frame, "
                         f"got none (frame {frame})"
                     )
-        return species_index(checked, self.species if species is None else species)
+        return inputs.channels(self.species if species is None else species)
 
     def fields(self, species):
         """Fields that are expanded: one for each species, or 0, that of the charges.
@@ -353,13 +346,13 @@ class SphericalExpansion:
         """
         return species if self.sources == "species" else (0,)
 
-    def around_runs(self, system, species_i, n_species, size, n_threads=1):
+    def around_runs(self, system, channel_i, n_species, size, n_threads=1):
         """Coefficients around consecutive atoms of one frame, some atoms at a time.
 
         Parameters
         ----------
         system : System
-        species_i : ndarray (n_atoms,) of int
+        channel_i : ndarray (n_atoms,) of int
             Place of each atom's species among those expanded.
         n_species : int
             Number of species expanded.
@@ -376,18 +369,18 @@ class SphericalExpansion:
         n_channels = 1 if self.sources == "charges" else n_species
         n_max = self.basis.max_radial
         shape = (n_channels, (self.max_angular + 1) ** 2, whole_lanes(n_max))
-        evaluate = self._evaluator(system, species_i, n_channels, n_threads)
+        evaluate = self._evaluator(system, channel_i, n_channels, n_threads)
         with scratch(min(size, len(system)), *shape) as room:
             for first in range(0, len(system), size):
                 out_jamn = room[: len(system) - first]
                 evaluate(out_jamn, first, n_threads)
                 yield out_jamn[..., :n_max]
 
-    def _evaluator(self, system, species_i, n_channels, n_threads):
+    def _evaluator(self, system, channel_i, n_channels, n_threads):
         """What adds up the coefficients of a frame: the plan of its terms."""
-        sources = Sources(species_i, np.ones(len(species_i)), n_channels)
+        sources = Sources(channel_i, np.ones(len(channel_i)), n_channels)
         if self.sources == "charges":
-            sources = Sources(np.zeros_like(species_i), system.charges, n_channels)
+            sources = Sources(np.zeros_like(channel_i), system.charges, n_channels)
         if self.field.long_range and system.periodic:
             return self._periodic_evaluator(system, sources, n_threads)
         settings = self.field, self.basis, self.max_angular, self.tolerance
@@ -491,7 +484,7 @@ class _Evaluator:
             for term in self.terms:
                 term.add(out, first + start)
 
-        thread_map(write, range(0, n, block), min(n_threads, n // _LEAST_CENTERS))
+        thread_map(write, range(0, n, block), min(n_threads, n // LEAST_CENTERS))
         if self.transforms is not None:
             self.transforms.add_run(out_jamn, first, n_threads)
 
@@ -500,85 +493,3 @@ def _check_kind(instance, name, kind):
     value = getattr(instance, name)
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {kind}, got {type(value).__name__}")
-
-
-def _counted(sizes):
-    if len(sizes) == 1:
-        return np.arange(sizes[0])
-    return np.concatenate([np.arange(n) for n in sizes])
-
-
-def environment_labels(checked):
-    """Species and frame of every atom of a list of systems.
-
-    Returns
-    -------
-    species, frame_index : ndarray (n_atoms,) of int
-    """
-    if len(checked) == 1:
-        species = checked[0].species
-        return species.copy(), np.zeros(len(species), dtype=np.int64)
-    species = np.concatenate([s.species for s in checked])
-    frame_index = np.repeat(np.arange(len(checked)), [len(s) for s in checked])
-    return species, frame_index
-
-
-def system_map(function, checked, index, n_threads=None, progress=False):
-    """Call ``function(rows, system, species_i, inner_threads)`` for all frames.
-
-    Many frames run beside each other, each on one thread; few run one after the
-    other on all threads. Small finite frames are concatenated, since a call takes
-    longer than a molecule.
-
-    Parameters
-    ----------
-    function : callable
-        ``rows`` is the slice of the atoms of the system among those of all frames.
-    checked : list of System
-    index : list of ndarray of int
-        Place of each atom's species.
-    n_threads : int, optional
-    progress : bool
-    """
-    threads = thread_count(n_threads)
-    tasks = []
-    start = stop = 0
-    for group in _groups(checked, threads):
-        system = concatenated(checked[group])
-        stop += len(system)
-        species_i = index[group.start]
-        if system.sizes:
-            species_i = np.concatenate(index[group])
-        tasks.append((slice(start, stop), system, species_i))
-        start = stop
-    # A frame that is too small to be cut would leave threads idle.
-    largest = max(len(system) for _, system, _ in tasks)
-    is_cut = len(tasks) < threads and largest >= 2 * _LEAST_CENTERS
-    inner = threads if is_cut else 1
-    thread_map(
-        lambda task: function(*task, inner),
-        tasks,
-        threads if inner == 1 else 1,
-        "expansion" if progress else None,
-        "frame",
-        [max(1, len(system.sizes)) for _, system, _ in tasks],
-    )
-
-
-def _groups(checked, threads):
-    """Runs of frames that are computed together: small finite ones, or a single one."""
-    # Enough runs for all threads.
-    total = sum(len(s) for s in checked if not s.periodic)
-    most = min(_GROUP, max(1, total // (_GROUPS * threads if threads > 1 else 1)))
-    start = n_atoms = 0
-    for stop in range(1, len(checked) + 1):
-        n_atoms += len(checked[stop - 1])
-        last = stop == len(checked)
-        if (
-            last
-            or checked[stop].periodic
-            or checked[stop - 1].periodic
-            or n_atoms + len(checked[stop]) > most
-        ):
-            yield slice(start, stop)
-            start, n_atoms = stop, 0

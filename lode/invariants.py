@@ -11,14 +11,9 @@ from tqdm import tqdm
 from lode.core import invariants as core
 from lode.core.registers import whole_lanes
 from lode.coupling import clebsch_gordan
-from lode.expansion import (
-    COEFFICIENT_BYTES,
-    SphericalExpansion,
-    environment_labels,
-    system_map,
-)
+from lode.expansion import COEFFICIENT_BYTES, SphericalExpansion
 from lode.parallel import thread_count, thread_map
-from lode.systems import systems, whole_number
+from lode.systems import structures, whole_number
 
 # Features that a thread makes at least, else waking it takes longer.
 _LEAST_FEATURES = 2**18
@@ -53,32 +48,12 @@ class Features:
 
 
 @dataclass(frozen=True)
-class EquivariantFeatures:
+class EquivariantFeatures(Features):
     """Features of atomic environments that turn with them.
 
-    Attributes
-    ----------
-    values : ndarray (n_environments, 2 λ + 1, n_features)
-        One row per atom, frames in order; components μ = -λ ... λ, which turn as the
-        real spherical harmonics do.
-    species : ndarray (n_environments,) of int
-        Atomic number of each centre.
-    frame_index : ndarray (n_environments,) of int
-        Frame of each centre, from 0.
-    labels : ndarray (n_features,), structured
-        What each column is.
-    n_frames : int
-        Number of frames.
-    neighbor_species : tuple of int
-        Atomic numbers of the expanded fields.
+    As :class:`Features`, with ``values`` of shape (n_environments, 2 λ + 1,
+    n_features): components μ = -λ ... λ, which turn as the real spherical harmonics do.
     """
-
-    values: np.ndarray
-    species: np.ndarray
-    frame_index: np.ndarray
-    labels: np.ndarray
-    n_frames: int
-    neighbor_species: tuple
 
     @property
     def angular(self):
@@ -97,7 +72,7 @@ class _Descriptor:
 
         Parameters
         ----------
-        frames : ase.Atoms or sequence of ase.Atoms
+        frames : ase.Atoms, iterable of ase.Atoms or Structures
             Finite, or periodic in all three directions.
         species : sequence of int, optional
             Fields to expand, instead of the expansion's own setting.
@@ -117,26 +92,13 @@ class _Descriptor:
             If a frame is not valid (see :func:`lode.systems.system`) or holds a
             species that is not expanded.
         """
-        checked = systems(frames)
-        # All agree in the species; those of charges need them besides.
-        used, index = [e.species_of(checked, species) for e in self._expansions()][0]
+        inputs = structures(frames)
+        used, channel_i = self._channels(inputs, species)
         labels = _labels(self, used)
-        shape = (sum(map(len, checked)), *self._components, len(labels))
-        values = np.empty(shape)
-        size = max(1, COEFFICIENT_BYTES // self._coefficient_bytes(used))
-
-        def fill(rows, system, species_i, inner_threads):
-            start = rows.start
-            arguments = (system, species_i, len(used), size, inner_threads)
-            for found in self._runs(*arguments):
-                stop = start + len(found[0])
-                self._filled(values[start:stop], found, inner_threads)
-                start = stop
-
-        system_map(fill, checked, index, n_threads, progress)
-        species, frame_index = environment_labels(checked)
-        arrays = (values, species, frame_index, labels)
-        return self._features(*arrays, len(checked), used)
+        values = np.empty((len(channel_i), *self._components, len(labels)))
+        self._write(values, inputs, channel_i, len(used), n_threads, progress)
+        atoms = inputs.species.copy(), inputs.frame_index
+        return self._features(values, *atoms, labels, len(inputs), used)
 
     def chunks(
         self, frames, *, memory=2**27, species=None, n_threads=None, progress=False
@@ -148,7 +110,7 @@ class _Descriptor:
 
         Parameters
         ----------
-        frames : ase.Atoms or sequence of ase.Atoms
+        frames : ase.Atoms, iterable of ase.Atoms or Structures
         memory : int
             Bytes of the coefficients and features of a piece, which has one atom at
             least. What all pieces of a large frame share comes on top: its images or
@@ -179,43 +141,61 @@ class _Descriptor:
         """
         if not memory > 0:
             raise ValueError(f"memory must be positive, got {memory}")
-        checked = systems(frames)
-        # All agree in the species; those of charges need them besides.
-        used, index = [e.species_of(checked, species) for e in self._expansions()][0]
-        labels = _labels(self, used)
-        n_features = math.prod(self._components) * len(labels)
-        size = int(memory // (8 * n_features + self._coefficient_bytes(used)))
+        inputs = structures(frames)
+        used, channel_i = self._channels(inputs, species)
+        labels, n_used = _labels(self, used), len(used)
+        width = (*self._components, len(labels))
+        size = int(memory // (8 * math.prod(width) + self._coefficient_bytes(n_used)))
         size = max(1, size)
-        centers, frame_index = environment_labels(checked)
-        row = 0
-        title = type(self).__name__
-        bar = tqdm(total=len(centers), desc=title, unit="atom", disable=not progress)
+        pieces = self._pieces(inputs, channel_i, n_used, width, size, n_threads)
+        title, n_atoms = type(self).__name__, len(channel_i)
+        start = 0
+        with tqdm(total=n_atoms, desc=title, unit="atom", disable=not progress) as bar:
+            for values in pieces:
+                rows = slice(start, start + len(values))
+                start = rows.stop
+                bar.update(len(values))
+                atoms = inputs.species[rows], inputs.frame_index[rows]
+                yield self._features(values, *atoms, labels, len(inputs), used)
 
-        def features(values):
-            nonlocal row
-            part = slice(row, row + len(values))
-            row = part.stop
-            bar.update(len(values))
-            of_part = (centers[part], frame_index[part])
-            return self._features(values, *of_part, labels, len(checked), used)
+    def _pieces(self, inputs, channel_i, n_used, width, size, n_threads):
+        """Features of at most so many atoms at a time."""
+        start = 0
+        for group in inputs.chunks(size):
+            part = inputs.chosen(group)
+            of_part = channel_i[start : start + len(part.species)]
+            start += len(of_part)
+            if len(of_part) <= size:
+                values = np.empty((len(of_part), *width))
+                self._write(values, part, of_part, n_used, n_threads, False)
+                yield values
+                continue
+            threads = thread_count(n_threads)
+            for found in self._runs(part[0], of_part, n_used, size, threads):
+                values = np.empty((len(found[0]), *width))
+                self._write_features(values, found, threads)
+                yield values
 
-        with bar:
-            for group in _groups([len(s) for s in checked], size):
-                if len(group) > 1 or len(checked[group[0]]) <= size:
-                    some = [checked[frame] for frame in group]
-                    found = self.compute(some, species=used, n_threads=n_threads)
-                    yield features(found.values)
-                    continue
-                frame = group[0]
-                arguments = (checked[frame], index[frame], len(used), size)
-                runs = self._runs(*arguments, thread_count(n_threads))
-                for found in runs:
-                    shape = (len(found[0]), *self._components, len(labels))
-                    values = np.empty(shape)
-                    self._filled(values, found, thread_count(n_threads))
-                    yield features(values)
+    def _channels(self, inputs, species):
+        """Species to expand and the place of each atom's among them."""
+        # All agree in the species; those of charges need them besides.
+        return [e.channels(inputs, species) for e in self._expansions()][0]
 
-    def _filled(self, rows, coefficients, n_threads):
+    def _write(self, values, inputs, channel_i, n_used, n_threads, progress):
+        """Write the features of all atoms."""
+        size = max(1, COEFFICIENT_BYTES // self._coefficient_bytes(n_used))
+
+        def write(rows, system, channel_i, inner_threads):
+            start = rows.start
+            arguments = (system, channel_i, n_used, size, inner_threads)
+            for found in self._runs(*arguments):
+                stop = start + len(found[0])
+                self._write_features(values[start:stop], found, inner_threads)
+                start = stop
+
+        inputs.map(write, channel_i, n_threads, progress)
+
+    def _write_features(self, rows, coefficients, n_threads):
         """Write the features of some atoms, a part of them on each thread."""
         each = math.prod(rows.shape[1:])
         step = max(-(-len(rows) // n_threads), -(-_LEAST_FEATURES // each))
@@ -232,11 +212,11 @@ class _Descriptor:
             *[e.around_runs(*arguments) for e in self._expansions()], strict=True
         )
 
-    def _coefficient_bytes(self, species):
+    def _coefficient_bytes(self, n_species):
         """Memory of the coefficients of one centre."""
         return sum(
             8
-            * len(e.fields(species))
+            * (n_species if e.sources == "species" else 1)
             * (e.max_angular + 1) ** 2
             * whole_lanes(e.basis.max_radial)
             for e in self._expansions()
@@ -508,18 +488,6 @@ def _coupling_plan(descriptor, n_x, n_y):
     for array in plan:
         array.setflags(write=False)
     return plan
-
-
-def _groups(sizes, most):
-    """Runs of frames that have at most so many atoms together, or of one frame."""
-    start = 0
-    while start < len(sizes):
-        stop, total = start + 1, sizes[start]
-        while stop < len(sizes) and total + sizes[stop] <= most:
-            total += sizes[stop]
-            stop += 1
-        yield range(start, stop)
-        start = stop
 
 
 @lru_cache(maxsize=64)

@@ -7,14 +7,8 @@ pairs of their atoms,
 
 with the features p of the environments. Sums, products and positive multiples act
 on k, so that every such kernel is additive too: a product of two kernels is
-Σ_ij k₁(i, j) k₂(i, j), which grows with the number of atoms as its factors do.
-
-Three exact forms of the same number, cheapest first:
-
-- ζ = 1: K(A, B) = ⟨Σ_i p_i, Σ_j p_j⟩. Only sums over each structure are kept.
-- ζ = 2: K(A, B) = ⟨Σ_i p_i p_iᵀ, Σ_j p_j p_jᵀ⟩, in blocks of pairs of features; the
-  same with p_i q_iᵀ for the product of two linear kernels.
-- any: the environment kernel in blocks, summed over the atoms of each structure.
+Σ_ij k₁(i, j) k₂(i, j), which grows with the number of atoms as its factors do. How
+their matrices are computed stands in :mod:`lode.gram`.
 
 A :class:`StructureKernel` is a power of such a kernel itself, K(A, B)^ζ, and not
 additive. Every kernel extends to signed sums of structures: see
@@ -23,248 +17,42 @@ additive. Every kernel extends to signed sums of structures: see
 A :class:`WhitenedKernel` has parameters of its own, the covariance of its features: it
 is fitted to a set of structures, :meth:`Kernel.fitted`, before it is evaluated.
 
-Indices of arrays: A, B structures, s centre species, i, j environments, p, q
-features.
+Indices of arrays: A, B structures, i, j environments, p features.
 """
 
-import json
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
-from scipy.sparse import csr_array
-from tqdm import tqdm
 
-from lode.archive import load_archive, save_archive
-from lode.combinations import Combination
-from lode.conditioning import check_whitening, whitening
+from lode.features import (
+    CHUNK_BYTES,
+    FeatureRequest,
+    Part,
+    Scatter,
+    StructureFeatures,
+    distinct_descriptors,
+    is_described,
+    scalar_products,
+    structure_features,
+)
+from lode.gram import (
+    diagonal_of_sums,
+    environment_diagonal,
+    environment_gram,
+    gram_of_sums,
+    joined_sums,
+    power,
+)
 from lode.invariants import Features
-from lode.parallel import single_threaded_blas
-from lode.specification import specification
-from lode.systems import species_index, systems
-
-# Features of at most this size exist at a time while frames are represented.
-_CHUNK_BYTES = 2**27
-# Number of frames that tell how many features a descriptor has.
-_FIRST_CHUNK = 8
-# Memory of the second moments in one block of feature pairs.
-_MOMENT_BYTES = 2**28
-# Rows and columns of a block of the environment kernel (32 MB in float64).
-_BLOCK = 2048
-# Cost of an entry of the environment kernel beyond its scalar product (power, sum
-# over segments; bound by memory), in multiply-adds of a matrix product.
-_ENTRY_COST = 60
+from lode.systems import structures
+from lode.whitening import check_whitening, whitening
 
 _BY_SPECIES = "species"
-_KIND = "representation"
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What a kernel needs of a descriptor.
-
-    ``form`` is ``"sums"`` (over each structure), ``"species sums"`` (the same per
-    centre species), ``"environments"`` or ``"scatter"`` (of the environments of each
-    centre species about their mean, all structures together).
-    """
-
-    descriptor: object
-    normalize: bool
-    form: str
-
-    @property
-    def key(self):
-        parts = [specification(self.descriptor), bool(self.normalize), self.form]
-        return json.dumps(parts, default=lambda value: value.item())
-
-
-@dataclass(frozen=True)
-class Representation:
-    """What a kernel keeps of a set of structures.
-
-    Made by :meth:`Kernel.represent`; a kernel matrix needs nothing else.
-
-    Attributes
-    ----------
-    parts : dict of str to ndarray
-        By what is stored: sums of features (n_frames, n_groups, n_features), with one
-        group or one per centre species; features of environments
-        (n_environments, n_features), ordered by species, then frame; or scatter
-        matrices (1, n_species, n_features, n_features) of all environments.
-    species : tuple of int
-        Centre species, ascending.
-    counts : ndarray (n_species, n_frames) of int
-        Number of environments of each species in each frame.
-    neighbor_species : tuple of int
-        Atomic numbers of the fields that the features describe.
-    weights : csr_array (n_frames, n_structures), optional
-        Frames that are combinations of the structures; by default each structure is
-        a frame.
-    """
-
-    parts: dict
-    species: tuple
-    counts: np.ndarray
-    neighbor_species: tuple
-    weights: csr_array | None = None
-
-    @property
-    def n_structures(self):
-        """Number of structures described."""
-        return self.counts.shape[1]
-
-    @property
-    def n_frames(self):
-        """Number of structures or, with weights, of their combinations."""
-        return self.n_structures if self.weights is None else self.weights.shape[0]
-
-    @property
-    def n_atoms(self):
-        """Number of environments of each structure, (n_structures,)."""
-        return self.counts.sum(axis=0)
-
-    def combined(self, weights):
-        """The same structures with weighted sums of them as frames.
-
-        Parameters
-        ----------
-        weights : array_like or sparse array (n_frames, n_structures)
-            Row t holds the weights w of a frame Σ_t w_t S_t.
-
-        Returns
-        -------
-        Representation
-
-        Raises
-        ------
-        ValueError
-            If the shape does not fit, a weight is not finite or the frames are
-            combinations already.
-        """
-        if self.weights is not None:
-            raise ValueError("frames must be single structures, got combinations")
-        weights = csr_array(weights, dtype=np.float64)
-        if weights.ndim != 2 or weights.shape[1] != self.n_structures:
-            raise ValueError(
-                f"weights must have shape (n, {self.n_structures}), got {weights.shape}"
-            )
-        if not np.isfinite(weights.data).all():
-            raise ValueError("weights must be finite, got NaN or infinity")
-        return replace(self, weights=weights)
-
-    def structures(self, chosen):
-        """Representation of some of the structures, each a frame.
-
-        Scatter matrices, which are of all structures together, are left out.
-
-        Parameters
-        ----------
-        chosen : sequence of int
-            Different structures.
-
-        Returns
-        -------
-        Representation
-        """
-        chosen = np.asarray(chosen, dtype=np.int64)
-        counts = self.counts[:, chosen]
-        rows = []
-        for group in range(len(self.species)):
-            edges = self._bounds(group)
-            rows += [np.arange(edges[i], edges[i + 1]) for i in chosen]
-        rows = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
-        parts = {
-            key: part[chosen] if part.ndim == 3 else part[rows]
-            for key, part in self.parts.items()
-            if part.ndim < 4
-        }
-        return Representation(parts, self.species, counts, self.neighbor_species)
-
-    def save(self, path):
-        """Write to one npz file, whole or not at all.
-
-        Parameters
-        ----------
-        path : str or path-like
-            Name of the file.
-        """
-        save_archive(path, _KIND, {"version": 1}, self.to_arrays())
-
-    @classmethod
-    def load(cls, path):
-        """Representation written by :meth:`save`.
-
-        Raises
-        ------
-        ValueError
-            If the file is truncated, damaged or of another kind.
-        """
-        _, arrays = load_archive(path, _KIND)
-        return cls.from_arrays(arrays)
-
-    def to_arrays(self):
-        """The representation as a dictionary of plain arrays."""
-        arrays = {f"part_{i}": part for i, part in enumerate(self.parts.values())}
-        if self.weights is not None:
-            w = self.weights
-            arrays |= {
-                "weights": w.data,
-                "weights_column": w.indices.astype(np.int64),
-                "weights_start": w.indptr.astype(np.int64),
-            }
-        return {
-            "keys": np.array(list(self.parts), dtype=np.str_),
-            "species": np.array(self.species, dtype=np.int64),
-            "counts": self.counts,
-            "neighbor_species": np.array(self.neighbor_species, dtype=np.int64),
-            **arrays,
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays):
-        """The inverse of :meth:`to_arrays`.
-
-        Raises
-        ------
-        ValueError
-            If an array is missing.
-        """
-        try:
-            keys = [str(key) for key in arrays["keys"]]
-            weights = None
-            if "weights" in arrays:
-                start = arrays["weights_start"]
-                weights = csr_array(
-                    (arrays["weights"], arrays["weights_column"], start),
-                    shape=(len(start) - 1, arrays["counts"].shape[1]),
-                )
-            return cls(
-                {key: arrays[f"part_{i}"] for i, key in enumerate(keys)},
-                tuple(arrays["species"].tolist()),
-                arrays["counts"],
-                tuple(arrays["neighbor_species"].tolist()),
-                weights,
-            )
-        except KeyError as error:
-            raise ValueError(f"a representation must hold the array {error}") from None
-
-    def _species_of(self, row):
-        """Index of the species of an environment."""
-        return int(np.searchsorted(self.counts.sum(axis=1).cumsum(), row, "right"))
-
-    def _start(self, group):
-        """First environment of a species."""
-        return int(self.counts[:group].sum())
-
-    def _range(self, group):
-        """Environments of a species."""
-        start = self._start(group)
-        return slice(start, start + int(self.counts[group].sum()))
-
-    def _bounds(self, group):
-        """Environments of a species, split by frame: (n_frames + 1,)."""
-        return self._start(group) + np.concatenate(([0], np.cumsum(self.counts[group])))
+# What a whitened kernel has of each centre species.
+_TRANSFORM = ("mean", "matrix", "columns")
 
 
 class Kernel:
@@ -297,7 +85,7 @@ class Kernel:
 
         Parameters
         ----------
-        frames_a, frames_b : sequence of ase.Atoms, Features or Representation
+        frames_a, frames_b : sequence of ase.Atoms, Features or StructureFeatures
             The structures; without ``frames_b`` the kernel of ``frames_a`` with
             itself.
         species : sequence of int, optional
@@ -309,44 +97,26 @@ class Kernel:
         -------
         ndarray (n_a, n_b)
         """
-        # Looked at twice.
-        frames_a, frames_b = (
-            list(x) if isinstance(x, Iterator) else x for x in (frames_a, frames_b)
-        )
+        options = {"species": species, "n_threads": n_threads}
         if frames_b is None:
-            return self.gram(
-                self.represent(frames_a, species=species, n_threads=n_threads)
-            )
-        if species is None:
-            # Both sets must be described by the same fields.
-            found = [
-                s.species
-                for x in (frames_a, frames_b)
-                if _raw(x)
-                for s in systems(distinct_structures(x)[0])
-            ]
-            known = [
-                np.array(_neighbor_species(x))
-                for x in (frames_a, frames_b)
-                if not _raw(x)
-            ]
-            species = tuple(np.unique(np.concatenate(known or found)).tolist())
+            return self.gram(self.precompute(frames_a, **options))
         sets = [
-            self.represent(x, species=species, n_threads=n_threads)
+            x if is_described(x) else structures(x, combinations=True)
             for x in (frames_a, frames_b)
         ]
-        return self.gram(*sets)
+        if species is None:
+            # Both sets must be described by the same fields.
+            known = [_neighbor_species(x) for x in sets if is_described(x)]
+            found = known or [x.species for x in sets]
+            options["species"] = tuple(np.unique(np.concatenate(found)).tolist())
+        return self.gram(*[self.precompute(x, **options) for x in sets])
 
     @property
     def descriptors(self):
         """The different descriptors, in the order of their first use."""
-        unique = []
-        for request in self._requests().values():
-            if request.descriptor not in unique:
-                unique.append(request.descriptor)
-        return tuple(unique)
+        return distinct_descriptors(self._requests())
 
-    def represent(
+    def precompute(
         self,
         frames,
         *,
@@ -354,16 +124,17 @@ class Kernel:
         n_threads=None,
         progress=False,
         dtype=np.float64,
-        chunk_bytes=_CHUNK_BYTES,
+        chunk_bytes=CHUNK_BYTES,
         environments=False,
+        atoms=None,
     ):
         """What the kernel needs of the structures, computed once.
 
         Parameters
         ----------
-        frames : sequence of ase.Atoms, of Combination or of Features, or Features
+        frames : iterable of ase.Atoms or of LinearCombination, Structures or Features
             The structures, weighted sums of them, or their features: one set for each
-            of :attr:`descriptors`. A representation is returned as it came.
+            of :attr:`descriptors`. A :class:`StructureFeatures` is returned unchanged.
         species : sequence of int, optional
             Neighbour species; by default all that occur.
         n_threads : int, optional
@@ -380,10 +151,12 @@ class Kernel:
         environments : bool
             Also keep the features of all environments, so that the kernel can be
             fitted to some of the structures later.
+        atoms : ndarray (n_atoms,) of bool, optional
+            Environments to keep, each as a structure of its own.
 
         Returns
         -------
-        Representation
+        StructureFeatures
 
         Raises
         ------
@@ -391,55 +164,37 @@ class Kernel:
             If an atom's species is not among ``species``, the features do not belong
             to this kernel or are not finite.
         """
-        if isinstance(frames, Representation):
+        if isinstance(frames, StructureFeatures):
             self._check(frames)
             return frames
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {dtype}")
-        frames, weights = distinct_structures(frames)
         requests = self._requests()
         if environments:
             requests = requests | self._requests(True)
-        descriptors = self.descriptors
-        if _raw(frames):
-            checked = systems(frames)
-            neighbors, _ = species_index(checked, species)
-            centers = np.concatenate([s.species for s in checked])
-            frame_index = np.repeat(np.arange(len(checked)), [len(s) for s in checked])
-            n_frames = len(checked)
-            sources = [
-                _computed(d, checked, neighbors, n_threads, progress, chunk_bytes)
-                for d in descriptors
-            ]
-        else:
-            given = [frames] if isinstance(frames, Features) else list(frames)
-            if len(given) != len(descriptors):
-                raise ValueError(
-                    f"the kernel needs features of {len(descriptors)} descriptors, got "
-                    f"{len(given)} sets"
-                )
-            _check_features(given, species)
-            neighbors = _neighbor_species(given[0])
-            centers, frame_index = given[0].species, given[0].frame_index
-            n_frames = given[0].n_frames
-            sources = [_sliced(f.values, chunk_bytes) for f in given]
-        layout = _Layout.of(centers, frame_index, n_frames)
-        parts = {}
-        for descriptor, source in zip(descriptors, sources, strict=True):
-            wanted = {k: r for k, r in requests.items() if r.descriptor == descriptor}
-            parts.update(_stored(wanted, source, layout, dtype))
-        # In the order of the requests, whatever the order of the descriptors.
-        parts = {key: parts[key] for key in requests}
-        return Representation(
-            parts, layout.species, layout.counts, tuple(neighbors), weights
+        return structure_features(
+            requests,
+            frames,
+            species=species,
+            n_threads=n_threads,
+            progress=progress,
+            dtype=dtype,
+            chunk_bytes=chunk_bytes,
+            atoms=atoms,
         )
 
+    def represent(self, *arguments, **options):
+        """Name of :meth:`precompute` in an earlier version."""
+        message = "Kernel.represent is now called precompute"
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        return self.precompute(*arguments, **options)
+
     def gram(self, a, b=None, *, progress=False):
-        """Kernel matrix between represented structures.
+        """Kernel matrix between structures whose features are there.
 
         Parameters
         ----------
-        a, b : Representation
+        a, b : StructureFeatures
             Without ``b`` the kernel of ``a`` with itself, exactly symmetric.
         progress : bool
             Show a progress bar.
@@ -451,23 +206,17 @@ class Kernel:
         Raises
         ------
         ValueError
-            If a representation was made by another kernel, or the two are not
-            described by the same fields.
+            If the features are another kernel's, or the two sets were not checked
+            against the same species.
         """
         self._check(a)
         if b is not None:
             self._check(b)
             if a.neighbor_species != b.neighbor_species:
                 raise ValueError(
-                    "both representations must have the same neighbour species, got "
+                    "both sets of structures must have the same neighbour species, got "
                     f"{a.neighbor_species} and {b.neighbor_species}"
                 )
-            for key in self._requests():
-                if a.parts[key].shape[-1] != b.parts[key].shape[-1]:
-                    raise ValueError(
-                        "both representations must have the same number of features, "
-                        f"got {a.parts[key].shape[-1]} and {b.parts[key].shape[-1]}"
-                    )
         values = self._gram(a, b, progress)
         if a.weights is not None:
             values = a.weights @ values
@@ -476,64 +225,59 @@ class Kernel:
             values = values @ right.T
         return values if b is not None else (values + values.T) / 2
 
-    def diagonal(self, representation):
+    def diagonal(self, features):
         """Kernel of each structure with itself.
 
         Parameters
         ----------
-        representation : Representation
-            The structures.
+        features : StructureFeatures
 
         Returns
         -------
         ndarray (n_frames,)
         """
-        self._check(representation)
-        if representation.weights is None:
-            return self._diagonal(representation)
-        values = np.empty(representation.n_frames)
-        starts = representation.weights.indptr
-        for frame, (start, stop) in enumerate(pairwise(starts.tolist())):
-            terms = representation.weights.indices[start:stop]
-            w_t = representation.weights.data[start:stop]
-            values[frame] = (
-                w_t @ self._gram(representation.structures(terms), None) @ w_t
-            )
+        self._check(features)
+        weights = features.weights
+        if weights is None:
+            return self._diagonal(features)
+        values = np.empty(features.n_frames)
+        for frame, (start, stop) in enumerate(pairwise(weights.indptr.tolist())):
+            terms, w_t = weights.indices[start:stop], weights.data[start:stop]
+            values[frame] = w_t @ self._gram(features.chosen(terms), None) @ w_t
         return values
 
-    def fitted(self, representation):
+    def fitted(self, features):
         """The kernel with what it takes from data: itself, if nothing is whitened.
 
         Parameters
         ----------
-        representation : Representation
+        features : StructureFeatures
             The structures to learn from, made by this kernel.
 
         Returns
         -------
         Kernel
         """
-        return self._mapped(lambda kernel: kernel._fitted(representation))
+        return self._mapped(lambda kernel: kernel._fitted(features))
 
     @property
     def is_fitted(self):
         """Whether the kernel has all that it takes from data."""
         return all(leaf._transforms is not None for leaf in self._whitened())
 
-    def needed(self, representation):
-        """The representation without what the kernel does not use.
+    def pruned(self, features):
+        """The features without what the kernel does not use.
 
         Parameters
         ----------
-        representation : Representation
+        features : StructureFeatures
 
         Returns
         -------
-        Representation
+        StructureFeatures
         """
-        self._check(representation)
-        parts = {key: representation.parts[key] for key in self._requests()}
-        return replace(representation, parts=parts)
+        self._check(features)
+        return features.pruned(self._requests())
 
     def fitted_arrays(self):
         """What :meth:`fitted` found, as a dictionary of plain arrays."""
@@ -543,7 +287,7 @@ class Kernel:
                 arrays[f"{i}_{name}"] = array
         return arrays
 
-    def restored(self, arrays):
+    def with_arrays(self, arrays):
         """The kernel with the arrays of :meth:`fitted_arrays`.
 
         Parameters
@@ -556,12 +300,12 @@ class Kernel:
         """
         order = iter(range(len(self._whitened())))
 
-        def restored(kernel):
+        def with_own(kernel):
             prefix = f"{next(order)}_"
             own = {k: a for k, a in arrays.items() if k.startswith(prefix)}
-            return kernel._restored({k[len(prefix) :]: a for k, a in own.items()})
+            return kernel._with_arrays({k[len(prefix) :]: a for k, a in own.items()})
 
-        return self._mapped(restored)
+        return self._mapped(with_own)
 
     def _whitened(self):
         """The whitened kernels that this one is made of, in order."""
@@ -583,16 +327,31 @@ class Kernel:
         """Whether the kernel is a scalar product of sums over structures."""
         return False
 
-    def linear_features(self, representation, species=None):
+    def columns(self, features):
+        """The columns of a linear kernel's features that occur.
+
+        Parameters
+        ----------
+        features : StructureFeatures
+
+        Returns
+        -------
+        list of dict of int to ndarray of int
+            For each term of the kernel those of each centre species; 0 stands for all
+            of them together.
+        """
+        self._check_linear()
+        return self._columns(features)
+
+    def linear_features(self, features, columns=None):
         """Features Φ with K = Φ Φᵀ, for a linear kernel.
 
         Parameters
         ----------
-        representation : Representation
-            The structures.
-        species : sequence of int, optional
-            Centre species that have columns; by default those that occur as centres
-            or neighbours.
+        features : StructureFeatures
+        columns : list of dict, optional
+            Of :meth:`columns`; by default those that occur. What is in none of them
+            is left out.
 
         Returns
         -------
@@ -602,34 +361,28 @@ class Kernel:
         ------
         TypeError
             If the kernel is not linear.
-        ValueError
-            If a structure has a centre of another species.
         """
+        self._check_linear()
+        self._check(features)
+        columns = self._columns(features) if columns is None else columns
+        values = self._linear_features(features, iter(columns))
+        return values if features.weights is None else features.weights @ values
+
+    def _check_linear(self):
         if not self.is_linear:
             raise TypeError("only a sum of kernels of degree 1 has linear features")
-        self._check(representation)
-        if species is None:
-            species = center_species(representation)
-        unknown = sorted(set(representation.species) - set(species))
-        if unknown:
-            raise ValueError(
-                f"species must be among {sorted(species)}, got unknown {unknown}"
-            )
-        features = self._linear_features(representation, tuple(species))
-        weights = representation.weights
-        return features if weights is None else weights @ features
 
-    def _check(self, representation):
-        if not isinstance(representation, Representation):
+    def _check(self, features):
+        if not isinstance(features, StructureFeatures):
             raise TypeError(
-                "a representation made by `represent` is needed, got "
-                f"{type(representation).__name__}"
+                "features made by `precompute` are needed, got "
+                f"{type(features).__name__}"
             )
-        missing = [k for k in self._requests() if k not in representation.parts]
+        missing = [k for k in self._requests() if k not in features.keys]
         if missing:
             raise ValueError(
-                "a representation must be made by the kernel that uses it; it lacks "
-                f"{missing[0]} and holds {list(representation.parts)}"
+                "features must be made by the kernel that uses them; they lack "
+                f"{missing[0]} and hold {list(features.keys)}"
             )
 
 
@@ -694,11 +447,8 @@ class PolynomialKernel(Kernel):
         return self.degree == 1
 
     def _request(self, environments):
-        if environments or not self.is_linear:
-            form = "environments"
-        else:
-            form = "species sums" if self.species_delta else "sums"
-        return _Request(self.descriptor, self.normalize, form)
+        form = "environments" if environments or not self.is_linear else "sums"
+        return FeatureRequest(self.descriptor, self.normalize, form)
 
     def _requests(self, environments=False):
         request = self._request(environments)
@@ -707,57 +457,64 @@ class PolynomialKernel(Kernel):
     def _averages(self):
         return {self.average}
 
-    def _sums(self, representation):
-        """Sums (n_frames, n_groups, n_features) and the species of the groups."""
-        sums_Asp = representation.parts[self._request(False).key]
-        if self.average == _BY_SPECIES:
-            sums_Asp = sums_Asp / np.maximum(representation.counts.T, 1)[:, :, None]
-        elif self.average:
-            sums_Asp = sums_Asp / representation.n_atoms[:, None, None]
-        species = representation.species if self.species_delta else (None,)
-        return sums_Asp, species
+    def _sums(self, features):
+        """Sums over each structure: centre species, structures and part of each."""
+        key, n_atoms = self._request(False).key, features.n_atoms
+        sums = []
+        for block in features.blocks:
+            part = block.parts[key]
+            if self.average:
+                by = block.counts if self.average == _BY_SPECIES else n_atoms
+                by = by if self.average == _BY_SPECIES else by[block.structures]
+                part = part._replace(values=part.values / by[:, None])
+            center = block.center if self.species_delta else 0
+            sums.append((center, block.structures, part))
+        return sums if self.species_delta else joined_sums(sums, features.n_structures)
 
-    def _linear_features(self, representation, species):
-        sums_Asp, found = self._sums(representation)
-        if not self.species_delta:
-            return sums_Asp[:, 0]
-        n_frames, _, n_features = sums_Asp.shape
-        columns = np.zeros((n_frames, len(species), n_features))
-        columns[:, [species.index(z) for z in found]] = sums_Asp
-        return columns.reshape(n_frames, -1)
+    def _columns(self, features):
+        columns = {}
+        for center, _, part in self._sums(features):
+            known = columns.setdefault(center, part.columns)
+            if not np.array_equal(known, part.columns):
+                columns[center] = np.union1d(known, part.columns)
+        return [columns]
+
+    def _linear_features(self, features, columns):
+        own = next(columns)
+        width = {z: len(c) for z, c in own.items()}
+        start = dict(zip(own, np.cumsum([0, *width.values()]), strict=False))
+        values = np.zeros((features.n_structures, sum(width.values())))
+        for center, structures_of, part in self._sums(features):
+            if center in own:
+                stop = start[center] + width[center]
+                values[structures_of, start[center] : stop] += part.at(own[center])
+        return values
 
     def _gram(self, a, b, progress=False):
         if not self.is_linear:
-            return _environment_sum(self, a, b, self.average, progress)
-        sums_Asp, species_a = self._sums(a)
-        sums_Bsp, species_b = (sums_Asp, species_a) if b is None else self._sums(b)
-        values = np.zeros((len(sums_Asp), len(sums_Bsp)))
-        for s, z in enumerate(species_a):
-            if z in species_b:
-                values += sums_Asp[:, s] @ sums_Bsp[:, species_b.index(z)].T
-        return values
+            return environment_gram(self, a, b, self.average, progress)
+        sums_b = None if b is None else self._sums(b)
+        shape = (a.n_structures, (b or a).n_structures)
+        return gram_of_sums(self._sums(a), sums_b, shape)
 
-    def _diagonal(self, representation):
+    def _diagonal(self, features):
         if not self.is_linear:
-            return _environment_diagonal(self, representation, self.average)
-        sums_Asp, _ = self._sums(representation)
-        return np.einsum("Asp,Asp->A", sums_Asp, sums_Asp)
+            return environment_diagonal(self, features, self.average)
+        return diagonal_of_sums(self._sums(features), features.n_structures)
 
-    def _block(self, a, rows, b, columns, same, known):
-        """Environment kernel of two ranges, ``None`` if it vanishes.
+    def _block(self, a, rows, b, columns, known):
+        """Environment kernel of parts of two blocks, ``None`` if it vanishes.
 
-        ``known`` keeps the scalar products of the same ranges: they are the cost, and
+        ``known`` keeps the scalar products of the same parts: they are the cost, and
         a sum of products has some of them in many terms.
         """
-        if self.species_delta and not same:
+        if self.species_delta and a.center != b.center:
             return None
         key = self._request(True).key
         if key not in known:
-            x_ip = np.asarray(a.parts[key][rows], dtype=np.float64)
-            x_jp = np.asarray(b.parts[key][columns], dtype=np.float64)
-            known[key] = x_ip @ x_jp.T
+            known[key] = scalar_products(a.parts[key], rows, b.parts[key], columns)
         k_ij = known[key]
-        return k_ij if self.degree == 1 else _power(k_ij, int(self.degree))
+        return k_ij if self.degree == 1 else power(k_ij, int(self.degree))
 
     def _monomial(self):
         """Weight and linear factors, if the kernel is a product of such."""
@@ -771,7 +528,7 @@ class WhitenedKernel(Kernel):
     .. math:: K(A, B) = \sum_{i\in A, j\in B} \delta_{z_i z_j}
         (p_i - \bar p_z)^T W_z W_z^T (p_j - \bar p_z)
 
-    with the mean and the :func:`~lode.conditioning.whitening` W of the features around
+    with the mean and the :func:`~lode.whitening.whitening` W of the features around
     the centres of each species, from the structures that the kernel is fitted to.
     Models fit it to what they learn from; :meth:`Kernel.fitted` does it by hand.
 
@@ -780,7 +537,7 @@ class WhitenedKernel(Kernel):
     descriptor : object
         Descriptor of environments: a dataclass with a method ``compute``.
     exponent, n_components, condition
-        As for :func:`~lode.conditioning.whitening`.
+        As for :func:`~lode.whitening.whitening`.
     average : bool
         Divide K by the numbers of atoms of A and of B.
 
@@ -814,10 +571,10 @@ class WhitenedKernel(Kernel):
         return function(self)
 
     def _request(self, form):
-        return _Request(self.descriptor, False, form)
+        return FeatureRequest(self.descriptor, False, form)
 
     def _requests(self, environments=False):
-        forms = ["environments"] if environments else ["species sums"]
+        forms = ["environments"] if environments else ["sums"]
         if self._transforms is None and not environments:
             forms.append("scatter")
         requests = [self._request(form) for form in forms]
@@ -826,31 +583,40 @@ class WhitenedKernel(Kernel):
     def _averages(self):
         return {bool(self.average)}
 
-    def _fitted(self, representation):
-        parts = representation.parts
-        rows = parts.get(self._request("environments").key)
-        sums = parts.get(self._request("species sums").key)
-        scatter = parts.get(self._request("scatter").key)
-        if rows is None and (sums is None or scatter is None):
+    def _fitted(self, features):
+        rows, sums, scatter = (
+            self._request(form).key for form in ("environments", "sums", "scatter")
+        )
+        if rows not in features.keys and not {sums, scatter} <= set(features.keys):
             raise ValueError(
-                "a whitened kernel is fitted to a representation that it has made, or "
-                f"to one with environments, got one of {list(parts)}"
+                "a whitened kernel is fitted to features that it has made, or "
+                f"to those with environments, got {list(features.keys)}"
             )
         transforms = {}
-        for group, z in enumerate(representation.species):
-            n = int(representation.counts[group].sum())
-            if scatter is None:
-                x_ip = rows[representation._range(group)].astype(np.float64)
-                mean = x_ip.mean(axis=0)
-                x_ip -= mean
-                covariance = x_ip.T @ x_ip / n
-            else:
-                mean = sums[:, group].sum(axis=0) / n
-                covariance = scatter[0, group] / n
+        for z in features.centers:
+            blocks = [block for block in features.blocks if block.center == z]
+            key = scatter if scatter in features.keys else rows
+            columns = blocks[0].parts[key].columns
+            for block in blocks[1:]:
+                columns = np.union1d(columns, block.parts[key].columns)
+            total = Scatter()
+            for block in blocks:
+                part = block.parts[key]
+                if key == rows:
+                    total.add(part.at(columns).astype(np.float64))
+                    continue
+                mean = block.parts[sums].at(columns).sum(axis=0) / len(block)
+                # Zeros where columns are missing, in rows and then in columns.
+                half = part.at(columns).T
+                matrix = Part(half, part.columns, part.form).at(columns)
+                total.join(len(block), mean, matrix)
             matrix = whitening(
-                covariance, self.exponent, self.n_components, self.condition
+                total.matrix / total.count,
+                self.exponent,
+                self.n_components,
+                self.condition,
             )
-            transforms[z] = (mean, matrix)
+            transforms[z] = (total.mean, matrix, columns)
         return self._with(transforms)
 
     def _with(self, transforms):
@@ -859,20 +625,25 @@ class WhitenedKernel(Kernel):
         return kernel
 
     def _arrays(self):
-        arrays = {}
-        for z, (mean, matrix) in (self._transforms or {}).items():
-            arrays[f"mean_{z}"], arrays[f"matrix_{z}"] = mean, matrix
-        return arrays
+        return {
+            f"{name}_{z}": array
+            for z, arrays in (self._transforms or {}).items()
+            for name, array in zip(_TRANSFORM, arrays, strict=True)
+        }
 
-    def _restored(self, arrays):
-        species = [int(k[5:]) for k in arrays if k.startswith("mean_")]
-        transforms = {z: (arrays[f"mean_{z}"], arrays[f"matrix_{z}"]) for z in species}
+    def _with_arrays(self, arrays):
+        species = [
+            int(k.removeprefix("mean_")) for k in arrays if k.startswith("mean_")
+        ]
+        transforms = {
+            z: tuple(arrays[f"{name}_{z}"] for name in _TRANSFORM) for z in species
+        }
         return self._with(transforms or None)
 
     def _transform(self, z):
         if self._transforms is None:
             raise RuntimeError(
-                "a whitened kernel must be fitted first: kernel.fitted(representation)"
+                "a whitened kernel must be fitted first: kernel.fitted(features)"
             )
         if z not in self._transforms:
             raise ValueError(
@@ -881,51 +652,43 @@ class WhitenedKernel(Kernel):
             )
         return self._transforms[z]
 
-    def _whitened_sums(self, representation):
-        """Sums over each structure, (n_frames, n_kept) for each species."""
-        sums_Asp = representation.parts[self._request("species sums").key]
-        sums = {}
-        for group, z in enumerate(representation.species):
-            mean, matrix = self._transform(z)
-            count = representation.counts[group][:, None]
-            sums[z] = (sums_Asp[:, group] - count * mean) @ matrix
+    def _sums(self, features):
+        """Sums over each structure: centre species, structures and part of each."""
+        key, n_atoms = self._request("sums").key, features.n_atoms
+        sums = []
+        for block in features.blocks:
+            mean, matrix, columns = self._transform(block.center)
+            part = block.parts[key]
+            values = (part.at(columns) - block.counts[:, None] * mean) @ matrix
             if self.average:
-                sums[z] /= representation.n_atoms[:, None]
+                values /= n_atoms[block.structures][:, None]
+            part = Part(values, np.arange(matrix.shape[1]), part.form)
+            sums.append((block.center, block.structures, part))
         return sums
 
-    def _linear_features(self, representation, species):
-        sums = self._whitened_sums(representation)
-        n_frames = representation.n_structures
-        columns = []
-        for z in species:
-            if z in sums:
-                columns.append(sums[z])
-            elif z in self._transforms:
-                n_kept = self._transforms[z][1].shape[1]
-                columns.append(np.zeros((n_frames, n_kept)))
-        return np.hstack(columns)
+    def _columns(self, features):
+        return [{z: np.arange(t[1].shape[1]) for z, t in self._transforms.items()}]
+
+    _linear_features = PolynomialKernel._linear_features
 
     def _gram(self, a, b, progress=False):
-        sums_a = self._whitened_sums(a)
-        sums_b = sums_a if b is None else self._whitened_sums(b)
-        values = np.zeros((a.n_structures, (b or a).n_structures))
-        for z in sums_a:
-            if z in sums_b:
-                values += sums_a[z] @ sums_b[z].T
-        return values
+        sums_b = None if b is None else self._sums(b)
+        shape = (a.n_structures, (b or a).n_structures)
+        return gram_of_sums(self._sums(a), sums_b, shape)
 
-    def _diagonal(self, representation):
-        sums = self._whitened_sums(representation)
-        return sum(np.einsum("Ap,Ap->A", x, x) for x in sums.values())
+    def _diagonal(self, features):
+        return diagonal_of_sums(self._sums(features), features.n_structures)
 
-    def _block(self, a, rows, b, columns, same, known):
-        """Environment kernel of two ranges, ``None`` if it vanishes."""
-        if not same:
+    def _block(self, a, rows, b, columns, known):
+        """Environment kernel of parts of two blocks, ``None`` if it vanishes."""
+        if a.center != b.center:
             return None
-        mean, matrix = self._transform(a.species[a._species_of(rows.start)])
+        mean, matrix, own = self._transform(a.center)
         key = self._request("environments").key
         x_ip, x_jp = (
-            (x.parts[key][r] - mean) @ matrix for x, r in ((a, rows), (b, columns))
+            (x.parts[key]._replace(values=x.parts[key].values[r]).at(own) - mean)
+            @ matrix
+            for x, r in ((a, rows), (b, columns))
         )
         return x_ip @ x_jp.T
 
@@ -979,18 +742,21 @@ class ScaledKernel(Kernel):
     def _averages(self):
         return self.kernel._averages()
 
-    def _linear_features(self, representation, species):
-        features = self.kernel._linear_features(representation, species)
-        return np.sqrt(self.weight) * features
+    def _columns(self, features):
+        return self.kernel._columns(features)
+
+    def _linear_features(self, features, columns):
+        values = self.kernel._linear_features(features, columns)
+        return np.sqrt(self.weight) * values
 
     def _gram(self, a, b, progress=False):
         return self.weight * self.kernel._gram(a, b, progress)
 
-    def _diagonal(self, representation):
-        return self.weight * self.kernel._diagonal(representation)
+    def _diagonal(self, features):
+        return self.weight * self.kernel._diagonal(features)
 
-    def _block(self, a, rows, b, columns, same, known):
-        block = self.kernel._block(a, rows, b, columns, same, known)
+    def _block(self, a, rows, b, columns, known):
+        block = self.kernel._block(a, rows, b, columns, known)
         return None if block is None else self.weight * block
 
     def _monomial(self):
@@ -1083,10 +849,11 @@ class SumKernel(Kernel):
     def _averages(self):
         return set().union(*(kernel._averages() for kernel in self.kernels))
 
-    def _linear_features(self, representation, species):
-        return np.hstack(
-            [k._linear_features(representation, species) for k in self.kernels]
-        )
+    def _columns(self, features):
+        return [own for kernel in self.kernels for own in kernel._columns(features)]
+
+    def _linear_features(self, features, columns):
+        return np.hstack([k._linear_features(features, columns) for k in self.kernels])
 
     def _gram(self, a, b, progress=False):
         together, apart = self._terms()
@@ -1094,20 +861,20 @@ class SumKernel(Kernel):
         if together:
             average = True in self._averages()
             kernel = SumKernel(together)
-            values.append(_environment_sum(kernel, a, b, average, progress))
+            values.append(environment_gram(kernel, a, b, average, progress))
         return sum(values)
 
-    def _diagonal(self, representation):
+    def _diagonal(self, features):
         together, apart = self._terms()
-        values = [kernel._diagonal(representation) for kernel in apart]
+        values = [kernel._diagonal(features) for kernel in apart]
         if together:
             average = True in self._averages()
             kernel = SumKernel(together)
-            values.append(_environment_diagonal(kernel, representation, average))
+            values.append(environment_diagonal(kernel, features, average))
         return sum(values)
 
-    def _block(self, a, rows, b, columns, same, known):
-        blocks = [k._block(a, rows, b, columns, same, known) for k in self.kernels]
+    def _block(self, a, rows, b, columns, known):
+        blocks = [k._block(a, rows, b, columns, known) for k in self.kernels]
         blocks = [block for block in blocks if block is not None]
         return sum(blocks) if blocks else None
 
@@ -1164,16 +931,16 @@ class ProductKernel(Kernel):
         return set().union(*(kernel._averages() for kernel in self.kernels))
 
     def _gram(self, a, b, progress=False):
-        return _environment_sum(self, a, b, True in self._averages(), progress)
+        return environment_gram(self, a, b, True in self._averages(), progress)
 
-    def _diagonal(self, representation):
+    def _diagonal(self, features):
         averaged = True in self._averages()
-        return _environment_diagonal(self, representation, averaged)
+        return environment_diagonal(self, features, averaged)
 
-    def _block(self, a, rows, b, columns, same, known):
+    def _block(self, a, rows, b, columns, known):
         product = None
         for kernel in self.kernels:
-            block = kernel._block(a, rows, b, columns, same, known)
+            block = kernel._block(a, rows, b, columns, known)
             if block is None:
                 return None
             product = block if product is None else product * block
@@ -1232,60 +999,22 @@ class StructureKernel(Kernel):
         return self.kernel._averages()
 
     def _gram(self, a, b, progress=False):
-        return _power(self.kernel._gram(a, b, progress), int(self.degree))
+        return power(self.kernel._gram(a, b, progress), int(self.degree))
 
-    def _diagonal(self, representation):
-        return _power(self.kernel._diagonal(representation), int(self.degree))
+    def _diagonal(self, features):
+        return power(self.kernel._diagonal(features), int(self.degree))
 
     def _monomial(self):
         return None, []
 
 
-def distinct_structures(frames):
-    """Structures that combinations are made of, each once, and the weights.
-
-    Parameters
-    ----------
-    frames : sequence of Combination or anything else
-        Anything else is returned as it came.
-
-    Returns
-    -------
-    structures : list of ase.Atoms
-    weights : csr_array (n_frames, n_structures) or None
-        ``None`` if the frames are no combinations.
-
-    Raises
-    ------
-    TypeError
-        If only some of the frames are combinations.
-    """
-    if not isinstance(frames, Sequence):
-        return frames, None
-    combined = [isinstance(frame, Combination) for frame in frames]
-    if not any(combined):
-        return frames, None
-    if not all(combined):
-        raise TypeError(
-            "frames must be combinations all or none, got "
-            f"{type(frames[combined.index(False)]).__name__} among them"
-        )
-    structures, place = [], {}
-    entries = []
-    for row, frame in enumerate(frames):
-        for atoms, weight in zip(frame.structures, frame.weights, strict=True):
-            if id(atoms) not in place:
-                place[id(atoms)] = len(structures)
-                structures.append(atoms)
-            entries.append((weight, row, place[id(atoms)]))
-    weight, row, column = zip(*entries, strict=True)
-    shape = (len(frames), len(structures))
-    return structures, csr_array((weight, (row, column)), shape=shape)
-
-
-def center_species(representation):
-    """Species that occur as centres or neighbours, ascending."""
-    return tuple(sorted({*representation.species, *representation.neighbor_species}))
+def _neighbor_species(described):
+    first = (
+        described
+        if isinstance(described, Features | StructureFeatures)
+        else described[0]
+    )
+    return tuple(int(z) for z in first.neighbor_species)
 
 
 def _check_descriptor(descriptor):
@@ -1316,399 +1045,3 @@ def _check_kernels(kernels, name):
         if not isinstance(kernel, Kernel):
             raise TypeError(f"{name} must be kernels, got {type(kernel).__name__}")
     return tuple(kernels)
-
-
-def _raw(frames):
-    """Whether ``frames`` are structures, not features or a representation."""
-    if isinstance(frames, Features | Representation):
-        return False
-    return not (
-        isinstance(frames, Sequence) and frames and isinstance(frames[0], Features)
-    )
-
-
-def _neighbor_species(described):
-    if isinstance(described, Features | Representation):
-        return tuple(int(z) for z in described.neighbor_species)
-    return _neighbor_species(described[0])
-
-
-def _check_features(given, species):
-    """Refuse sets of features that are not of the same environments."""
-    first = given[0]
-    for features in given:
-        n_environments = len(features.values)
-        lengths = {len(features.species), len(features.frame_index), n_environments}
-        if len(lengths) > 1:
-            raise ValueError(
-                "features must have one species and one frame for each environment, "
-                f"got {n_environments} rows, {len(features.species)} species and "
-                f"{len(features.frame_index)} frames"
-            )
-        if not (
-            np.array_equal(features.species, first.species)
-            and np.array_equal(features.frame_index, first.frame_index)
-            and features.n_frames == first.n_frames
-            and _neighbor_species(features) == _neighbor_species(first)
-        ):
-            raise ValueError(
-                "all sets of features must describe the same environments, got "
-                "different centres, frames or neighbour species"
-            )
-    found = _neighbor_species(first)
-    if species is not None and tuple(int(z) for z in species) != found:
-        raise ValueError(
-            f"features must have the neighbour species {tuple(species)}, got {found}"
-        )
-
-
-def _computed(descriptor, checked, species, n_threads, progress, chunk_bytes):
-    """Features of consecutive environments, from structures, chunk by chunk."""
-    if hasattr(descriptor, "chunks"):
-        options = {"species": species, "n_threads": n_threads, "progress": progress}
-        for part in descriptor.chunks(checked, memory=chunk_bytes, **options):
-            yield part.values
-        return
-    # A descriptor of the user's own: whole frames.
-    stop = min(_FIRST_CHUNK, len(checked))
-    start = 0
-    bar = tqdm(
-        total=len(checked),
-        desc=type(descriptor).__name__,
-        unit="frame",
-        disable=not progress,
-    )
-    with bar:
-        while start < len(checked):
-            chunk = checked[start:stop]
-            n_atoms = sum(len(s) for s in chunk)
-            values = descriptor.compute(
-                chunk, species=species, n_threads=n_threads, progress=False
-            ).values
-            if len(values) != n_atoms:
-                raise ValueError(
-                    f"{type(descriptor).__name__} must give one row for each of "
-                    f"{n_atoms} atoms, got {len(values)}"
-                )
-            yield values
-            bar.update(len(chunk))
-            n_rows = max(1, chunk_bytes // max(1, 8 * values.shape[1]))
-            start = stop
-            rows = 0
-            while stop < len(checked) and (
-                stop == start or rows + len(checked[stop]) <= n_rows
-            ):
-                rows += len(checked[stop])
-                stop += 1
-
-
-def _sliced(values, chunk_bytes):
-    """Features of consecutive environments, from an array, chunk by chunk."""
-    step = max(1, chunk_bytes // max(1, 8 * values.shape[1]))
-    for start in range(0, len(values), step):
-        yield values[start : start + step]
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where each environment goes.
-
-    ``group`` and ``frame`` of each environment as it comes, and its ``row`` when
-    ordered by species, then frame.
-    """
-
-    species: tuple
-    counts: np.ndarray
-    group: np.ndarray
-    frame: np.ndarray
-    row: np.ndarray
-
-    @classmethod
-    def of(cls, centers, frame_index, n_frames):
-        species, group = np.unique(centers, return_inverse=True)
-        frame = np.asarray(frame_index, dtype=np.int64)
-        if len(frame) == 0 or np.bincount(frame, minlength=n_frames).min() == 0:
-            raise ValueError("every frame must have at least one environment")
-        if len(np.bincount(frame)) > n_frames:
-            raise ValueError(
-                f"frame_index must be below n_frames = {n_frames}, got {frame.max()}"
-            )
-        counts = np.zeros((len(species), n_frames), dtype=np.int64)
-        np.add.at(counts, (group, frame), 1)
-        row = np.empty(len(frame), dtype=np.int64)
-        row[np.lexsort((frame, group))] = np.arange(len(frame))
-        return cls(tuple(species.tolist()), counts, group, frame, row)
-
-
-def _stored(requests, source, layout, dtype):
-    """Parts of a representation that rest on one descriptor."""
-    parts = {}
-    n_species, n_frames = layout.counts.shape
-    start = 0
-    for values in source:
-        if not np.isfinite(values).all():
-            raise ValueError("features must be finite, got NaN or infinity")
-        n_features = values.shape[1]
-        unit = None
-        here = slice(start, start + len(values))
-        start += len(values)
-        for key, request in requests.items():
-            chunk = values
-            if request.normalize:
-                unit = _unit_rows(values) if unit is None else unit
-                chunk = unit
-            if request.form == "scatter":
-                groups = parts.setdefault(key, [_Scatter() for _ in range(n_species)])
-                for group, scatter in enumerate(groups):
-                    scatter.add(chunk[layout.group[here] == group])
-                continue
-            if request.form == "environments":
-                if key not in parts:
-                    parts[key] = np.empty((len(layout.row), n_features), dtype=dtype)
-                parts[key][layout.row[here]] = chunk
-                continue
-            n_groups = n_species if request.form == "species sums" else 1
-            if key not in parts:
-                parts[key] = np.zeros((n_frames, n_groups, n_features))
-            frame = layout.frame[here]
-            first, last = frame.min(), frame.max() + 1
-            group = layout.group[here] if n_groups > 1 else 0
-            segment = (frame - first) * n_groups + group
-            sums = _segment_sum(segment, (last - first) * n_groups, chunk)
-            parts[key][first:last] += sums.reshape(last - first, n_groups, n_features)
-    for key, request in requests.items():
-        if request.form == "scatter":
-            parts[key] = np.stack([scatter.matrix for scatter in parts[key]])[None]
-    return parts
-
-
-class _Scatter:
-    """Σ (x − x̄)(x − x̄)ᵀ of rows that come in parts, without cancellation."""
-
-    def __init__(self):
-        self.count, self.mean, self.matrix = 0, 0.0, 0.0
-
-    def add(self, rows):
-        if len(rows) == 0:
-            return
-        mean = rows.mean(axis=0)
-        centred = rows - mean
-        total = self.count + len(rows)
-        step = mean - self.mean
-        weight = self.count * len(rows) / total
-        self.matrix = (
-            self.matrix + centred.T @ centred + weight * np.multiply.outer(step, step)
-        )
-        self.mean = self.mean + step * (len(rows) / total)
-        self.count = total
-
-
-def _unit_rows(values):
-    norm = np.linalg.norm(values.astype(np.float64, copy=False), axis=1)
-    return values / np.where(norm > 0, norm, 1.0)[:, None]
-
-
-def _segment_sum(segment, n_segments, values):
-    """Sum of the rows of each segment; always in the order of the rows."""
-    n_rows = len(segment)
-    ones = np.ones(n_rows)
-    matrix = csr_array((ones, (segment, np.arange(n_rows))), shape=(n_segments, n_rows))
-    return matrix @ values
-
-
-def _power(values, degree):
-    """Integer power, in place where possible: ``**`` of arrays is ten times slower."""
-    result = None
-    while degree:
-        if degree & 1:
-            result = values.copy() if result is None else np.multiply(result, values)
-        degree >>= 1
-        if degree:
-            values = values * values
-    return result
-
-
-def _environment_sum(kernel, a, b, average, progress=False):
-    """Kernel matrix of an environment kernel, by the cheaper exact form."""
-    weight, factors = kernel._monomial()
-    use_moments = len(factors) == 2 and _moments_are_cheaper(factors, a, b or a)
-    if use_moments:
-        values = weight * _moment_gram(factors, a, b, progress=progress)
-    else:
-        values = _direct_gram(kernel, a, b, progress=progress)
-    if average:
-        values /= a.n_atoms[:, None] * (b or a).n_atoms
-    return values
-
-
-def _moments_are_cheaper(factors, a, b):
-    """Compare the multiply-adds of the two forms of a kernel of degree 2."""
-    n_p, n_q = (_factor(a, f).shape[1] for f in factors)
-    symmetric = _factor(a, factors[0]) is _factor(a, factors[1])
-    n_pairs = n_p * n_q / 2 if symmetric else n_p * n_q
-    n_products = (n_p if symmetric else n_p + n_q) + _ENTRY_COST
-    n_environments = np.array([len(_factor(x, factors[0])) for x in (a, b)])
-    if any(f.species_delta for f in factors):
-        per_species = [
-            a.counts[s].sum() * b.counts[b.species.index(z)].sum()
-            for s, z in enumerate(a.species)
-            if z in b.species
-        ]
-        n_groups, n_entries = len(per_species), sum(per_species)
-    else:
-        n_groups, n_entries = 1, n_environments.prod()
-    moments = n_pairs * (
-        n_environments.sum() + n_groups * a.n_structures * b.n_structures
-    )
-    return moments < n_entries * n_products
-
-
-def _factor(representation, kernel):
-    return representation.parts[kernel._request(True).key]
-
-
-def _groups(a, b, delta):
-    """Species that are summed together: lists of indices for ``a`` and for ``b``."""
-    if not delta:
-        return [(range(len(a.species)), range(len(b.species)))]
-    return [
-        ([s], [b.species.index(z)]) for s, z in enumerate(a.species) if z in b.species
-    ]
-
-
-def _moment_gram(factors, a, b, memory=None, progress=False):
-    """Σ_ij (p_i · p_j)(q_i · q_j) = ⟨Σ_i p_i q_iᵀ, Σ_j p_j q_jᵀ⟩, in feature blocks."""
-    other = a if b is None else b
-    p_a, q_a = (_factor(a, f) for f in factors)
-    p_b, q_b = (_factor(other, f) for f in factors)
-    symmetric = p_a is q_a
-    n_rows = a.n_structures + (0 if b is None else b.n_structures)
-    memory = _MOMENT_BYTES if memory is None else memory
-    width = max(1, int(np.sqrt(memory / (8 * n_rows))))
-    blocks_p, blocks_q = (_even_blocks(x.shape[1], width) for x in (p_a, q_a))
-    delta = any(f.species_delta for f in factors)
-    values = np.zeros((a.n_structures, other.n_structures))
-    # Written again for each block: fresh memory costs as much as the product.
-    size = max((b.stop - b.start for b in blocks_p), default=0)
-    size *= max((b.stop - b.start for b in blocks_q), default=0)
-    buffer_a = np.empty(a.n_structures * size)
-    buffer_b = None if b is None else np.empty(b.n_structures * size)
-    tasks = [
-        (*groups, block_p, block_q)
-        for groups in _groups(a, other, delta)
-        for i, block_p in enumerate(blocks_p)
-        # p_i p_iᵀ is symmetric: blocks below the diagonal count in those above.
-        for block_q in blocks_q[i if symmetric else 0 :]
-    ]
-    for groups_a, groups_b, block_p, block_q in _watched(tasks, progress):
-        twice = symmetric and block_p != block_q
-        m_A = _moments(a, groups_a, p_a[:, block_p], q_a[:, block_q], buffer_a)
-        m_B = m_A
-        if b is not None:
-            m_B = _moments(b, groups_b, p_b[:, block_p], q_b[:, block_q], buffer_b)
-        product = m_A @ m_B.T
-        values += 2.0 * product if twice else product
-    return values
-
-
-def _watched(tasks, progress):
-    return tqdm(tasks, desc="kernel", unit="block", disable=not progress)
-
-
-def _even_blocks(n, width):
-    """Slices of nearly equal length, at most ``width``."""
-    edges = np.linspace(0, n, -(-n // width) + 1).round().astype(int)
-    return [slice(int(i), int(j)) for i, j in pairwise(edges)]
-
-
-def _moments(representation, groups, p_ip, q_iq, buffer):
-    """Σ_{i∈A} p_i q_iᵀ of each structure, flattened: (n_frames, n_p n_q)."""
-    n_frames, n_p, n_q = representation.n_structures, p_ip.shape[1], q_iq.shape[1]
-    m_Apq = buffer[: n_frames * n_p * n_q].reshape(n_frames, n_p, n_q)
-    # Products this small lose more than they gain from a second thread.
-    with single_threaded_blas():
-        _fill_moments(representation, groups, p_ip, q_iq, m_Apq)
-    return m_Apq.reshape(n_frames, -1)
-
-
-def _fill_moments(representation, groups, p_ip, q_iq, m_Apq):
-    for order, group in enumerate(groups):
-        # Contiguous copies: ten times faster than products of strided rows.
-        x_ip = np.ascontiguousarray(p_ip[representation._range(group)], np.float64)
-        x_iq = np.ascontiguousarray(q_iq[representation._range(group)], np.float64)
-        edges = np.concatenate(([0], np.cumsum(representation.counts[group])))
-        for frame, (start, stop) in enumerate(pairwise(edges.tolist())):
-            if order == 0:
-                np.matmul(x_ip[start:stop].T, x_iq[start:stop], out=m_Apq[frame])
-            elif stop > start:
-                m_Apq[frame] += x_ip[start:stop].T @ x_iq[start:stop]
-
-
-def _direct_gram(kernel, a, b, block=None, progress=False):
-    """Environment kernel in blocks, summed over the atoms of each structure."""
-    block = _BLOCK if block is None else block
-    other = a if b is None else b
-    values = np.zeros((a.n_structures, other.n_structures))
-    blocks_b = _environment_blocks(other, block)
-    blocks_a = list(enumerate(_environment_blocks(a, block)))
-    for i, (z_a, rows, segments_a) in _watched(blocks_a, progress):
-        for j, (z_b, columns, segments_b) in enumerate(blocks_b):
-            if b is None and j < i:
-                continue
-            k_ij = kernel._block(a, rows, other, columns, z_a == z_b, {})
-            if k_ij is None:
-                continue
-            first_a, segment_a, n_a = segments_a
-            first_b, segment_b, n_b = segments_b
-            sums_Aj = _segment_sum(segment_a, n_a, k_ij)
-            sums_BA = _segment_sum(segment_b, n_b, np.ascontiguousarray(sums_Aj.T))
-            in_a = slice(first_a, first_a + n_a)
-            in_b = slice(first_b, first_b + n_b)
-            values[in_a, in_b] += sums_BA.T
-            if b is None and j > i:
-                values[in_b, in_a] += sums_BA
-    return values
-
-
-def _environment_blocks(representation, block):
-    """Ranges of environments of one species, and the frames of their rows."""
-    blocks = []
-    for group, z in enumerate(representation.species):
-        counts = representation.counts[group]
-        frame = np.repeat(np.arange(len(counts)), counts)
-        offset = representation._start(group)
-        for start in range(0, len(frame), block):
-            inside = frame[start : start + block]
-            rows = slice(offset + start, offset + start + len(inside))
-            first = int(inside[0])
-            n_segments = int(inside[-1]) - first + 1
-            blocks.append((z, rows, (first, inside - first, n_segments)))
-    return blocks
-
-
-def _environment_diagonal(kernel, representation, average):
-    """Σ_{i,j∈A} k(i, j) of each structure."""
-    # Products this small lose more than they gain from a second thread.
-    with single_threaded_blas():
-        values = _diagonal_sums(kernel, representation)
-    return values / representation.n_atoms**2 if average else values
-
-
-def _diagonal_sums(kernel, representation):
-    values = np.zeros(representation.n_structures)
-    bounds = [representation._bounds(s) for s in range(len(representation.species))]
-    for frame in range(representation.n_structures):
-        ranges = []
-        for s, edges in enumerate(bounds):
-            start, stop = int(edges[frame]), int(edges[frame + 1])
-            ranges += [
-                (s, slice(i, min(i + _BLOCK, stop))) for i in range(start, stop, _BLOCK)
-            ]
-        for s, rows in ranges:
-            for t, columns in ranges:
-                k_ij = kernel._block(
-                    representation, rows, representation, columns, s == t, {}
-                )
-                if k_ij is not None:
-                    values[frame] += k_ij.sum()
-    return values

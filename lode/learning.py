@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lode.parallel import single_threaded_blas, thread_count, thread_map
-from lode.regression import (
+from lode.ridge import (
     REGULARIZATIONS,
     checked_targets,
     fit_features,
     fit_kernel,
-    likely_weights,
+    max_likelihood_weights,
 )
 from lode.systems import finite_array
 
@@ -106,21 +106,21 @@ def learning_curve(
         Of the shuffles.
     features : ndarray (n_frames, n_features), optional
         Instead of ``gram`` (``None``) for a linear kernel: faster with few features,
-        more accurate always, see :mod:`lode.regression`.
+        more accurate always, see :mod:`lode.ridge`.
     terms : sequence of ndarray (n_frames, n_frames) or callable, optional
         Instead of ``gram``: the kernel is a sum of these with the likeliest weights for
-        each training set, see :func:`lode.regression.likely_weights`, which choose the
-        regularisation too. A function takes the training and the test structures, two
-        arrays of int, and gives the kernel of both with the former, (n_train + n_test,
-        n_train): of a kernel that is fitted to the training structures, such as
-        :func:`fitted_term` makes.
+        each training set, see :func:`lode.ridge.max_likelihood_weights`, which choose
+        the regularisation too. A function takes the training and the test structures,
+        two arrays of int, and gives the kernel of both with the former,
+        (n_train + n_test, n_train): of a kernel that is fitted to the training
+        structures, such as :func:`fitted_term` makes.
     learnt : ndarray (n_frames,), optional
         What the models learn, instead of the targets themselves.
     restore : callable, optional
         With ``learnt``: takes predicted values and the frames they are of, an array of
         int, and gives the targets that they stand for.
     regularization, n_folds, regularizations
-        As in :func:`lode.regression.fit_kernel`.
+        As in :func:`lode.ridge.fit_kernel`.
     n_threads : int, optional
         Fits done at a time; by default ``NUMBA_NUM_THREADS`` or all cores. The linear
         algebra of each fit runs on one thread: the result does not depend on this.
@@ -170,8 +170,8 @@ def learning_curve(
         "regularizations": regularizations,
     }
 
-    def error(task):
-        repeat, size = task
+    def errors(repeat, some):
+        (size,) = some
         pool, test = repeats[repeat]
         train = pool[:size]
         if features is not None:
@@ -190,14 +190,46 @@ def learning_curve(
         if restore is not None:
             predicted = restore(predicted, test)
         rmse = np.sqrt(np.mean((predicted - targets[test]) ** 2))
-        return rmse, 100.0 * rmse / targets[test].std(), solution.regularization
+        percent = 100.0 * rmse / targets[test].std()
+        return [(rmse, percent, solution.regularization)]
 
     # The largest first: no thread is left with a long fit at the end.
-    tasks = [(r, s) for s in sorted(set(sizes), reverse=True) for r in range(n_repeats)]
+    groups = [[size] for size in sorted(set(sizes), reverse=True)]
+    return repeated(errors, sizes, groups, n_repeats, n_threads, progress)
+
+
+def repeated(errors, sizes, groups, n_repeats, n_threads, progress):
+    """Learning curve from the errors of each repeat.
+
+    Parameters
+    ----------
+    errors : callable
+        Takes a repeat and some sizes of the training set, and gives for each the root
+        mean squared error, that in percent, and the regularisation.
+    sizes : list of int
+        Of the training sets.
+    groups : list of list of int
+        The same, those together that are done together.
+    n_repeats : int
+    n_threads : int, optional
+        Groups done at a time, each with one thread of BLAS.
+    progress : bool
+
+    Returns
+    -------
+    LearningCurve
+    """
+    tasks = [(repeat, group) for group in groups for repeat in range(n_repeats)]
     title = "learning curve" if progress else None
     with single_threaded_blas():
-        results = thread_map(error, tasks, thread_count(n_threads), title, "fit")
-    found = dict(zip(tasks, results, strict=True))
+        results = thread_map(
+            lambda task: errors(*task), tasks, thread_count(n_threads), title, "fit"
+        )
+    found = {
+        (repeat, size): values
+        for (repeat, group), result in zip(tasks, results, strict=True)
+        for size, values in zip(group, result, strict=True)
+    }
     table = np.array([[found[r, s] for s in sizes] for r in range(n_repeats)])
     rmse, percent, chosen = np.moveaxis(table, 2, 0)
     spread = percent.std(axis=0, ddof=1) if n_repeats > 1 else np.zeros(len(sizes))
@@ -216,20 +248,20 @@ def _square(matrix):
 def _weighted(parts, values):
     """Sum of kernels with the training structures, and what comes with the weights."""
     n = len(values)
-    weights, regularization = likely_weights([k[:n] for k in parts], values)
+    weights, regularization = max_likelihood_weights([k[:n] for k in parts], values)
     kernel = sum(w * k for w, k in zip(weights, parts, strict=True) if w > 0.0)
     return kernel, {"regularization": regularization}
 
 
-def fitted_term(kernel, representation):
+def fitted_term(kernel, features):
     """A kernel that is fitted to each training set, as a term of a learning curve.
 
     Parameters
     ----------
     kernel : Kernel
         Such as a :class:`~lode.WhitenedKernel`, not fitted yet.
-    representation : Representation
-        Of all structures, from ``kernel.represent(frames, environments=True)``.
+    features : StructureFeatures
+        Of all structures, from ``kernel.precompute(frames, environments=True)``.
 
     Returns
     -------
@@ -239,10 +271,10 @@ def fitted_term(kernel, representation):
     """
 
     def term(train, test):
-        fitted = kernel.fitted(representation.structures(train))
-        every = fitted.needed(representation)
-        both = every.structures(np.concatenate([train, test]))
-        return fitted.gram(both, every.structures(train))
+        fitted = kernel.fitted(features.chosen(train))
+        every = fitted.pruned(features)
+        both = every.chosen(np.concatenate([train, test]))
+        return fitted.gram(both, every.chosen(train))
 
     return term
 

@@ -7,16 +7,25 @@ from functools import cached_property, lru_cache
 from numbers import Real
 
 import numpy as np
+from scipy.sparse import csr_array
 
+from lode.combinations import LinearCombination
 from lode.core import lattice as core
+from lode.parallel import thread_count, thread_map
 
 _NO_CHARGES = np.empty(0)
 # Share of a cell in the volume of a box of its edges, below which it is reduced, and
 # below which its vectors count as dependent.
 _SKEWED = 0.5
 _SMALLEST_SHARE = 1e-6
-# Atoms of a structure whose places among the species are cached.
+# Atoms of structures whose places among the species are cached.
 _MOST_CACHED = 4096
+# Finite structures are concatenated up to this many atoms.
+_GROUP = 256
+# Groups of them for each thread.
+_GROUPS = 2
+# Least centres per thread: waking one takes as long as some of them.
+LEAST_CENTERS = 64
 
 
 @dataclass(frozen=True)
@@ -256,34 +265,246 @@ def system(atoms, where=""):
     return System(inside, cell, periodic, species, charges, (), inverse, volume)
 
 
-def systems(frames):
-    """Checked arrays of one structure or of a list of them.
+@dataclass(frozen=True, eq=False)
+class Structures:
+    """Structures that were checked once: what descriptors, kernels and models pass on.
+
+    Attributes
+    ----------
+    systems : tuple of System
+    weights : csr_array (n_frames, n_structures) or None
+        Frames that are linear combinations of the structures; ``None`` if each
+        structure is a frame.
+    """
+
+    systems: tuple
+    weights: csr_array | None = None
+
+    def __len__(self):
+        return len(self.systems)
+
+    def __iter__(self):
+        return iter(self.systems)
+
+    def __getitem__(self, place):
+        return self.systems[place]
+
+    @property
+    def n_frames(self):
+        """Number of structures or, with weights, of their combinations."""
+        return len(self) if self.weights is None else self.weights.shape[0]
+
+    @cached_property
+    def sizes(self):
+        """Number of atoms of each structure, (n_structures,)."""
+        return np.array([len(s) for s in self.systems])
+
+    @cached_property
+    def species(self):
+        """Atomic number of each atom of all structures, (n_atoms,)."""
+        if len(self) == 1:
+            return self.systems[0].species
+        return np.concatenate([s.species for s in self.systems])
+
+    @cached_property
+    def frame_index(self):
+        """Structure of each atom, (n_atoms,)."""
+        return np.repeat(np.arange(len(self)), self.sizes)
+
+    @cached_property
+    def atom_index(self):
+        """Place of each atom in its structure, (n_atoms,)."""
+        first = np.cumsum(self.sizes) - self.sizes
+        return np.arange(len(self.species)) - np.repeat(first, self.sizes)
+
+    def chosen(self, places):
+        """Some of the structures, each a frame.
+
+        Parameters
+        ----------
+        places : sequence of int
+
+        Returns
+        -------
+        Structures
+        """
+        return Structures(tuple(self.systems[i] for i in places))
+
+    def frames(self, places):
+        """Some of the frames: of linear combinations, with the structures they need.
+
+        Parameters
+        ----------
+        places : sequence of int
+
+        Returns
+        -------
+        Structures
+        """
+        if self.weights is None:
+            return self.chosen(places)
+        weights = self.weights[places]
+        # In the order of their first use, as if the others had not been given.
+        _, first = np.unique(weights.indices, return_index=True)
+        needed = weights.indices[np.sort(first)]
+        return Structures(self.chosen(needed).systems, weights[:, needed])
+
+    def chunks(self, n_atoms):
+        """Places of consecutive structures of at most so many atoms, or of one.
+
+        Yields
+        ------
+        range
+        """
+        start, total = 0, 0
+        for stop, size in enumerate(self.sizes.tolist()):
+            if total and total + size > n_atoms:
+                yield range(start, stop)
+                start, total = stop, 0
+            total += size
+        yield range(start, len(self))
+
+    def channels(self, species=None):
+        """Species in use, and the place of each atom's species among them.
+
+        Parameters
+        ----------
+        species : sequence of int, optional
+            Atomic numbers to use; by default all that occur, in ascending order.
+
+        Returns
+        -------
+        species : tuple of int
+        channel_i : ndarray (n_atoms,) of int
+
+        Raises
+        ------
+        ValueError
+            If an atom's species is not among ``species``, or these are not different
+            atomic numbers.
+        """
+        if species is not None:
+            species = atomic_numbers(species)
+        if len(self.species) > _MOST_CACHED:
+            return _channels(self.species, species)
+        species, channel_i = _cached_channels(self.species.tobytes(), species)
+        return species, channel_i.copy()
+
+    def map(self, function, channel_i, n_threads=None, progress=False):
+        """Call ``function(rows, system, channel_i, inner_threads)`` for all structures.
+
+        Many structures run beside each other, each on one thread; few run one after
+        the other on all threads. Small finite ones are concatenated, since a call
+        takes longer than a molecule.
+
+        Parameters
+        ----------
+        function : callable
+            ``rows`` is the slice of the atoms of the system among those of all.
+        channel_i : ndarray (n_atoms,) of int
+        n_threads : int, optional
+        progress : bool
+        """
+        threads = thread_count(n_threads)
+        tasks = []
+        stop = 0
+        for group in self._groups(threads):
+            system = concatenated(self.systems[group])
+            rows = slice(stop, stop + len(system))
+            stop = rows.stop
+            tasks.append((rows, system, channel_i[rows]))
+        # A structure that is too small to be cut would leave threads idle.
+        largest = max(len(system) for _, system, _ in tasks)
+        is_cut = len(tasks) < threads and largest >= 2 * LEAST_CENTERS
+        inner = threads if is_cut else 1
+        thread_map(
+            lambda task: function(*task, inner),
+            tasks,
+            threads if inner == 1 else 1,
+            "expansion" if progress else None,
+            "frame",
+            [max(1, len(system.sizes)) for _, system, _ in tasks],
+        )
+
+    def _groups(self, threads):
+        """Runs of structures computed together: small finite ones, or a single one."""
+        # Enough runs for all threads.
+        total = sum(len(s) for s in self.systems if not s.periodic)
+        most = min(_GROUP, max(1, total // (_GROUPS * threads if threads > 1 else 1)))
+        start = n_atoms = 0
+        for stop in range(1, len(self) + 1):
+            n_atoms += len(self[stop - 1])
+            last = stop == len(self)
+            if (
+                last
+                or self[stop].periodic
+                or self[stop - 1].periodic
+                or n_atoms + len(self[stop]) > most
+            ):
+                yield slice(start, stop)
+                start, n_atoms = stop, 0
+
+
+def structures(frames, combinations=False):
+    """Structures from whatever holds some, each checked once.
 
     Parameters
     ----------
-    frames : ase.Atoms or sequence of ase.Atoms
-        What to convert.
+    frames : ase.Atoms, iterable of ase.Atoms or of LinearCombination, or Structures
+        What to convert; a :class:`Structures` is returned unchanged.
+    combinations : bool
+        Whether linear combinations are taken. A structure that occurs in several of
+        them, as the same object, is one.
 
     Returns
     -------
-    list of System
+    Structures
 
     Raises
     ------
     TypeError, ValueError
-        As :func:`system`, naming the frame; also for an empty list.
+        As :func:`system`, naming the frame; also for an empty list, or if only some
+        of the frames are linear combinations.
     """
+    if isinstance(frames, Structures):
+        return frames
     if isinstance(frames, System) or hasattr(frames, "positions"):
-        return [system(frames)]
+        return Structures((system(frames),))
     if not isinstance(frames, Iterable) or isinstance(frames, str):
         raise TypeError(
             "frames must be an ase.Atoms or a sequence of them, got "
             f"{type(frames).__name__}"
         )
-    checked = [system(atoms, f" (frame {i})") for i, atoms in enumerate(frames)]
-    if not checked:
+    frames = list(frames)
+    if not frames:
         raise ValueError("frames must hold at least one structure, got an empty list")
-    return checked
+    weights = None
+    if combinations and any(isinstance(f, LinearCombination) for f in frames):
+        frames, weights = _distinct(frames)
+    where = "frame" if weights is None else "structure"
+    checked = [system(atoms, f" ({where} {i})") for i, atoms in enumerate(frames)]
+    return Structures(tuple(checked), weights)
+
+
+def _distinct(frames):
+    """Structures that combinations are made of, each once, and the weights."""
+    distinct, place = [], {}
+    values, columns, starts = [], [], [0]
+    for frame in frames:
+        if not isinstance(frame, LinearCombination):
+            raise TypeError(
+                "frames must be linear combinations all or none, got "
+                f"{type(frame).__name__} among them"
+            )
+        for atoms, weight in zip(frame.structures, frame.weights, strict=True):
+            if id(atoms) not in place:
+                place[id(atoms)] = len(distinct)
+                distinct.append(atoms)
+            values.append(weight)
+            columns.append(place[id(atoms)])
+        starts.append(len(columns))
+    shape = (len(frames), len(distinct))
+    return distinct, csr_array((values, columns, starts), shape=shape)
 
 
 def concatenated(checked):
@@ -291,7 +512,7 @@ def concatenated(checked):
 
     Parameters
     ----------
-    checked : list of System
+    checked : sequence of System
         One of any kind, or several finite ones.
 
     Returns
@@ -310,42 +531,8 @@ def concatenated(checked):
     return System(positions, checked[0].cell, False, species, charges, sizes)
 
 
-def species_index(checked, species=None):
-    """Species in use and the index of each atom's species among them.
-
-    Parameters
-    ----------
-    checked : list of System
-        Structures.
-    species : sequence of int, optional
-        Atomic numbers to use; by default all that occur, in ascending order.
-
-    Returns
-    -------
-    species : tuple of int
-        Atomic numbers.
-    index : list of ndarray of int
-        For each structure, the place of each atom's species in ``species``.
-
-    Raises
-    ------
-    ValueError
-        If an atom's species is not among ``species``, or these are not different
-        atomic numbers.
-    """
-    if species is not None:
-        species = atomic_numbers(species)
-    numbers = checked[0].species
-    if len(checked) == 1 and len(numbers) <= _MOST_CACHED:
-        species, index = _cached_places(numbers.tobytes(), species)
-        return species, [index.copy()]
-    numbers = np.concatenate([s.species for s in checked])
-    species, index = _places(numbers, species)
-    return species, np.split(index, np.cumsum([len(s) for s in checked[:-1]]))
-
-
-def _places(numbers, species):
-    """As :func:`species_index`, of the atomic numbers of one structure."""
+def _channels(numbers, species):
+    """As :meth:`Structures.channels`, of the atomic numbers."""
     present = np.unique(numbers).tolist()
     if species is None:
         species = tuple(present)
@@ -360,6 +547,6 @@ def _places(numbers, species):
 
 
 @lru_cache(maxsize=16)
-def _cached_places(numbers, species):
+def _cached_channels(numbers, species):
     """Frames of a trajectory have the same atoms, given as bytes."""
-    return _places(np.frombuffer(numbers, dtype=np.int64), species)
+    return _channels(np.frombuffer(numbers, dtype=np.int64), species)

@@ -24,7 +24,8 @@ def _vectorised_bessel_functions():
 @pytest.fixture
 def many_pieces(monkeypatch):
     """Blocks of few centres, on several threads where that is not worth it."""
-    monkeypatch.setattr("lode.expansion._LEAST_CENTERS", 1)
+    for module in ("expansion", "systems"):
+        monkeypatch.setattr(f"lode.{module}.LEAST_CENTERS", 1)
     monkeypatch.setattr("lode.pairs._CENTERS", 5)
     monkeypatch.setattr("lode.reciprocal._CENTERS", 5)
     monkeypatch.setattr("lode.reciprocal.ProductTerm.block", 5)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lode.invariants import Features
-from lode.systems import species_index, systems
+from lode.systems import structures
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class ToyDescriptor:
     width: float = 1.0
 
     def compute(self, frames, *, species=None, n_threads=None, progress=False):
-        checked = systems(frames)
-        species, _ = species_index(checked, species)
+        checked = structures(frames)
+        species, _ = checked.channels(species)
         rows, centers, frame_index = [], [], []
         for index, system in enumerate(checked):
             x = system.positions

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 import lode
 from lode.charges import formal_charges
-from lode.systems import systems
+from lode.systems import structures
 
 BASIS = lode.RadialBasis.monomial(3, 3.0)
 COULOMB = lode.PowerLawPotential(1, 1.0)
@@ -204,7 +204,7 @@ def test_charges_must_come_with_every_frame():
     atoms = charged()
     atoms.arrays["initial_charges"][2] = np.nan
     with pytest.raises(ValueError, match="charges must be finite, got nan at index"):
-        systems([atoms])
+        structures([atoms])
     with pytest.raises(ValueError, match="sources must be one of .* got 'types'"):
         expansion(sources="types")
 

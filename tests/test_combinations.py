@@ -9,14 +9,12 @@ from ase import Atoms
 from naive_kernels import ToyDescriptor
 
 import lode
-from lode.combinations import Combination, interactions
-from lode.kernels import PolynomialKernel, Representation, StructureKernel
-from lode.regression import (
-    GaussianProcess,
-    SparseGaussianProcess,
-    load,
-    sparse_features,
-)
+from lode.combinations import LinearCombination, interactions
+from lode.features import StructureFeatures
+from lode.kernels import PolynomialKernel, StructureKernel
+from lode.models import load
+from lode.regression import GaussianProcess
+from lode.sparse import SparseGaussianProcess, sparse_features
 
 TOY = ToyDescriptor()
 OTHER = ToyDescriptor(n_features=2, width=2.0)
@@ -76,19 +74,19 @@ def test_kernel_of_combinations_is_the_signed_sum(kernel):
     gram = kernel(PAIRS, species=(1, 8))
     expected = signed_sum(kernel, PAIRS, PAIRS)
     np.testing.assert_allclose(gram, expected, rtol=1e-10, atol=1e-10)
-    diagonal = kernel.diagonal(kernel.represent(PAIRS, species=(1, 8)))
+    diagonal = kernel.diagonal(kernel.precompute(PAIRS, species=(1, 8)))
     np.testing.assert_allclose(diagonal, np.diag(expected), rtol=1e-10, atol=1e-10)
 
 
 def test_linear_features_of_combinations_give_their_kernel():
-    features = LINEAR.linear_features(LINEAR.represent(PAIRS))
+    features = LINEAR.linear_features(LINEAR.precompute(PAIRS))
     assert len(features) == len(PAIRS)
     np.testing.assert_allclose(features @ features.T, LINEAR(PAIRS), atol=1e-10)
 
 
 def test_one_structure_of_weight_one_is_the_structure():
     frames, _ = complexes(4, 3)
-    single = [Combination([atoms], [1.0]) for atoms in frames]
+    single = [LinearCombination([atoms], [1.0]) for atoms in frames]
     np.testing.assert_array_equal(SQUARE(single), SQUARE(frames))
 
 
@@ -103,13 +101,13 @@ def test_rigid_fragments_are_described_once():
     pairs = interactions(curve, n_first * 7)
     assert len({id(pair.structures[1]) for pair in pairs}) == 1
     assert len({id(pair.structures[2]) for pair in pairs}) == 1
-    assert LINEAR.represent(pairs).n_structures == 7 + 2
+    assert LINEAR.precompute(pairs).n_structures == 7 + 2
     # A conformation of its own is another fragment, and so are other elements.
     other = curve[0].copy()
     other.positions[0, 0] += 1e-3
-    assert LINEAR.represent(interactions([*curve, other], n_first * 8)).n_frames == 8
+    assert LINEAR.precompute(interactions([*curve, other], n_first * 8)).n_frames == 8
     assert (
-        LINEAR.represent(interactions([*curve, other], n_first * 8)).n_structures == 11
+        LINEAR.precompute(interactions([*curve, other], n_first * 8)).n_structures == 11
     )
 
 
@@ -123,19 +121,19 @@ def test_fragments_of_other_charges_are_others():
     assert "initial_charges" not in first[3].arrays
 
 
-def test_representation_of_combinations_is_saved_with_its_weights(tmp_path):
-    representation = SQUARE.represent(PAIRS)
-    representation.save(tmp_path / "pairs.npz")
-    loaded = Representation.load(tmp_path / "pairs.npz")
+def test_features_of_combinations_are_saved_with_their_weights(tmp_path):
+    features = SQUARE.precompute(PAIRS)
+    features.save(tmp_path / "pairs.npz")
+    loaded = StructureFeatures.load(tmp_path / "pairs.npz")
     assert loaded.n_frames == len(PAIRS)
-    np.testing.assert_array_equal(SQUARE.gram(loaded), SQUARE.gram(representation))
+    np.testing.assert_array_equal(SQUARE.gram(loaded), SQUARE.gram(features))
 
 
-def test_structures_of_a_representation_are_a_representation():
+def test_some_structures_have_their_part_of_the_kernel():
     frames, _ = complexes(7, 5)
     for kernel in (LINEAR, SQUARE, STRUCTURE):
-        whole = kernel.represent(frames, species=(1, 8))
-        part = whole.structures([3, 1])
+        whole = kernel.precompute(frames, species=(1, 8))
+        part = whole.chosen([3, 1])
         np.testing.assert_allclose(
             kernel.gram(part), kernel.gram(whole)[np.ix_([3, 1], [3, 1])], rtol=1e-12
         )
@@ -155,7 +153,7 @@ def test_differences_have_no_intercept_unless_asked():
 
 
 def test_no_intercept_means_the_same_for_features_and_their_kernel():
-    features = LINEAR.linear_features(LINEAR.represent(PAIRS))
+    features = LINEAR.linear_features(LINEAR.precompute(PAIRS))
     a = lode.fit_features(features, ENERGIES, regularization=1e-4, intercept=False)
     b = lode.fit_kernel(LINEAR(PAIRS), ENERGIES, regularization=1e-4, intercept=False)
     np.testing.assert_allclose(
@@ -174,7 +172,7 @@ def test_no_intercept_means_the_same_for_features_and_their_kernel():
 )
 def test_combinations_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
-        Combination(*arguments)
+        LinearCombination(*arguments)
 
 
 def test_interactions_are_checked():
@@ -194,8 +192,8 @@ def test_interactions_are_checked():
 def test_combinations_and_structures_do_not_mix():
     frames, _ = complexes(9, 1)
     with pytest.raises(TypeError, match="all or none, got Atoms"):
-        LINEAR.represent([*PAIRS, *frames])
-    plain = LINEAR.represent(frames)
+        LINEAR.precompute([*PAIRS, *frames])
+    plain = LINEAR.precompute(frames)
     with pytest.raises(ValueError, match=r"shape \(n, 1\), got \(1, 2\)"):
         plain.combined(np.ones((1, 2)))
     with pytest.raises(ValueError, match="weights must be finite"):
@@ -210,9 +208,9 @@ def test_structure_kernel_is_the_power_of_the_kernel():
     for degree in (1, 2, 3):
         kernel = StructureKernel(inner, degree)
         np.testing.assert_allclose(kernel(frames), inner(frames) ** degree, rtol=1e-12)
-        representation = kernel.represent(frames)
+        features = kernel.precompute(frames)
         np.testing.assert_allclose(
-            kernel.diagonal(representation), inner.diagonal(representation) ** degree
+            kernel.diagonal(features), inner.diagonal(features) ** degree
         )
     with pytest.raises(ValueError, match="degree must be a positive integer, got 0"):
         StructureKernel(LINEAR, 0)
@@ -241,7 +239,7 @@ def test_sparse_features_are_the_projection_on_the_points():
     model = SparseGaussianProcess(kernel, 5).select(PAIRS, species=(1, 8))
     assert 1 < model.sparse.n_frames <= 6
     features = model.features(NEW)
-    k_nm = kernel.gram(kernel.represent(NEW, species=(1, 8)), model.sparse)
+    k_nm = kernel.gram(kernel.precompute(NEW, species=(1, 8)), model.sparse)
     k_mm = kernel.gram(model.sparse)
     expected = k_nm @ np.linalg.pinv(k_mm, rcond=1e-10) @ k_nm.T
     np.testing.assert_allclose(features @ features.T, expected, rtol=1e-6, atol=1e-8)
@@ -253,7 +251,7 @@ def test_sparse_environments_are_chosen_for_each_species(selection):
         pytest.importorskip("skmatter")
     frames, _ = complexes(11, 30)
     model = SparseGaussianProcess(SQUARE, 20, selection=selection).select(frames)
-    counts = model.sparse.counts.sum(axis=1)
+    counts = np.array([len(block) for block in model.sparse.blocks])
     numbers = np.concatenate([atoms.numbers for atoms in frames])
     share = np.sqrt([np.sum(numbers == z) for z in (1, 8)])
     # Rounded to whole environments.
@@ -264,7 +262,7 @@ def test_sparse_environments_are_chosen_for_each_species(selection):
 def test_pivots_are_those_of_the_cholesky_decomposition():
     x = np.random.default_rng(12).normal(size=(20, 6))
     kernel = x @ x.T
-    points = lode.regression.pivoted_cholesky(kernel, 20)
+    points = lode.sparse.pivoted_cholesky(kernel, 20)
     # As many as the rank, each the worst described by those before.
     assert len(points) == 6
     for k in range(1, 6):
@@ -291,7 +289,7 @@ def test_sparse_model_is_saved_whole(kernel, tmp_path):
 def test_sparse_features_do_not_depend_on_chunks_and_threads(monkeypatch):
     model = SparseGaussianProcess(SQUARE, 8).select(PAIRS)
     whole = model.features(NEW, n_threads=1)
-    monkeypatch.setattr(lode.regression, "_CHUNK_ATOMS", 5)
+    monkeypatch.setattr(lode.sparse, "_CHUNK_ATOMS", 5)
     np.testing.assert_array_equal(
         model.features(NEW, n_threads=1), model.features(NEW, n_threads=3)
     )
@@ -313,7 +311,7 @@ def test_parts_have_sparse_points_of_their_own(kernel, monkeypatch):
             values @ values.T, expected @ expected.T, rtol=1e-8, atol=1e-8
         )
     assert not np.allclose(*[v @ v.T for v in together], rtol=1e-3)
-    monkeypatch.setattr(lode.regression, "_CHUNK_ATOMS", 5)
+    monkeypatch.setattr(lode.sparse, "_CHUNK_ATOMS", 5)
     one, three = (
         sparse_features(model, PAIRS, parts, n_threads=n_threads)
         for n_threads in (1, 3)
@@ -349,8 +347,10 @@ def test_sparse_model_is_checked(tmp_path):
             call()
     with pytest.raises(ValueError, match="one for each of 12 frames, got 11"):
         model.fit(PAIRS, ENERGIES[:-1])
-    with pytest.raises(TypeError, match="chosen from structures, got Representation"):
-        model.select(LINEAR.represent(PAIRS))
+    with pytest.raises(
+        TypeError, match="chosen from structures, got StructureFeatures"
+    ):
+        model.select(LINEAR.precompute(PAIRS))
     model.fit(PAIRS, ENERGIES)
     with pytest.raises(ValueError, match=r"among \[1, 8\], got unknown \[11\]"):
         model.predict(interactions([Atoms("NaH", [[0, 0, 0], [0, 0, 2]])], [1]))

@@ -8,16 +8,16 @@ CORE = sorted(p for p in (PACKAGE / "core").glob("*.py") if p.name != "__init__.
 # The rooms of the house from bottom to top. Those that the list leaves out stand where
 # they belong: parallel, files and archive know nothing of the physics.
 ROOMS = [
-    *("parallel", "files", "systems", "charges", "combinations"),
+    *("parallel", "files", "combinations", "systems", "charges"),
     *("fields", "bases", "cutoffs", "tables", "tuning", "pairs", "reciprocal"),
     *("expansion", "coupling", "invariants"),
-    *("archive", "specification", "conditioning", "kernels", "regression", "learning"),
-    *("equivariants", "ewald"),
+    *("archive", "serialization", "features", "gram", "whitening", "kernels"),
+    *("ridge", "models", "regression", "sparse", "learning", "equivariants", "ewald"),
     "dipoles",
     *("calculator", "datasets", "plotting"),
 ]
 # They name classes of the whole package, or its version.
-WHOLE_PACKAGE = {"specification", "regression", "equivariants"}
+WHOLE_PACKAGE = {"serialization", "models"}
 # Of fastmath, those that keep the meaning of NaN and infinity.
 SAFE_MATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 # They say how the others are compiled.

@@ -10,12 +10,10 @@ from scipy.spatial.transform import Rotation
 
 import lode
 from lode.bases import RadialBasis
-from lode.conditioning import whitening
 from lode.coupling import spherical_tensor
 from lode.equivariants import (
     EquivariantSums,
     _columns,
-    _Ridge,
     _whitenings,
     equivariant_learning_curve,
     equivariant_sums,
@@ -23,7 +21,9 @@ from lode.equivariants import (
 )
 from lode.fields import GaussianDensity, PowerLawPotential
 from lode.learning import splits
-from lode.specification import build, specification
+from lode.ridge import TensorModes
+from lode.serialization import from_dict, to_dict
+from lode.whitening import whitening
 
 N_FRAMES = 8 if numba.config.DISABLE_JIT else 20
 CELL = np.array([[5.1, 0.0, 0.0], [2.1, 4.4, 0.0], [-1.6, 1.7, 4.9]])
@@ -195,7 +195,7 @@ def test_ridge_solves_its_equations_with_few_and_with_many_features(n_features):
     x, y = rows.reshape(40, n_features), targets.ravel()
     ridge = 0.01 * np.mean(np.sum(x**2, axis=1))
     expected = np.linalg.solve(x.T @ x + ridge * np.eye(n_features), x.T @ y)
-    found = _Ridge.of(rows, targets).weights(0.01)
+    found = TensorModes.of(rows, targets).weights(0.01)
     assert relative(found, expected) <= 1e-11
 
 
@@ -229,19 +229,19 @@ def test_whitening_holds_every_species_whatever_comes_first():
 def test_model_survives_a_file(tmp_path):
     model = fitted(exponent=(0.2, 0.4), n_components=5)
     model.save(tmp_path / "model.npz")
-    other = lode.EquivariantRegression.load(tmp_path / "model.npz")
-    assert specification(other) == specification(model)
+    other = lode.load(tmp_path / "model.npz")
+    assert to_dict(other) == to_dict(model)
     assert other.fit_regularization == model.fit_regularization
     np.testing.assert_array_equal(other.errors, model.errors)
     np.testing.assert_array_equal(other.predict(FRAMES), model.predict(FRAMES))
     (tmp_path / "model.npz").write_bytes(b"no")
-    with pytest.raises(ValueError, match="complete EquivariantRegression file"):
-        lode.EquivariantRegression.load(tmp_path / "model.npz")
+    with pytest.raises(ValueError, match="complete model file"):
+        lode.load(tmp_path / "model.npz")
 
 
 def test_models_are_built_from_plain_data():
     model = lode.EquivariantRegression([SOAP], n_components=7)
-    assert specification(build(specification(model))) == specification(model)
+    assert to_dict(from_dict(to_dict(model))) == to_dict(model)
 
 
 def test_number_of_threads_changes_no_bit():

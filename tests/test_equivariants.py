@@ -14,7 +14,7 @@ from lode.core.harmonics import harmonics as own_harmonics
 from lode.coupling import cartesian_tensor, clebsch_gordan, spherical_tensor
 from lode.fields import GaussianDensity, PowerLawPotential
 from lode.invariants import EquivariantFeatures
-from lode.specification import build, specification
+from lode.serialization import from_dict, to_dict
 
 L_MAX = 2 if numba.config.DISABLE_JIT else 3
 CELL = np.array([[5.1, 0.0, 0.0], [2.1, 4.4, 0.0], [-1.6, 1.7, 4.9]])
@@ -329,7 +329,7 @@ def test_features_know_their_environments(descriptor):
 
 @pytest.mark.parametrize("descriptor", DESCRIPTORS, ids=IDS)
 def test_descriptors_survive_a_round_trip(descriptor):
-    assert build(specification(descriptor)) == descriptor
+    assert from_dict(to_dict(descriptor)) == descriptor
 
 
 def test_settings_out_of_range_are_an_error():

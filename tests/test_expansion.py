@@ -24,8 +24,8 @@ from lode import expansion as module
 from lode import pairs, reciprocal, tables, tuning
 from lode.bases import RadialBasis
 from lode.fields import GaussianDensity, PowerLawPotential, YukawaPotential
-from lode.specification import build, specification
-from lode.systems import systems
+from lode.serialization import from_dict, to_dict
+from lode.systems import structures
 
 # Interpreted loops are a thousand times slower.
 SMALL = numba.config.DISABLE_JIT
@@ -509,7 +509,7 @@ def test_generators_and_single_frames_are_taken():
     listed = e.compute(frames).values
     np.testing.assert_array_equal(e.compute(f for f in frames).values, listed)
     np.testing.assert_array_equal(e.compute(frames[0]).values, listed[:2])
-    np.testing.assert_array_equal(e.compute(systems(frames)).values, listed)
+    np.testing.assert_array_equal(e.compute(structures(frames)).values, listed)
 
 
 def test_input_is_left_as_it_was():
@@ -647,7 +647,7 @@ def test_a_lattice_may_be_given_by_long_vectors(field):
         found, expected, rtol=0, atol=2e-8 * np.abs(expected).max()
     )
     # Images of an atom would be as many as its vectors are long.
-    assert np.linalg.norm(systems(other)[0].cell) < 2 * np.linalg.norm(atoms.cell)
+    assert np.linalg.norm(structures(other)[0].cell) < 2 * np.linalg.norm(atoms.cell)
 
 
 @pytest.mark.usefixtures("many_pieces")
@@ -852,7 +852,7 @@ def test_default_cutoff_function_of_a_density_ends_with_the_basis():
 
 def test_an_expansion_rebuilt_from_its_specification_gives_the_same_bits():
     e = expansion(coulomb(), species=(11, 17), split=1.4, tolerance=1e-5)
-    again = build(specification(e))
+    again = from_dict(to_dict(e))
     assert again == e
     np.testing.assert_array_equal(
         again.compute(crystal()).values, e.compute(crystal()).values

@@ -13,7 +13,7 @@ from lode import invariants, parallel
 from lode.bases import RadialBasis
 from lode.core import invariants as core
 from lode.fields import GaussianDensity, PowerLawPotential
-from lode.specification import build, specification
+from lode.serialization import from_dict, to_dict
 
 L_MAX = 2 if numba.config.DISABLE_JIT else 4
 CELL = np.array([[5.1, 0.0, 0.0], [2.1, 4.4, 0.0], [-1.6, 1.7, 4.9]])
@@ -288,7 +288,7 @@ def test_species_of_training_make_columns_of_prediction(descriptor):
 
 @pytest.mark.parametrize("descriptor", DESCRIPTORS, ids=IDS)
 def test_descriptors_survive_a_round_trip(descriptor):
-    assert build(specification(descriptor)) == descriptor
+    assert from_dict(to_dict(descriptor)) == descriptor
 
 
 def test_expansions_of_another_kind_or_size_are_an_error():

@@ -7,10 +7,11 @@ from ase import Atoms
 from naive_kernels import ToyDescriptor
 
 import lode
-from lode import kernels
+from lode import gram
+from lode.features import StructureFeatures
 from lode.invariants import Features
-from lode.kernels import PolynomialKernel, ProductKernel, Representation, SumKernel
-from lode.specification import build, specification
+from lode.kernels import PolynomialKernel, ProductKernel, SumKernel
+from lode.serialization import from_dict, to_dict
 
 # Sums of a few hundred products of order one in float64.
 RTOL = 1e-12
@@ -58,10 +59,8 @@ def test_kernel_is_the_double_sum(degree, normalize, species_delta, average):
     )
     expected = naive.polynomial(a, a, *options)
     np.testing.assert_allclose(kernel(A), expected, rtol=RTOL)
-    representation = kernel.represent(A)
-    np.testing.assert_allclose(
-        kernel.diagonal(representation), np.diag(expected), rtol=RTOL
-    )
+    features = kernel.precompute(A)
+    np.testing.assert_allclose(kernel.diagonal(features), np.diag(expected), rtol=RTOL)
 
 
 def test_average_by_species_is_the_product_of_their_mean_features():
@@ -80,12 +79,12 @@ def test_average_by_species_is_the_product_of_their_mean_features():
 
     a, b = means(A), means(B)
     np.testing.assert_allclose(kernel(A, B), a @ b.T, rtol=RTOL)
-    representation = kernel.represent(A)
-    np.testing.assert_allclose(kernel.gram(representation), a @ a.T, rtol=RTOL)
+    features = kernel.precompute(A)
+    np.testing.assert_allclose(kernel.gram(features), a @ a.T, rtol=RTOL)
     np.testing.assert_allclose(
-        kernel.diagonal(representation), np.sum(a**2, axis=1), rtol=RTOL
+        kernel.diagonal(features), np.sum(a**2, axis=1), rtol=RTOL
     )
-    features = kernel.linear_features(representation)
+    features = kernel.linear_features(features)
     np.testing.assert_allclose(features, a, rtol=RTOL, atol=1e-15)
     # A structure twice, far apart, is the structure.
     twice = [atoms.copy() for atoms in A]
@@ -122,7 +121,7 @@ def test_terms_on_the_same_environments_are_evaluated_together(average):
     expected = sum(kernel(A, B) for kernel in parts)
     np.testing.assert_allclose(total(A, B), expected, rtol=RTOL)
     np.testing.assert_allclose(total(A), sum(k(A) for k in parts), rtol=RTOL)
-    diagonal = total.diagonal(total.represent(A))
+    diagonal = total.diagonal(total.precompute(A))
     np.testing.assert_allclose(diagonal, np.diag(total(A)), rtol=RTOL)
 
 
@@ -132,7 +131,7 @@ def test_sum_and_multiple_act_on_the_values():
     total = first + 0.3 * second * 2.0
     expected = first(A, B) + 0.6 * second(A, B)
     np.testing.assert_allclose(total(A, B), expected, rtol=RTOL)
-    diagonal = total.diagonal(total.represent(A))
+    diagonal = total.diagonal(total.precompute(A))
     np.testing.assert_allclose(diagonal, np.diag(total(A)), rtol=RTOL)
 
 
@@ -171,7 +170,7 @@ def test_product_multiplies_the_environment_kernels(degrees, deltas, average):
         a[0], a[0], lambda i, j: pair(a, a, i, j), average
     )
     np.testing.assert_allclose(product(A), symmetric, rtol=RTOL)
-    diagonal = product.diagonal(product.represent(A))
+    diagonal = product.diagonal(product.precompute(A))
     np.testing.assert_allclose(diagonal, np.diag(symmetric), rtol=RTOL)
 
 
@@ -185,10 +184,10 @@ def test_product_distributes_over_a_sum():
 def test_second_moments_equal_the_environment_kernel(species_delta, memory):
     kernel = PolynomialKernel(TOY, 2, species_delta=species_delta)
     factors = kernel._monomial()[1]
-    a, b = (kernel.represent(random_features(s)) for s in (1, 2))
+    a, b = (kernel.precompute(random_features(s)) for s in (1, 2))
     for other in (None, b):
-        moments = kernels._moment_gram(factors, a, other, memory)
-        direct = kernels._direct_gram(kernel, a, other)
+        moments = gram.moment_gram(factors, a, other, memory)
+        direct = gram.direct_gram(kernel, a, other)
         np.testing.assert_allclose(moments, direct, rtol=RTOL)
 
 
@@ -196,18 +195,18 @@ def test_cheaper_form_is_the_moments_for_large_structures_alone():
     kernel = PolynomialKernel(TOY, 2)
     factors = kernel._monomial()[1]
     small, large = (
-        kernel.represent(random_features(1, 40, n_atoms=n)) for n in (2, 300)
+        kernel.precompute(random_features(1, 40, n_atoms=n)) for n in (2, 300)
     )
-    assert kernels._moments_are_cheaper(factors, large, large)
-    assert not kernels._moments_are_cheaper(factors, small, small)
+    assert gram._moments_are_cheaper(factors, large, large)
+    assert not gram._moments_are_cheaper(factors, small, small)
 
 
 @pytest.mark.parametrize("block", [1, 5, 2048])
 def test_environment_blocks_do_not_matter(block):
     kernel = PolynomialKernel(TOY, 3, species_delta=False)
-    a = kernel.represent(random_features(1))
+    a = kernel.precompute(random_features(1))
     np.testing.assert_allclose(
-        kernels._direct_gram(kernel, a, None, block), kernel.gram(a), rtol=RTOL
+        gram.direct_gram(kernel, a, None, block), kernel.gram(a), rtol=RTOL
     )
 
 
@@ -215,11 +214,11 @@ def test_environment_blocks_do_not_matter(block):
 def test_chunks_do_not_matter(degree):
     kernel = PolynomialKernel(TOY, degree, normalize=True)
     frames = random_frames(3, 30)
-    (whole,) = kernel.represent(frames).parts.values()
+    whole = kernel.gram(kernel.precompute(frames))
     for source in (frames, TOY.compute(frames)):
-        (chunked,) = kernel.represent(source, chunk_bytes=300).parts.values()
+        chunked = kernel.gram(kernel.precompute(source, chunk_bytes=300))
         # Sums of a handful of terms of order one, in another order.
-        np.testing.assert_allclose(chunked, whole, rtol=1e-14)
+        np.testing.assert_allclose(chunked, whole, rtol=1e-13)
 
 
 def test_normalised_kernel_ignores_the_length_of_features():
@@ -253,8 +252,9 @@ def test_linear_features_give_the_kernel():
     kernel = PolynomialKernel(TOY) + 0.3 * PolynomialKernel(
         OTHER, species_delta=False, average=True
     )
-    a, b = (kernel.represent(x) for x in (A, B))
-    x, y = (kernel.linear_features(r, (1, 8, 11, 17)) for r in (a, b))
+    a, b = (kernel.precompute(x, species=(1, 8, 11, 17)) for x in (A, B))
+    columns = kernel.columns(kernel.precompute([*A, *B], species=(1, 8, 11, 17)))
+    x, y = (kernel.linear_features(r, columns) for r in (a, b))
     np.testing.assert_allclose(x @ y.T, kernel.gram(a, b), rtol=RTOL)
 
 
@@ -269,36 +269,37 @@ def test_equal_parts_are_computed_and_stored_once():
     toy = Counted()
     kernel = PolynomialKernel(toy, 2) + 0.5 * PolynomialKernel(toy, 2)
     kernel += PolynomialKernel(toy)
-    representation = kernel.represent(A)
+    found = kernel.precompute(A)
     assert sum(calls) == len(A)
-    assert len(representation.parts) == 2
+    assert len(found.keys) == 2
 
 
 def test_single_precision_halves_the_store_at_its_own_accuracy():
     kernel = PolynomialKernel(TOY, 2)
-    single = kernel.represent(A, dtype=np.float32)
-    (part,) = single.parts.values()
-    assert part.dtype == np.float32
+    single = kernel.precompute(A, dtype=np.float32)
+    for block in single.blocks:
+        (part,) = block.parts.values()
+        assert part.values.dtype == np.float32
     # Four factors of relative error 6e-8.
     np.testing.assert_allclose(kernel.gram(single), kernel(A), rtol=1e-6)
 
 
-def test_specification_of_a_kernel_builds_an_equal_one(monkeypatch):
+def test_a_kernel_from_its_dictionary_is_equal(monkeypatch):
     monkeypatch.setattr(lode, "ToyDescriptor", ToyDescriptor, raising=False)
     monkeypatch.setattr(lode, "__all__", [*lode.__all__, "ToyDescriptor"])
     first, second = PolynomialKernel(TOY, 2, normalize=True), PolynomialKernel(OTHER)
     kernel = first * second + 0.3 * second
-    assert build(json.loads(json.dumps(specification(kernel)))) == kernel
+    assert from_dict(json.loads(json.dumps(to_dict(kernel)))) == kernel
 
 
 @pytest.mark.parametrize("degree", [1, 2])
-def test_saved_representation_is_the_same(degree, tmp_path):
+def test_saved_features_are_the_same(degree, tmp_path):
     kernel = PolynomialKernel(TOY, degree)
-    representation = kernel.represent(A)
-    representation.save(tmp_path / "r.npz")
-    loaded = Representation.load(tmp_path / "r.npz")
-    np.testing.assert_array_equal(kernel.gram(loaded), kernel.gram(representation))
-    assert loaded.neighbor_species == representation.neighbor_species
+    features = kernel.precompute(A)
+    features.save(tmp_path / "r.npz")
+    loaded = StructureFeatures.load(tmp_path / "r.npz")
+    np.testing.assert_array_equal(kernel.gram(loaded), kernel.gram(features))
+    assert loaded.neighbor_species == features.neighbor_species
     assert [p.name for p in tmp_path.iterdir()] == ["r.npz"]
 
 
@@ -311,20 +312,20 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", broken)
     with pytest.raises(OSError, match="disk full"):
-        PolynomialKernel(TOY).represent(A).save(path)
+        PolynomialKernel(TOY).precompute(A).save(path)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["r.npz"]
 
 
-def test_truncated_or_foreign_representation_is_refused(tmp_path):
+def test_truncated_or_foreign_features_are_refused(tmp_path):
     path = tmp_path / "r.npz"
-    PolynomialKernel(TOY).represent(A).save(path)
+    PolynomialKernel(TOY).precompute(A).save(path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="complete representation file"):
-        Representation.load(path)
+    with pytest.raises(ValueError, match="complete StructureFeatures file"):
+        StructureFeatures.load(path)
     np.savez(path, x=np.arange(3))
     with pytest.raises(ValueError, match="without a header"):
-        Representation.load(path)
+        StructureFeatures.load(path)
 
 
 @pytest.mark.parametrize("degree", [0, -1, 1.5, "two", None])
@@ -368,45 +369,43 @@ def test_repeated_evaluation_is_bitwise_the_same():
 
 def test_unknown_species_is_refused():
     with pytest.raises(ValueError, match="got unknown"):
-        PolynomialKernel(TOY).represent(A, species=(1, 8))
+        PolynomialKernel(TOY).precompute(A, species=(1, 8))
 
 
 def test_features_that_do_not_fit_are_refused():
     kernel = PolynomialKernel(TOY)
     features = random_features(1)
     with pytest.raises(ValueError, match="features of 1 descriptors, got 2"):
-        kernel.represent([features, features])
+        kernel.precompute([features, features])
     with pytest.raises(ValueError, match="must have the neighbour species"):
-        kernel.represent(features, species=(1, 8, 11))
+        kernel.precompute(features, species=(1, 8, 11))
     broken = features.values.copy()
     broken[3, 1] = np.nan
     fields = list(vars(features).values())[1:]
     with pytest.raises(ValueError, match="features must be finite"):
-        kernel.represent(Features(broken, *fields))
+        kernel.precompute(Features(broken, *fields))
     with pytest.raises(ValueError, match="one species and one frame"):
-        kernel.represent(Features(broken[:-1], *fields))
+        kernel.precompute(Features(broken[:-1], *fields))
     both = kernel + PolynomialKernel(OTHER)
     with pytest.raises(ValueError, match="describe the same environments"):
-        both.represent([features, random_features(1, n_atoms=5)])
+        both.precompute([features, random_features(1, n_atoms=5)])
 
 
-def test_representations_that_do_not_fit_are_refused():
+def test_structures_that_do_not_fit_are_refused():
     kernel = PolynomialKernel(TOY)
-    a = kernel.represent(A)
-    with pytest.raises(ValueError, match="made by the kernel that uses it"):
+    a = kernel.precompute(A)
+    with pytest.raises(ValueError, match="made by the kernel that uses them"):
         PolynomialKernel(TOY, 2).gram(a)
-    with pytest.raises(TypeError, match="made by `represent`"):
+    with pytest.raises(TypeError, match="made by `precompute`"):
         kernel.gram(A)
-    other = kernel.represent(A, species=(1, 8, 11, 17))
+    other = kernel.precompute(A, species=(1, 8, 11, 17))
     with pytest.raises(ValueError, match="same neighbour species"):
         kernel.gram(a, other)
-    narrow = kernel.represent(random_features(1, 3))
-    with pytest.raises(ValueError, match="same number of features"):
-        kernel.gram(kernel.represent(random_features(1, 4)), narrow)
+    narrow = kernel.precompute(random_features(1, 3))
+    with pytest.raises(ValueError, match="equally many in all structures, got 4 and 3"):
+        kernel.gram(kernel.precompute(random_features(1, 4)), narrow)
     with pytest.raises(TypeError, match="linear features"):
         PolynomialKernel(TOY, 2).linear_features(a)
-    with pytest.raises(ValueError, match="got unknown"):
-        kernel.linear_features(a, (1, 8))
 
 
 def test_a_kernel_of_equivariants_is_refused():
@@ -427,8 +426,85 @@ def test_a_long_kernel_shows_its_progress(capsys, degree):
     )
     kernel = lode.PolynomialKernel(descriptor, degree=degree)
     frames = [Atoms("H2O", np.eye(3) * s) for s in (1.0, 1.1, 1.2)]
-    representation = kernel.represent(frames)
-    silent = kernel.gram(representation)
+    features = kernel.precompute(frames)
+    silent = kernel.gram(features)
     assert "kernel" not in capsys.readouterr().err
-    np.testing.assert_array_equal(kernel.gram(representation, progress=True), silent)
+    np.testing.assert_array_equal(kernel.gram(features, progress=True), silent)
     assert "kernel: 100%" in capsys.readouterr().err
+
+
+def mixed_frames():
+    """Structures of few of many elements each, some of the same elements."""
+    rng = np.random.default_rng(4)
+    sets = [(1, 8), (1, 6, 8), (11, 17), (6, 7), (1, 8), (7, 8, 17)]
+    return [
+        Atoms(rng.choice(chosen, 5).tolist(), 4.0 * rng.random((5, 3)))
+        for chosen in sets
+    ]
+
+
+def expansion_of(max_radial=2):
+    density, basis = lode.GaussianDensity(0.5), lode.RadialBasis.gto(max_radial, 4.0)
+    return lode.SphericalExpansion(density, basis, 2)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+@pytest.mark.parametrize("delta", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("spectrum", [lode.RadialSpectrum, lode.PowerSpectrum])
+def test_columns_of_elements_that_are_absent_do_not_count(
+    spectrum, normalize, delta, degree
+):
+    """Against features of all environments in all columns, zeros included."""
+    frames, descriptor = mixed_frames(), spectrum(expansion_of())
+    kernel = PolynomialKernel(descriptor, degree, normalize, delta, average=True)
+    expected = kernel(descriptor.compute(frames))
+    np.testing.assert_allclose(kernel(frames), expected, rtol=1e-10)
+    a, b = (
+        kernel.precompute(x, species=(1, 6, 7, 8, 11, 17))
+        for x in (frames[:3], frames[3:])
+    )
+    np.testing.assert_allclose(kernel.gram(a, b), expected[:3, 3:], rtol=1e-10)
+    diagonal = kernel.diagonal(kernel.precompute(frames))
+    np.testing.assert_allclose(diagonal, np.diag(expected), rtol=1e-10)
+    for block in a.blocks:
+        # No room for elements that the structures of the block lack.
+        present = np.unique(frames[block.structures[0]].numbers)
+        (part,) = block.parts.values()
+        assert part.values.shape[1] == len(descriptor.labels(tuple(present.tolist())))
+
+
+def test_linear_features_of_new_elements_are_left_out_and_count_in_the_deviation():
+    frames, energies = mixed_frames(), np.array([1.0, 3.0, 2.0, 4.0, 1.5, 2.5])
+    kernel = PolynomialKernel(lode.PowerSpectrum(expansion_of()))
+    species = (1, 6, 7, 8, 11, 17)
+    settings = {"regularization": 1e-3}
+    model = lode.GaussianProcess(kernel, **settings)
+    model.fit(frames[:5], energies[:5], species=species)
+    values, std = model.predict(frames, return_std=True)
+    rows = kernel(frames, frames[:5], species=species)
+    solution = lode.fit_kernel(rows[:5], energies[:5], **settings)
+    diagonal = kernel.diagonal(kernel.precompute(frames, species=species))
+    expected = solution.predict(rows, diagonal=diagonal, return_std=True)
+    np.testing.assert_allclose(values, expected[0], rtol=1e-7)
+    np.testing.assert_allclose(std, expected[1], rtol=1e-5)
+
+
+def test_a_whitened_kernel_takes_structures_of_different_elements():
+    frames = mixed_frames()
+    descriptor = lode.PowerSpectrum(expansion_of())
+    kernel = lode.WhitenedKernel(descriptor)
+    found = kernel.fitted(kernel.precompute(frames))(frames)
+    whole = kernel.precompute(descriptor.compute(frames))
+    np.testing.assert_allclose(found, kernel.fitted(whole).gram(whole), rtol=1e-8)
+
+
+def test_old_names_warn():
+    with pytest.warns(FutureWarning, match="LinearCombination"):
+        assert lode.Combination is lode.LinearCombination
+    with pytest.warns(FutureWarning, match="precompute"):
+        PolynomialKernel(TOY).represent(A)
+    both = PolynomialKernel(TOY) + PolynomialKernel(OTHER)
+    with pytest.warns(FutureWarning, match="max_likelihood"):
+        model = lode.GaussianProcess(both, weights="likely")
+    assert model.weights == "max_likelihood"

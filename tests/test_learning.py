@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lode.learning import learning_curve, splits
-from lode.regression import fit_kernel
+from lode.ridge import fit_kernel
 
 
 def linear_problem(n=60, n_features=10, noise=0.1):

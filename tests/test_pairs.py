@@ -11,7 +11,7 @@ from lode.core import neighbors
 from lode.core.pairs import TERMS, RadialTable, add_pairs, interpolated
 from lode.core.registers import whole_lanes
 from lode.pairs import PairTerm
-from lode.systems import Sources, systems
+from lode.systems import Sources, structures
 from lode.tables import PairTable
 
 SMALL = numba.config.DISABLE_JIT
@@ -71,7 +71,7 @@ def assert_same(one, other):
 def test_images_are_the_pairs_of_a_cell_list(limit, n, weighted, monkeypatch):
     atoms = crystal(n, n)
     atoms.positions[-1] += np.array([30.0, -30.0, 60.0])
-    (system,) = systems(atoms)
+    (system,) = structures(atoms)
     of = sources(np.arange(n) % 3, 3, np.arange(n) % 2 if weighted else None)
     listed = term(system, of, limit, monkeypatch, is_listed=True)
     images = term(system, of, limit, monkeypatch)
@@ -92,7 +92,7 @@ def test_images_in_order_hold_all_near_a_centre(edges, limit, monkeypatch):
     turns = rng.permutation(lattice / edges)[:n]
     turns[n // 2 :] = rng.random((n // 2, 3))
     cell = np.diag(edges) + np.array([[0, 0, 0], [1.0, 0, 0], [-2.0, 1.0, 0]])
-    (system,) = systems(Atoms(["H"] * n, turns @ cell, cell=cell, pbc=True))
+    (system,) = structures(Atoms(["H"] * n, turns @ cell, cell=cell, pbc=True))
     of = sources(np.arange(n) % 3, 3)
     # Rounding decides at the limit: the two find the same a little beyond it.
     listed = term(system, of, limit + 1e-6, monkeypatch, is_listed=True)
@@ -104,7 +104,7 @@ def test_images_in_order_hold_all_near_a_centre(edges, limit, monkeypatch):
 
 
 def test_a_part_of_the_images_is_looked_at(monkeypatch):
-    (system,) = systems(crystal(0, 30, cell=np.diag([4.0, 4.0, 60.0])))
+    (system,) = structures(crystal(0, 30, cell=np.diag([4.0, 4.0, 60.0])))
     found = term(system, sources(np.zeros(30, int), 1), 3.0, monkeypatch).candidates
     near = np.abs(
         found.key_g[None, : found.start_sa[0, 1]] - found.center_key_i[:, None]
@@ -117,7 +117,7 @@ def test_a_dense_cluster_has_more_images_than_its_cell_leads_to_expect(monkeypat
     atoms = cluster(3, n, 3.0)
     atoms.set_cell(40 * np.eye(3))
     atoms.pbc = True
-    (system,) = systems(atoms)
+    (system,) = structures(atoms)
     of = sources(np.arange(n) % 2, 2)
     images = term(system, of, 5.0, monkeypatch)
     assert 10 * images.candidates.expected < n
@@ -128,7 +128,7 @@ def test_a_dense_cluster_has_more_images_than_its_cell_leads_to_expect(monkeypat
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("limit", [2.5, math.inf])
 def test_finite_structures_have_the_pairs_of_a_cell_list(weighted, limit, monkeypatch):
-    (system,) = systems(cluster())
+    (system,) = structures(cluster())
     weights = [1.0, 0.0, 2.0, -1.0, 0.0, 0.5, 3.0] if weighted else None
     of = sources([2, 0, 2, 1, 0, 2, 2], 4, weights)
     every = term(system, of, limit, monkeypatch)
@@ -141,7 +141,7 @@ def test_finite_structures_have_the_pairs_of_a_cell_list(weighted, limit, monkey
 def test_atoms_on_each_other_are_a_pair_and_no_atom_is_its_own(monkeypatch):
     atoms = crystal(0, 3)
     atoms.positions[2] = atoms.positions[0] + atoms.cell[1]
-    (system,) = systems(atoms)
+    (system,) = structures(atoms)
     of = sources([0, 0, 0], 1)
     for is_listed in (False, True):
         found = term(system, of, 6.0, monkeypatch, is_listed)
@@ -157,16 +157,16 @@ def test_no_atom_is_its_own_neighbour_in_a_huge_cell(side, monkeypatch):
     rng = np.random.default_rng(0)
     cell = side * (np.eye(3) + 0.1 * rng.random((3, 3)))
     atoms = Atoms("H2", rng.random((2, 3)) @ cell, cell=cell, pbc=True)
-    (system,) = systems(atoms)
+    (system,) = structures(atoms)
     found = term(system, sources([0, 0], 1), 5.0, monkeypatch)
     assert found.pairs(0, 2).start_ja.tolist() == [0, 0, 0]
 
 
 def test_large_cells_with_few_neighbours_are_listed():
-    (large,) = systems(crystal(0, 50_000, cell=130.0 * np.eye(3)))
+    (large,) = structures(crystal(0, 50_000, cell=130.0 * np.eye(3)))
     assert not module._images_are_few(large, 3.0)
     assert module._images_are_few(large, 15.0)
-    assert module._images_are_few(systems(crystal(0, 2))[0], 3.0)
+    assert module._images_are_few(structures(crystal(0, 2))[0], 3.0)
 
 
 # --- Their sum -----------------------------------------------------------------

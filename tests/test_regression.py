@@ -6,15 +6,15 @@ from naive_kernels import ToyDescriptor
 
 import lode
 from lode.kernels import PolynomialKernel
-from lode.regression import (
+from lode.models import load
+from lode.regression import GaussianProcess
+from lode.ridge import (
     REGULARIZATIONS,
     FeatureModes,
-    GaussianProcess,
     KernelModes,
     fit_features,
     fit_kernel,
     folds,
-    load,
 )
 
 LINEAR = PolynomialKernel(ToyDescriptor())
@@ -181,10 +181,10 @@ def test_grid_is_descending_so_that_ties_take_the_strongest():
 
 
 @BOTH
-def test_representation_and_frames_give_the_same_model(kernel):
+def test_features_and_frames_give_the_same_model(kernel):
     a = GaussianProcess(kernel).fit(TRAIN, ENERGIES)
-    b = GaussianProcess(kernel).fit(kernel.represent(TRAIN), ENERGIES)
-    np.testing.assert_array_equal(a.predict(NEW), b.predict(kernel.represent(NEW)))
+    b = GaussianProcess(kernel).fit(kernel.precompute(TRAIN), ENERGIES)
+    np.testing.assert_array_equal(a.predict(NEW), b.predict(kernel.precompute(NEW)))
 
 
 @BOTH
@@ -211,20 +211,20 @@ def test_truncated_or_foreign_model_is_refused(tmp_path):
     whole = path.read_bytes()
     for content in (whole[:-50], whole[:100], b"", b"not a model"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="must be a complete GaussianProcess file"):
+        with pytest.raises(ValueError, match="must be a complete model file"):
             load(path)
     damaged = bytearray(whole)
     # More than a header, of which not every byte is checked.
     middle = slice(len(whole) // 2, len(whole) // 2 + 200)
     damaged[middle] = bytes(255 - byte for byte in damaged[middle])
     path.write_bytes(damaged)
-    with pytest.raises(ValueError, match="must be a complete GaussianProcess file"):
+    with pytest.raises(ValueError, match="must be a complete model file"):
         load(path)
-    LINEAR.represent(TRAIN).save(path)
-    with pytest.raises(ValueError, match="got a representation file"):
+    LINEAR.precompute(TRAIN).save(path)
+    with pytest.raises(ValueError, match="got a StructureFeatures file"):
         load(path)
     np.save(tmp_path / "x.npy", np.arange(3))
-    with pytest.raises(ValueError, match="must be a complete GaussianProcess file"):
+    with pytest.raises(ValueError, match="must be a complete model file"):
         load(tmp_path / "x.npy")
 
 
@@ -243,7 +243,7 @@ def test_unknown_species_at_prediction_is_refused(kernel):
     model = GaussianProcess(kernel).fit(TRAIN, ENERGIES)
     with pytest.raises(ValueError, match=r"among \[1, 8\], got unknown \[11\]"):
         model.predict([Atoms("NaH", [[0, 0, 0], [0, 0, 2]])])
-    other = kernel.represent(NEW, species=(1, 8, 11))
+    other = kernel.precompute(NEW, species=(1, 8, 11))
     with pytest.raises(ValueError, match="model's neighbour species"):
         model.predict(other)
 
@@ -256,7 +256,7 @@ def test_frame_with_fewer_species_is_predicted():
 @BOTH
 def test_targets_must_fit_the_frames(kernel):
     model = GaussianProcess(kernel)
-    for frames in (TRAIN, kernel.represent(TRAIN)):
+    for frames in (TRAIN, kernel.precompute(TRAIN)):
         with pytest.raises(ValueError, match="one for each of 20 frames, got 19"):
             model.fit(frames, ENERGIES[:-1])
         broken = ENERGIES.copy()

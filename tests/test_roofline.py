@@ -33,7 +33,7 @@ def flat(arguments):
 
 def assert_same(calls, expected, n_outputs):
     """The same inputs, and outputs of the same shapes."""
-    assert len(calls) == len(expected) > 1
+    assert len(calls) == len(expected) > 0
     for call, other in zip(calls, expected, strict=True):
         inputs = flat(call[:-n_outputs]), flat(other[:-n_outputs])
         for found, wanted in zip(*inputs, strict=True):

@@ -10,9 +10,8 @@ from lode.systems import (
     System,
     cell_array,
     finite_array,
-    species_index,
+    structures,
     system,
-    systems,
 )
 
 CELL = np.array([[4.0, 0, 0], [1, 5, 0], [-2, 1, 6]])
@@ -30,19 +29,19 @@ def test_positions_that_are_not_finite_are_an_error(value):
         ValueError,
         match=rf"positions must be finite, got {value} at index \(1, 2\) \(frame 1\)",
     ):
-        systems([water(), atoms])
+        structures([water(), atoms])
 
 
 def test_empty_list_is_an_error():
     with pytest.raises(ValueError, match="at least one structure, got an empty list"):
-        systems([])
+        structures([])
 
 
 def test_frame_without_atoms_is_an_error():
     with pytest.raises(ValueError, match=r"at least one atom, got none \(frame 1\)"):
-        systems([water(), Atoms()])
+        structures([water(), Atoms()])
     with pytest.raises(ValueError, match="at least one atom, got none"):
-        systems(Atoms())
+        structures(Atoms())
 
 
 @pytest.mark.parametrize("number", [0, -1])
@@ -51,7 +50,7 @@ def test_atoms_that_are_no_elements_are_an_error(number):
     atoms.numbers[2] = number
     message = rf"must be positive, got {number} at index 2 \(frame 1\)"
     with pytest.raises(ValueError, match=message):
-        systems([water(), atoms])
+        structures([water(), atoms])
 
 
 @pytest.mark.parametrize(
@@ -78,12 +77,12 @@ def test_partly_periodic_frame_is_an_error(pbc):
 @pytest.mark.parametrize("frames", ["x.xyz", 3, None])
 def test_frames_of_another_type_are_an_error(frames):
     with pytest.raises(TypeError, match="frames must be an ase.Atoms or a sequence"):
-        systems(frames)
+        structures(frames)
 
 
 def test_frame_of_another_type_is_an_error():
     with pytest.raises(TypeError, match=r"an ase.Atoms, got ndarray \(frame 1\)"):
-        systems([water(), np.zeros((3, 3))])
+        structures([water(), np.zeros((3, 3))])
 
 
 @pytest.mark.parametrize("cell", [np.eye(2), [1, 2, 3], "cell"])
@@ -147,30 +146,38 @@ def test_wrapping_moves_atoms_by_lattice_vectors_into_the_cell(shift, skew):
 
 
 def test_species_are_numbered_in_ascending_order():
-    checked = systems([water(), Atoms([3])])
-    species, index = species_index(checked)
+    species, channel_i = structures([water(), Atoms([3])]).channels()
     assert species == (1, 3, 8)
-    np.testing.assert_array_equal(index[0], [2, 0, 0])
-    np.testing.assert_array_equal(index[1], [1])
+    np.testing.assert_array_equal(channel_i, [2, 0, 0, 1])
 
 
 def test_species_given_keep_their_order():
     for _ in range(2):
-        species, index = species_index(systems(water()), [8, 6, 1])
-        # What is kept for the next frame is nobody's to change.
-        assert index[0][0] == 0
-        index[0] -= 1
-    species, index = species_index(systems(water()), [8, 6, 1])
+        species, channel_i = structures(water()).channels([8, 6, 1])
+        # What is cached for the next frame is nobody's to change.
+        assert channel_i[0] == 0
+        channel_i -= 1
+    species, channel_i = structures(water()).channels([8, 6, 1])
     assert species == (8, 6, 1)
-    np.testing.assert_array_equal(index[0], [0, 2, 2])
+    np.testing.assert_array_equal(channel_i, [0, 2, 2])
 
 
 def test_unknown_species_is_an_error():
     with pytest.raises(ValueError, match=r"among \[1, 6\], got unknown \[8\]"):
-        species_index(systems(water()), [6, 1])
+        structures(water()).channels([6, 1])
+
+
+def test_structures_pass_unchanged_and_are_counted():
+    checked = structures(iter([water(), Atoms([3])]))
+    assert structures(checked) is checked
+    assert (len(checked), checked.n_frames) == (2, 2)
+    np.testing.assert_array_equal(checked.sizes, [3, 1])
+    np.testing.assert_array_equal(checked.frame_index, [0, 0, 0, 1])
+    np.testing.assert_array_equal(checked.atom_index, [0, 1, 2, 0])
+    np.testing.assert_array_equal(checked.chosen([1]).species, [3])
 
 
 @pytest.mark.parametrize("species", [[], [1, 1, 8], [-1, 1, 8], [1.5, 8], ["O"]])
 def test_species_that_are_not_different_atomic_numbers_are_an_error(species):
     with pytest.raises(ValueError, match="species must be different atomic numbers"):
-        species_index(systems(water()), species)
+        structures(water()).channels(species)

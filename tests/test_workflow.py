@@ -450,7 +450,7 @@ def test_code_hash_refuses_what_it_cannot_follow(package):
 
 def test_the_features_rule_follows_every_module_that_a_kernel_may_name():
     names = set(code_files("features"))
-    wanted = {"bases", "expansion", "fields", "invariants", "kernels", "specification"}
+    wanted = {"bases", "expansion", "fields", "invariants", "kernels", "serialization"}
     assert {f"lode.{name}" for name in wanted} <= names
     assert "lode.core.reciprocal" in names
     assert not {"lode.learning", "lode.plotting", "lode.ewald"} & names

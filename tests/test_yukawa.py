@@ -9,7 +9,7 @@ from ase import Atoms
 from naive import finite_field, periodic_field, projection
 
 import lode
-from lode.specification import build, specification
+from lode.serialization import from_dict, to_dict
 from lode.tables import bessel_transform
 
 SMALL = numba.config.DISABLE_JIT
@@ -125,7 +125,7 @@ def test_without_screening_neutral_charges_have_the_coulomb_potential():
 def test_it_is_a_part_of_descriptors_and_of_saved_specifications():
     e = expansion(lode.YukawaPotential(screening_length=3.0, smearing=0.8))
     descriptor = lode.PowerSpectrum(e)
-    again = build(specification(descriptor))
+    again = from_dict(to_dict(descriptor))
     assert again == descriptor
     frames = [cluster(), crystal()]
     values = descriptor.compute(frames).values

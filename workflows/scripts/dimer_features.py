@@ -10,15 +10,15 @@ import lode.expansion  # noqa: F401
 import lode.fields  # noqa: F401
 import lode.invariants  # noqa: F401
 import lode.kernels  # noqa: F401
-import lode.regression  # noqa: F401
+import lode.sparse  # noqa: F401
 from job import started_job
 from lode.archive import load_archive, save_archive
 from lode.charges import formal_charges
 from lode.combinations import interactions
 from lode.learning import group_splits, ordered_split
 from lode.parallel import single_threaded_blas
-from lode.regression import sparse_features
-from lode.specification import build
+from lode.serialization import from_dict
+from lode.sparse import sparse_features
 
 KIND = "dimer features"
 # Kinds of frames that are learnt from.
@@ -79,7 +79,7 @@ def dimer_features(
     # One thread of BLAS: sums in one order, the same digits on any number of cores.
     with single_threaded_blas():
         features = sparse_features(
-            build(model),
+            from_dict(model),
             frames,
             [mask & np.isin(kind, LEARNT) for mask in masks],
             species=_species(frames),

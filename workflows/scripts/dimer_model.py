@@ -8,7 +8,7 @@ from job import started_job
 from lode.files import stable, write_table
 from lode.learning import relative_error
 from lode.parallel import single_threaded_blas, thread_count, thread_map
-from lode.regression import fit_features
+from lode.ridge import fit_features
 
 CLASSES = ("both charged", "one charged", "like charges")
 PREDICTIONS = [

@@ -10,7 +10,7 @@ import lode.fields  # noqa: F401
 import lode.invariants  # noqa: F401
 import lode.kernels  # noqa: F401
 from job import started_job
-from lode.specification import build
+from lode.serialization import from_dict
 
 
 def features(frames_path, path, *, kernel, n_threads=None):
@@ -28,7 +28,9 @@ def features(frames_path, path, *, kernel, n_threads=None):
         Threads to use.
     """
     frames = ase.io.read(frames_path, ":")
-    representation = build(kernel).represent(frames, n_threads=n_threads, progress=True)
+    representation = from_dict(kernel).precompute(
+        frames, n_threads=n_threads, progress=True
+    )
     representation.save(path)
 
 

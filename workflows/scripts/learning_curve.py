@@ -4,11 +4,11 @@ import numpy as np
 
 from errors import write_errors
 from job import started_job
+from lode.features import StructureFeatures
 from lode.files import table
-from lode.kernels import Representation
 from lode.learning import learning_curve
 from lode.parallel import single_threaded_blas
-from lode.specification import build
+from lode.serialization import from_dict
 
 
 def learning_curve_table(
@@ -58,8 +58,8 @@ def learning_curve_table(
         Fits done at a time.
     """
     energies = np.array([float(row["energy"]) for row in table(energies_path)])
-    representation = Representation.load(representation_path)
-    kernel = build(kernel)
+    representation = StructureFeatures.load(representation_path)
+    kernel = from_dict(kernel)
     gram = features = None
     if kernel.is_linear:
         features = kernel.linear_features(representation)

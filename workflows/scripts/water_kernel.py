@@ -14,7 +14,7 @@ from job import started_job
 from lode.archive import load_archive, save_archive
 from lode.learning import fitted_term, splits
 from lode.parallel import single_threaded_blas, thread_count, thread_map
-from lode.specification import build
+from lode.serialization import from_dict
 
 KIND = "water kernel"
 
@@ -37,15 +37,15 @@ def water_kernel(boxes_path, path, *, kernel, curve, n_threads=None):
         Threads to use.
     """
     frames = ase.io.read(boxes_path, ":")
-    kernel = build(kernel)
+    kernel = from_dict(kernel)
     n_threads = thread_count(n_threads)
     if kernel.is_fitted:
         # One thread of BLAS: sums in one order, the same digits on any number of cores.
-        representation = kernel.represent(frames, n_threads=n_threads, progress=True)
+        representation = kernel.precompute(frames, n_threads=n_threads, progress=True)
         with single_threaded_blas():
             arrays = {"gram": kernel.gram(representation, progress=True)}
     else:
-        representation = kernel.represent(
+        representation = kernel.precompute(
             frames, n_threads=n_threads, progress=True, environments=True
         )
         term = fitted_term(kernel, representation)

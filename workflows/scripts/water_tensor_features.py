@@ -12,7 +12,7 @@ import lode.fields  # noqa: F401
 import lode.invariants  # noqa: F401
 from job import started_job
 from lode.equivariants import equivariant_sums, whitening_groups
-from lode.specification import build
+from lode.serialization import from_dict
 
 
 def water_tensor_features(boxes_path, path, *, descriptor, curve, n_threads=None):
@@ -34,7 +34,7 @@ def water_tensor_features(boxes_path, path, *, descriptor, curve, n_threads=None
     """
     frames = ase.io.read(boxes_path, ":")
     sums = equivariant_sums(
-        build(descriptor),
+        from_dict(descriptor),
         frames,
         whitening_groups(len(frames), **curve),
         n_threads=n_threads,

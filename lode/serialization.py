@@ -10,7 +10,7 @@ import dataclasses
 import lode
 
 
-def specification(value):
+def to_dict(value):
     """Nested dictionaries, lists and scalars that describe ``value``.
 
     Parameters
@@ -21,19 +21,19 @@ def specification(value):
     Returns
     -------
     dict, list or scalar
-        What :func:`build` turns back into an equal object.
+        What :func:`from_dict` turns back into an equal object.
     """
     if dataclasses.is_dataclass(value):
         fields = [f for f in dataclasses.fields(value) if f.init]
-        arguments = {f.name: specification(getattr(value, f.name)) for f in fields}
+        arguments = {f.name: to_dict(getattr(value, f.name)) for f in fields}
         return {type(value).__name__: arguments}
     if isinstance(value, list | tuple):
-        return [specification(item) for item in value]
+        return [to_dict(item) for item in value]
     return value
 
 
-def build(spec):
-    """Object described by nested data; the inverse of :func:`specification`.
+def from_dict(spec):
+    """Object described by nested data; the inverse of :func:`to_dict`.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def build(spec):
         missing or refused by the class.
     """
     if isinstance(spec, list | tuple):
-        return tuple(build(item) for item in spec)
+        return tuple(from_dict(item) for item in spec)
     if not isinstance(spec, dict):
         return spec
     if len(spec) != 1:
@@ -62,7 +62,7 @@ def build(spec):
     ((name, arguments),) = spec.items()
     if name not in lode.__all__ or not isinstance(getattr(lode, name), type):
         raise ValueError(f"a specification must name a class of lode, got {name!r}")
-    arguments = {key: build(value) for key, value in (arguments or {}).items()}
+    arguments = {key: from_dict(value) for key, value in (arguments or {}).items()}
     try:
         return getattr(lode, name)(**arguments)
     except TypeError as error:

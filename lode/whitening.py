@@ -49,7 +49,7 @@ def whitening(covariance, exponent=0.4, n_components=None, condition=1e-14):
     Examples
     --------
     >>> import numpy as np
-    >>> from lode.conditioning import whitening
+    >>> from lode.whitening import whitening
     >>> covariance = np.diag([1.0, 1e-4])
     >>> matrix = whitening(covariance, exponent=0.5)
     >>> print(np.diag(matrix.T @ covariance @ matrix).round(6))

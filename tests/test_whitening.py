@@ -8,11 +8,11 @@ from ase import Atoms
 from scipy import optimize
 
 import lode
-from lode.conditioning import whitening
-from lode.kernels import Representation
+from lode.features import StructureFeatures
 from lode.learning import fitted_term, learning_curve, splits
-from lode.regression import likely_weights
-from lode.specification import build, specification
+from lode.ridge import max_likelihood_weights
+from lode.serialization import from_dict, to_dict
+from lode.whitening import whitening
 
 POTENTIAL = lode.SphericalExpansion(
     lode.PowerLawPotential(exponent=1, smearing=1.0),
@@ -116,27 +116,27 @@ def naive_whitened(train, frames, exponent, average=False):
 def test_whitened_kernel_is_its_definition(average):
     train, new = FRAMES[:14], FRAMES[10:]
     kernel = lode.WhitenedKernel(LODE, exponent=0.3, average=average)
-    fitted = kernel.fitted(kernel.represent(train))
+    fitted = kernel.fitted(kernel.precompute(train))
     expected = naive_whitened(train, new, 0.3, average)
-    representation = fitted.represent(new)
+    features = fitted.precompute(new)
     tolerance = 1e-7 * np.abs(expected).max()
     np.testing.assert_allclose(fitted(new), expected, atol=tolerance)
     np.testing.assert_allclose(
-        fitted.diagonal(representation), expected.diagonal(), atol=tolerance
+        fitted.diagonal(features), expected.diagonal(), atol=tolerance
     )
-    features = fitted.linear_features(representation)
+    features = fitted.linear_features(features)
     np.testing.assert_allclose(features @ features.T, expected, atol=tolerance)
     np.testing.assert_allclose(
         fitted(new[:3], new[3:]), expected[:3, 3:], atol=tolerance
     )
 
 
-def test_a_kernel_is_fitted_to_a_part_of_a_representation():
+def test_a_kernel_is_fitted_to_some_structures():
     kernel = lode.WhitenedKernel(LODE) + 0.1 * lode.PolynomialKernel(SOAP, 2)
     chosen = np.array([3, 5, 11, 2, 17, 8])
-    whole = kernel.represent(FRAMES, environments=True)
-    part = kernel.fitted(whole.structures(chosen))
-    direct = kernel.fitted(kernel.represent([FRAMES[i] for i in chosen]))
+    whole = kernel.precompute(FRAMES, environments=True)
+    part = kernel.fitted(whole.chosen(chosen))
+    direct = kernel.fitted(kernel.precompute([FRAMES[i] for i in chosen]))
     expected = direct(FRAMES)
     np.testing.assert_allclose(
         part.gram(whole), expected, atol=1e-7 * np.abs(expected).max()
@@ -146,7 +146,7 @@ def test_a_kernel_is_fitted_to_a_part_of_a_representation():
 def test_scatter_does_not_depend_on_the_chunks():
     kernel = lode.WhitenedKernel(LODE, exponent=0.5)
     one, many = (
-        kernel.fitted(kernel.represent(FRAMES, chunk_bytes=size))(FRAMES)
+        kernel.fitted(kernel.precompute(FRAMES, chunk_bytes=size))(FRAMES)
         for size in (2**30, 1)
     )
     np.testing.assert_allclose(one, many, atol=1e-6 * np.abs(one).max())
@@ -188,13 +188,13 @@ def test_the_test_set_does_not_move_the_whitening():
 
 def test_whitening_is_asked_for_by_name_when_missing():
     kernel = lode.WhitenedKernel(LODE)
-    representation = kernel.represent(FRAMES[:4])
+    features = kernel.precompute(FRAMES[:4])
     with pytest.raises(RuntimeError, match="must be fitted first"):
-        kernel.gram(representation)
-    with pytest.raises(ValueError, match="fitted to a representation"):
-        kernel.fitted(lode.PolynomialKernel(LODE).represent(FRAMES[:4]))
+        kernel.gram(features)
+    with pytest.raises(ValueError, match="fitted to features that it has made"):
+        kernel.fitted(lode.PolynomialKernel(LODE).precompute(FRAMES[:4]))
     hydrogen = [Atoms("H2", [[0, 0, 0], [0, 0, z]]) for z in (0.7, 0.8, 0.9)]
-    fitted = kernel.fitted(kernel.represent(hydrogen, species=[1, 8]))
+    fitted = kernel.fitted(kernel.precompute(hydrogen, species=[1, 8]))
     with pytest.raises(ValueError, match="centres must be of the species"):
         fitted(FRAMES[:2])
     with pytest.raises(TypeError, match="must have a method compute"):
@@ -203,24 +203,26 @@ def test_whitening_is_asked_for_by_name_when_missing():
 
 def test_signed_sums_of_structures():
     kernel = lode.WhitenedKernel(LODE)
-    fitted = kernel.fitted(kernel.represent(FRAMES[:8]))
-    pairs = [lode.Combination([FRAMES[i], FRAMES[i + 1]], [1.0, -2.0]) for i in (0, 2)]
+    fitted = kernel.fitted(kernel.precompute(FRAMES[:8]))
+    pairs = [
+        lode.LinearCombination([FRAMES[i], FRAMES[i + 1]], [1.0, -2.0]) for i in (0, 2)
+    ]
     weights = np.array([[1.0, -2.0, 0.0, 0.0], [0.0, 0.0, 1.0, -2.0]])
     expected = weights @ fitted(FRAMES[:4]) @ weights.T
     np.testing.assert_allclose(fitted(pairs), expected, rtol=1e-9)
 
 
-def test_representation_with_scatter_survives_a_file(tmp_path):
+def test_features_with_scatter_survive_a_file(tmp_path):
     kernel = lode.WhitenedKernel(LODE)
-    representation = kernel.represent(FRAMES[:5])
-    representation.save(tmp_path / "r.npz")
-    loaded = Representation.load(tmp_path / "r.npz")
+    features = kernel.precompute(FRAMES[:5])
+    features.save(tmp_path / "r.npz")
+    loaded = StructureFeatures.load(tmp_path / "r.npz")
     np.testing.assert_array_equal(
         kernel.fitted(loaded).gram(loaded),
-        kernel.fitted(representation).gram(representation),
+        kernel.fitted(features).gram(features),
     )
-    lean = kernel.fitted(representation).needed(representation)
-    assert len(lean.parts) < len(representation.parts)
+    lean = kernel.fitted(features).pruned(features)
+    assert len(lean.keys) < len(features.keys)
 
 
 @pytest.mark.parametrize("expansion", [POTENTIAL, DENSITY])
@@ -278,7 +280,7 @@ def test_contraction_to_all_functions_leaves_the_kernel():
 
 def test_contracted_basis_is_plain_data_and_is_checked():
     contracted = POTENTIAL.contracted(FRAMES, 2)
-    assert build(specification(contracted)) == contracted
+    assert from_dict(to_dict(contracted)) == contracted
     assert lode.RadialSpectrum(contracted).compute(FRAMES[:1]).values.shape[1] == 4
     with pytest.raises(ValueError, match="contracted already"):
         contracted.contracted(FRAMES, 1)
@@ -328,7 +330,9 @@ def naive_likelihood(grams, targets, weights, noise, intercept):
 def test_weights_are_the_likeliest(intercept):
     grams, targets = kernels_and_targets()
     targets = targets if intercept else targets - 7.0
-    weights, regularization = likely_weights(grams, targets, intercept=intercept)
+    weights, regularization = max_likelihood_weights(
+        grams, targets, intercept=intercept
+    )
     assert weights[0] > weights[2] >= 0.0
     centred = [k - k.mean(axis=0) if intercept else k for k in grams]
     scale = sum(
@@ -354,9 +358,9 @@ def test_weights_are_the_likeliest(intercept):
 
 def test_weights_ignore_constants_and_units():
     grams, targets = kernels_and_targets()
-    weights, regularization = likely_weights(grams, targets)
+    weights, regularization = max_likelihood_weights(grams, targets)
     shifted = [5.0 * (k + 3.0) for k in grams]
-    others, same = likely_weights(shifted, 2.0 * targets - 100.0)
+    others, same = max_likelihood_weights(shifted, 2.0 * targets - 100.0)
     np.testing.assert_allclose(5.0 * others, weights, rtol=1e-3, atol=1e-6)
     assert same == pytest.approx(regularization, rel=1e-3)
 
@@ -365,7 +369,7 @@ def test_a_kernel_of_noise_gets_no_weight():
     grams, targets = kernels_and_targets(n=60)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 2))
-    weights, _ = likely_weights([grams[0], x @ x.T], targets - targets.mean())
+    weights, _ = max_likelihood_weights([grams[0], x @ x.T], targets - targets.mean())
     assert weights[0] > 0.0
     assert weights[1] < 0.1 * weights[0]
 
@@ -380,12 +384,14 @@ def test_impossible_weights_are_refused():
         (([np.eye(2)], np.arange(2.0)), "at least 3"),
     ):
         with pytest.raises(ValueError, match=message):
-            likely_weights(*arguments)
+            max_likelihood_weights(*arguments)
     kernel = lode.WhitenedKernel(LODE)
-    with pytest.raises(ValueError, match="need a SumKernel"):
-        lode.GaussianProcess(kernel, weights="likely")
-    with pytest.raises(ValueError, match="must be None with likely"):
-        lode.GaussianProcess(kernel + kernel, weights="likely", regularization=1.0)
+    with pytest.raises(ValueError, match="need a SumKernel, got WhitenedKernel"):
+        lode.GaussianProcess(kernel, weights="max_likelihood")
+    with pytest.raises(ValueError, match="must be None with weights 'max_likelihood'"):
+        lode.GaussianProcess(
+            kernel + kernel, weights="max_likelihood", regularization=1.0
+        )
     with pytest.raises(ValueError, match="weights must be one of"):
         lode.GaussianProcess(kernel, weights="best")
 
@@ -395,7 +401,7 @@ def test_learning_curve_of_terms_is_that_of_the_model():
         SOAP, degree=2, normalize=True
     )
     terms = [
-        fitted_term(k, k.represent(FRAMES, environments=True))
+        fitted_term(k, k.precompute(FRAMES, environments=True))
         if not k.is_fitted
         else k(FRAMES)
         for k in kernel.kernels
@@ -403,7 +409,7 @@ def test_learning_curve_of_terms_is_that_of_the_model():
     curve = learning_curve(None, TARGETS, [8, 16], n_test=8, n_repeats=2, terms=terms)
     for repeat, (pool, test) in enumerate(splits(24, 8, 2, 0)):
         for size, rmse in zip((8, 16), curve.rmse_each[repeat], strict=True):
-            model = lode.GaussianProcess(kernel, weights="likely")
+            model = lode.GaussianProcess(kernel, weights="max_likelihood")
             model.fit([FRAMES[i] for i in pool[:size]], TARGETS[pool[:size]])
             predicted = model.predict([FRAMES[i] for i in test])
             expected = np.sqrt(np.mean((predicted - TARGETS[test]) ** 2))
@@ -412,10 +418,10 @@ def test_learning_curve_of_terms_is_that_of_the_model():
 
 def test_a_fitted_term_may_be_of_structures():
     kernel = lode.StructureKernel(lode.WhitenedKernel(LODE))
-    term = fitted_term(kernel, kernel.represent(FRAMES, environments=True))
+    term = fitted_term(kernel, kernel.precompute(FRAMES, environments=True))
     train, test = np.arange(0, 16, 2), np.arange(1, 16, 3)
     some, others = ([FRAMES[i] for i in part] for part in (train, test))
-    fitted = kernel.fitted(kernel.represent(some))
+    fitted = kernel.fitted(kernel.precompute(some))
     found = term(train, test)
     expected = np.concatenate([fitted(part, some) for part in (some, others)])
     np.testing.assert_allclose(found, expected, rtol=1e-8)

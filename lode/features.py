@@ -1,0 +1,668 @@
+r"""Features of structures: what kernels need of them, computed once.
+
+Environments of one centre species in structures made of the same species are a
+:class:`Block`: all of them have the same columns, those of the species that occur, and
+no room is kept for others. Blocks with different columns meet in those they share: the
+features of a species that is not there are zero.
+
+Indices of arrays: A structures, i environments, p features.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_array
+from tqdm import tqdm
+
+from lode.archive import load_archive, save_archive
+from lode.invariants import Features
+from lode.serialization import to_dict
+from lode.systems import structures
+
+# Features of at most this size exist at a time while structures are described.
+CHUNK_BYTES = 2**27
+# Number of frames that tell how many features a descriptor of the user's own has.
+_FIRST_CHUNK = 8
+_KIND = "StructureFeatures"
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """What a kernel needs of a descriptor.
+
+    ``form`` is ``"sums"`` (over each structure), ``"environments"`` or ``"scatter"``
+    (of the environments about their mean, all structures together).
+    """
+
+    descriptor: object
+    normalize: bool
+    form: str
+
+    @property
+    def key(self):
+        """Text by which the features are found."""
+        parts = [to_dict(self.descriptor), bool(self.normalize), self.form]
+        return json.dumps(parts, default=lambda value: value.item())
+
+
+class Part(NamedTuple):
+    """Features and what their columns are.
+
+    Attributes
+    ----------
+    values : ndarray (n, n_features)
+    columns : ndarray (n_features,) of int
+        A number for each label, the same in all blocks; negative if the labels of the
+        descriptor are not known, and then not to be mixed.
+    form : str
+        As of the :class:`FeatureRequest`.
+    """
+
+    values: np.ndarray
+    columns: np.ndarray
+    form: str
+
+    def at(self, columns):
+        """The values in other columns, with zeros where there are none."""
+        if np.array_equal(columns, self.columns):
+            return self.values
+        _check_known(self.columns, columns)
+        _, here, there = _common(self.columns, columns)
+        values = np.zeros((len(self.values), len(columns)))
+        values[:, there] = self.values[:, here]
+        return values
+
+
+def scalar_products(a, rows, b, columns):
+    """Scalar products of some rows of two parts, (n_rows, n_columns)."""
+    x_ip, x_jp = a.values[rows], b.values[columns]
+    if not np.array_equal(a.columns, b.columns):
+        _check_known(a.columns, b.columns)
+        _, in_a, in_b = _common(a.columns, b.columns)
+        x_ip, x_jp = x_ip[:, in_a], x_jp[:, in_b]
+    return x_ip.astype(np.float64, copy=False) @ x_jp.astype(np.float64, copy=False).T
+
+
+def _common(a, b):
+    return np.intersect1d(a, b, assume_unique=True, return_indices=True)
+
+
+def _check_known(*columns):
+    """Refuse to mix columns whose labels are not known with others."""
+    columns = [c for c in columns if c.size]
+    if any(c[0] < 0 for c in columns) and len({len(c) for c in columns}) > 1:
+        raise ValueError(
+            "features without labels must be equally many in all structures, got "
+            f"{' and '.join(str(len(c)) for c in columns)}"
+        )
+
+
+@dataclass(frozen=True)
+class Block:
+    """Environments of one centre species in structures of the same species.
+
+    Attributes
+    ----------
+    center : int
+        Atomic number of the centres.
+    structures : ndarray (n,) of int
+        Structures that they are in, ascending.
+    counts : ndarray (n,) of int
+        How many are in each.
+    parts : dict of str to Part
+        By :attr:`FeatureRequest.key`: sums over each structure (n, n_features);
+        features of the environments (n_environments, n_features), structure by
+        structure; or their scatter matrix (n_features, n_features).
+    """
+
+    center: int
+    structures: np.ndarray
+    counts: np.ndarray
+    parts: dict
+
+    def __len__(self):
+        return int(self.counts.sum())
+
+    @property
+    def bounds(self):
+        """Where the environments of each structure begin and end, (n + 1,)."""
+        return np.concatenate([[0], np.cumsum(self.counts)])
+
+
+@dataclass(frozen=True)
+class StructureFeatures:
+    """What a kernel needs of a set of structures.
+
+    Made by :meth:`Kernel.precompute`; a kernel matrix needs nothing else.
+
+    Attributes
+    ----------
+    blocks : tuple of Block
+    n_structures : int
+    neighbor_species : tuple of int
+        Atomic numbers that the structures were checked against.
+    weights : csr_array (n_frames, n_structures), optional
+        Frames that are linear combinations of the structures; by default each
+        structure is a frame.
+    """
+
+    blocks: tuple
+    n_structures: int
+    neighbor_species: tuple
+    weights: csr_array | None = None
+
+    @property
+    def n_frames(self):
+        """Number of structures or, with weights, of their combinations."""
+        return self.n_structures if self.weights is None else self.weights.shape[0]
+
+    @property
+    def n_atoms(self):
+        """Number of environments of each structure, (n_structures,)."""
+        n_atoms = np.zeros(self.n_structures, dtype=np.int64)
+        for block in self.blocks:
+            n_atoms[block.structures] += block.counts
+        return n_atoms
+
+    @property
+    def centers(self):
+        """Centre species, ascending."""
+        return tuple(sorted({block.center for block in self.blocks}))
+
+    @property
+    def keys(self):
+        """Keys of what is held."""
+        return tuple(self.blocks[0].parts)
+
+    def combined(self, weights):
+        """The same structures with weighted sums of them as frames.
+
+        Parameters
+        ----------
+        weights : array_like or sparse array (n_frames, n_structures)
+            Row t holds the weights w of a frame Σ_t w_t S_t.
+
+        Returns
+        -------
+        StructureFeatures
+
+        Raises
+        ------
+        ValueError
+            If the shape does not fit, a weight is not finite or the frames are
+            combinations already.
+        """
+        if self.weights is not None:
+            raise ValueError("frames must be single structures, got combinations")
+        weights = csr_array(weights, dtype=np.float64)
+        if weights.ndim != 2 or weights.shape[1] != self.n_structures:
+            raise ValueError(
+                f"weights must have shape (n, {self.n_structures}), got {weights.shape}"
+            )
+        if not np.isfinite(weights.data).all():
+            raise ValueError("weights must be finite, got NaN or infinity")
+        return replace(self, weights=weights)
+
+    def chosen(self, places):
+        """Features of some of the structures, each a frame.
+
+        Scatter matrices, which are of all structures together, are left out.
+
+        Parameters
+        ----------
+        places : sequence of int
+
+        Returns
+        -------
+        StructureFeatures
+        """
+        blocks = []
+        for block in self.blocks:
+            own = np.full(self.n_structures, -1)
+            own[block.structures] = np.arange(len(block.structures))
+            own = own[places]
+            new = np.flatnonzero(own >= 0)
+            order = own[new]
+            if not len(order):
+                continue
+            bounds = block.bounds
+            rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in order])
+            parts = {
+                key: part._replace(
+                    values=part.values[order if part.form == "sums" else rows]
+                )
+                for key, part in block.parts.items()
+                if part.form != "scatter"
+            }
+            blocks.append(Block(block.center, new, block.counts[order], parts))
+        return StructureFeatures(tuple(blocks), len(places), self.neighbor_species)
+
+    def pruned(self, keys):
+        """The same structures with some of the parts."""
+        blocks = [
+            replace(block, parts={key: block.parts[key] for key in keys})
+            for block in self.blocks
+        ]
+        return replace(self, blocks=tuple(blocks))
+
+    def save(self, path):
+        """Write to one npz file, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file.
+        """
+        save_archive(path, _KIND, {"version": 2}, self.to_arrays())
+
+    @classmethod
+    def load(cls, path):
+        """Features written by :meth:`save`.
+
+        Raises
+        ------
+        ValueError
+            If the file is truncated, damaged or of another kind.
+        """
+        _, arrays = load_archive(path, _KIND)
+        return cls.from_arrays(arrays)
+
+    def to_arrays(self):
+        """The features as a dictionary of plain arrays."""
+        arrays = {
+            "keys": np.array(self.keys, dtype=np.str_),
+            "n_structures": np.array(self.n_structures),
+            "neighbor_species": np.array(self.neighbor_species, dtype=np.int64),
+            "centers": np.array([block.center for block in self.blocks]),
+        }
+        for b, block in enumerate(self.blocks):
+            arrays[f"structures_{b}"] = block.structures
+            arrays[f"counts_{b}"] = block.counts
+            for k, part in enumerate(block.parts.values()):
+                arrays[f"values_{b}_{k}"] = part.values
+                arrays[f"columns_{b}_{k}"] = part.columns
+                arrays[f"form_{b}_{k}"] = np.array(part.form)
+        if self.weights is not None:
+            w = self.weights
+            arrays |= {
+                "weights": w.data,
+                "weights_column": w.indices.astype(np.int64),
+                "weights_start": w.indptr.astype(np.int64),
+            }
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays):
+        """The inverse of :meth:`to_arrays`.
+
+        Raises
+        ------
+        ValueError
+            If an array is missing.
+        """
+        try:
+            n_structures = int(arrays["n_structures"])
+            blocks = []
+            for b, center in enumerate(arrays["centers"].tolist()):
+                parts = {
+                    str(key): Part(
+                        arrays[f"values_{b}_{k}"],
+                        arrays[f"columns_{b}_{k}"],
+                        str(arrays[f"form_{b}_{k}"]),
+                    )
+                    for k, key in enumerate(arrays["keys"])
+                }
+                found = arrays[f"structures_{b}"], arrays[f"counts_{b}"]
+                blocks.append(Block(center, *found, parts))
+            weights = None
+            if "weights" in arrays:
+                start = arrays["weights_start"]
+                weights = csr_array(
+                    (arrays["weights"], arrays["weights_column"], start),
+                    shape=(len(start) - 1, n_structures),
+                )
+            species = tuple(arrays["neighbor_species"].tolist())
+            return cls(tuple(blocks), n_structures, species, weights)
+        except KeyError as error:
+            raise ValueError(f"features must hold the array {error}") from None
+
+
+def is_described(frames):
+    """Whether frames are features already, of structures or of environments."""
+    if isinstance(frames, Features | StructureFeatures):
+        return True
+    return isinstance(frames, list | tuple) and isinstance(
+        next(iter(frames), None), Features
+    )
+
+
+def structure_features(
+    requests,
+    frames,
+    *,
+    species=None,
+    n_threads=None,
+    progress=False,
+    dtype=np.float64,
+    chunk_bytes=CHUNK_BYTES,
+    atoms=None,
+):
+    """Features that are requested, of structures or from features of environments.
+
+    Parameters
+    ----------
+    requests : dict of str to FeatureRequest
+    frames : anything that holds structures, or Features
+        Of features one set for each of the different descriptors, in their order.
+    species, n_threads, progress, dtype, chunk_bytes
+        As for :meth:`lode.kernels.Kernel.precompute`.
+    atoms : ndarray (n_atoms,) of bool, optional
+        Environments to keep, each as a structure of its own.
+
+    Returns
+    -------
+    StructureFeatures
+
+    Raises
+    ------
+    ValueError
+        As :meth:`lode.kernels.Kernel.precompute`.
+    """
+    descriptors = distinct_descriptors(requests)
+    if is_described(frames):
+        given = [frames] if isinstance(frames, Features) else list(frames)
+        _check_given(given, len(descriptors), species)
+        first, weights = given[0], None
+        known, n_structures = _neighbor_species(first), first.n_frames
+        sources = [_sliced(f, chunk_bytes) for f in given]
+        layout = _Layout(first.species, first.frame_index, np.arange(n_structures))
+        blocks = _blocks(requests, descriptors, sources, layout, dtype)
+    else:
+        inputs = structures(frames, combinations=True)
+        weights, n_structures = inputs.weights, len(inputs)
+        known, _ = inputs.channels(species)
+        if atoms is not None:
+            rank = np.cumsum(atoms) - 1
+            weights, n_structures = None, int(np.sum(atoms))
+        start = np.cumsum(inputs.sizes) - inputs.sizes
+        blocks = []
+        for members in _by_species(inputs):
+            part = inputs.chosen(members)
+            rows = np.concatenate(
+                [np.arange(start[m], start[m] + inputs.sizes[m]) for m in members]
+            )
+            kept = None if atoms is None else atoms[rows]
+            if kept is None:
+                layout = _Layout(part.species, part.frame_index, members)
+            else:
+                own = np.arange(int(kept.sum()))
+                layout = _Layout(part.species[kept], own, rank[rows][kept])
+            options = {"n_threads": n_threads, "progress": progress}
+            sources = [
+                _computed(d, part, known, kept, options, chunk_bytes)
+                for d in descriptors
+            ]
+            blocks += _blocks(requests, descriptors, sources, layout, dtype)
+        blocks.sort(key=lambda block: block.center)
+    return StructureFeatures(tuple(blocks), n_structures, tuple(known), weights)
+
+
+def distinct_descriptors(requests):
+    """The different descriptors of requests, in the order of their first use."""
+    descriptors = []
+    for request in requests.values():
+        if request.descriptor not in descriptors:
+            descriptors.append(request.descriptor)
+    return tuple(descriptors)
+
+
+def _by_species(inputs):
+    """Structures made of the same species, ascending."""
+    members = {}
+    for i, system in enumerate(inputs):
+        members.setdefault(tuple(np.unique(system.species).tolist()), []).append(i)
+    return [np.array(group) for group in members.values()]
+
+
+def _neighbor_species(features):
+    return tuple(int(z) for z in features.neighbor_species)
+
+
+def _check_given(given, n_descriptors, species):
+    """Refuse sets of features that are not of the same environments."""
+    if len(given) != n_descriptors:
+        raise ValueError(
+            f"the kernel needs features of {n_descriptors} descriptors, got "
+            f"{len(given)} sets"
+        )
+    first = given[0]
+    frame = np.asarray(first.frame_index)
+    if not len(frame) or np.bincount(frame, minlength=first.n_frames).min() == 0:
+        raise ValueError("every frame must have at least one environment")
+    if frame.max() >= first.n_frames:
+        raise ValueError(
+            f"frame_index must be below n_frames = {first.n_frames}, got {frame.max()}"
+        )
+    for features in given:
+        n_environments = len(features.values)
+        lengths = {len(features.species), len(features.frame_index), n_environments}
+        if len(lengths) > 1:
+            raise ValueError(
+                "features must have one species and one frame for each environment, "
+                f"got {n_environments} rows, {len(features.species)} species and "
+                f"{len(features.frame_index)} frames"
+            )
+        if not (
+            np.array_equal(features.species, first.species)
+            and np.array_equal(features.frame_index, first.frame_index)
+            and features.n_frames == first.n_frames
+            and _neighbor_species(features) == _neighbor_species(first)
+        ):
+            raise ValueError(
+                "all sets of features must describe the same environments, got "
+                "different centres, frames or neighbour species"
+            )
+    found = _neighbor_species(first)
+    if species is not None and tuple(int(z) for z in species) != found:
+        raise ValueError(
+            f"features must have the neighbour species {tuple(species)}, got {found}"
+        )
+
+
+def _columns(features):
+    """A number for each column, the same wherever its label is."""
+    labels = getattr(features, "labels", None)
+    names = getattr(getattr(labels, "dtype", None), "names", None)
+    n_features = features.values.shape[-1]
+    if not names or len(labels) != n_features:
+        return np.arange(-n_features, 0)
+    bits = 63 // len(names)
+    columns = np.zeros(n_features, dtype=np.int64)
+    for name in names:
+        if labels[name].min() < 0 or labels[name].max() >= 2**bits:
+            return np.arange(-n_features, 0)
+        columns = (columns << bits) | labels[name]
+    return columns
+
+
+def _computed(descriptor, part, known, kept, options, chunk_bytes):
+    """Features of consecutive environments, chunk by chunk, and their columns."""
+    if hasattr(descriptor, "chunks"):
+        species = tuple(np.unique(part.species).tolist())
+        chunks = descriptor.chunks(part, memory=chunk_bytes, species=species, **options)
+    else:
+        # A descriptor of the user's own: whole frames, and species as it likes.
+        chunks = _whole_frames(descriptor, part, known, options, chunk_bytes)
+    start, columns = 0, None
+    for features in chunks:
+        values = features.values
+        rows = slice(start, start + len(values))
+        start = rows.stop
+        columns = _columns(features) if columns is None else columns
+        yield (values if kept is None else values[kept[rows]]), columns
+
+
+def _whole_frames(descriptor, part, known, options, chunk_bytes):
+    stop, start = min(_FIRST_CHUNK, len(part)), 0
+    name, n_threads = type(descriptor).__name__, options["n_threads"]
+    hidden = not options["progress"]
+    with tqdm(total=len(part), desc=name, unit="frame", disable=hidden) as bar:
+        while start < len(part):
+            chunk = part.chosen(range(start, stop))
+            features = descriptor.compute(
+                list(chunk), species=known, n_threads=n_threads, progress=False
+            )
+            n_rows = len(features.values)
+            if n_rows != len(chunk.species):
+                raise ValueError(
+                    f"{name} must give one row for each of {len(chunk.species)} atoms, "
+                    f"got {n_rows}"
+                )
+            yield features
+            bar.update(len(chunk))
+            most = max(1, chunk_bytes // max(1, 8 * features.values.shape[1]))
+            start = stop
+            n_atoms = np.cumsum(part.sizes[start:])
+            stop += max(1, int(np.searchsorted(n_atoms, most, "right")))
+            stop = min(stop, len(part))
+
+
+def _sliced(features, chunk_bytes):
+    """Features of consecutive environments, from an array, chunk by chunk."""
+    values, columns = features.values, _columns(features)
+    step = max(1, chunk_bytes // max(1, 8 * values.shape[1]))
+    for start in range(0, len(values), step):
+        yield values[start : start + step], columns
+
+
+class _Layout:
+    """Where each environment goes: its block, its structure there, its row.
+
+    Parameters
+    ----------
+    centers, frame : ndarray (n_environments,) of int
+        Species of each environment and its structure, counted in these.
+    structures : ndarray of int
+        Which of all structures these are, ascending.
+    """
+
+    def __init__(self, centers, frame, structures):
+        self.species, self.group = np.unique(centers, return_inverse=True)
+        frame = np.asarray(frame, dtype=np.int64)
+        counts = np.zeros((len(self.species), len(structures)), dtype=np.int64)
+        np.add.at(counts, (self.group, frame), 1)
+        self.structures = [structures[n > 0] for n in counts]
+        self.counts = [n[n > 0] for n in counts]
+        # Place of each structure in the block, and of each environment.
+        place = np.cumsum(counts > 0, axis=1) - 1
+        self.place = place[self.group, frame]
+        order = np.lexsort((frame, self.group))
+        first = np.concatenate([[0], np.cumsum(counts.sum(axis=1))])
+        self.row = np.empty(len(frame), dtype=np.int64)
+        self.row[order] = np.arange(len(frame)) - first[self.group[order]]
+
+
+def _blocks(requests, descriptors, sources, layout, dtype):
+    """Blocks of environments, with what is requested of all descriptors."""
+    parts = [{} for _ in layout.species]
+    for descriptor, source in zip(descriptors, sources, strict=True):
+        own = {k: r for k, r in requests.items() if r.descriptor == descriptor}
+        for found, part in zip(parts, _parts(own, source, layout, dtype), strict=True):
+            found.update(part)
+    # In the order of the requests, whatever the order of the descriptors.
+    return [
+        Block(
+            int(z),
+            layout.structures[g],
+            layout.counts[g],
+            {k: part[k] for k in requests},
+        )
+        for g, (z, part) in enumerate(zip(layout.species, parts, strict=True))
+    ]
+
+
+def _parts(requests, source, layout, dtype):
+    """Parts of each block that rest on one descriptor."""
+    n_blocks = len(layout.species)
+    room = [{} for _ in range(n_blocks)]
+    start, columns = 0, None
+    for values, found in source:
+        columns = found
+        if not np.isfinite(values).all():
+            raise ValueError("features must be finite, got NaN or infinity")
+        n_features = values.shape[1]
+        unit = None
+        here = slice(start, start + len(values))
+        start += len(values)
+        for key, request in requests.items():
+            chunk = values
+            if request.normalize:
+                unit = _unit_rows(values) if unit is None else unit
+                chunk = unit
+            for g in range(n_blocks):
+                rows = np.flatnonzero(layout.group[here] == g)
+                if not len(rows):
+                    continue
+                own, place = chunk[rows], layout.place[here][rows]
+                if request.form == "scatter":
+                    room[g].setdefault(key, Scatter()).add(own)
+                    continue
+                if request.form == "environments":
+                    shape = (int(layout.counts[g].sum()), n_features)
+                    if key not in room[g]:
+                        room[g][key] = np.empty(shape, dtype=dtype)
+                    room[g][key][layout.row[here][rows]] = own
+                    continue
+                if key not in room[g]:
+                    room[g][key] = np.zeros((len(layout.counts[g]), n_features))
+                first, last = place.min(), place.max() + 1
+                sums = segment_sum(place - first, last - first, own)
+                room[g][key][first:last] += sums
+    return [
+        {
+            key: Part(
+                found[key].matrix if request.form == "scatter" else found[key],
+                columns,
+                request.form,
+            )
+            for key, request in requests.items()
+        }
+        for found in room
+    ]
+
+
+class Scatter:
+    """Σ (x − x̄)(x − x̄)ᵀ of rows that come in parts, without cancellation."""
+
+    def __init__(self):
+        self.count, self.mean, self.matrix = 0, 0.0, 0.0
+
+    def add(self, rows):
+        """Add some rows."""
+        mean = rows.mean(axis=0)
+        centred = rows - mean
+        self.join(len(rows), mean, centred.T @ centred)
+
+    def join(self, count, mean, matrix):
+        """Add the scatter matrix of some rows about their mean."""
+        total = self.count + count
+        step = mean - self.mean
+        weight = self.count * count / total
+        self.matrix = self.matrix + matrix + weight * np.multiply.outer(step, step)
+        self.mean = self.mean + step * (count / total)
+        self.count = total
+
+
+def _unit_rows(values):
+    norm = np.linalg.norm(values.astype(np.float64, copy=False), axis=1)
+    return values / np.where(norm > 0, norm, 1.0)[:, None]
+
+
+def segment_sum(segment, n_segments, values):
+    """Sum of the rows of each segment; always in the order of the rows."""
+    n_rows = len(segment)
+    ones = np.ones(n_rows)
+    matrix = csr_array((ones, (segment, np.arange(n_rows))), shape=(n_segments, n_rows))
+    return matrix @ values

@@ -1,0 +1,90 @@
+"""What all models share: one file for each, and one function that reads them."""
+
+import lode
+from lode.archive import load_archive, save_archive
+from lode.serialization import from_dict, to_dict
+
+_KIND, _VERSION = "model", 2
+
+
+class Model:
+    """Base of the models: saving and the check that they are fitted."""
+
+    def save(self, path):
+        """Write the fitted model to one npz file, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not fitted.
+        """
+        self._check_fitted()
+        header, arrays = self._state()
+        common = {
+            "version": _VERSION,
+            "lode": lode.__version__,
+            "model": to_dict(self),
+            "species": self.species,
+        }
+        save_archive(path, _KIND, common | header, arrays)
+
+    def _check_fitted(self):
+        if not self.is_fitted:
+            raise RuntimeError("the model must be fitted first: call fit")
+
+
+def load(path):
+    """Model written by its method ``save``.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Name of the file.
+
+    Returns
+    -------
+    GaussianProcess, SparseGaussianProcess or EquivariantRegression
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is truncated, damaged, of another kind or of another version.
+    """
+    header, arrays = load_archive(path, _KIND)
+    if header.get("version") != _VERSION:
+        raise ValueError(
+            f"{path} must be a {_KIND} file of version {_VERSION}, got version "
+            f"{header.get('version')}"
+        )
+    try:
+        model = from_dict(header["model"])
+        if not isinstance(model, Model):
+            raise ValueError(f"{path} must hold a model, got {type(model).__name__}")
+        model.species = tuple(header["species"])
+        model._set_state(header, arrays)
+    except KeyError as error:
+        raise ValueError(
+            f"{path} must be a complete {_KIND} file written by lode, it lacks {error}"
+        ) from None
+    return model
+
+
+def prefixed(arrays, prefix):
+    """Arrays with a prefix before their names."""
+    return {f"{prefix}{name}": array for name, array in arrays.items()}
+
+
+def without_prefix(arrays, prefix):
+    """Arrays whose names begin so, without it."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }

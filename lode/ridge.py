@@ -1,0 +1,880 @@
+r"""Regularised linear regression, with or without a free intercept.
+
+The model is y = b + f + noise with a flat prior on the intercept b, f of covariance
+v K and noise of variance v λ. With the kernel centred on the training structures,
+
+    K̃ = H K H,  H = 1 − 11ᵀ/n,  K̃ = U diag(μ) Uᵀ,
+
+the prediction is ȳ + k̃ᵀ U diag(1/(μ+λ)) Uᵀ (y − ȳ): exactly the solution of the
+system [[K+λ, 1], [1ᵀ, 0]] (α, b) = (y, 0). Reference: C. E. Rasmussen and C. K. I.
+Williams, *Gaussian Processes for Machine Learning* (MIT Press, 2006), §2.2 and §2.7.
+
+Without the intercept nothing is centred: H = 1, b = 0. Interaction energies, which
+vanish when nothing interacts, want it so, and tensors, of which none turns with the
+structure.
+
+λ is the ``regularization`` times the mean diagonal tr K̃ / n. One decomposition of a
+training set serves all λ.
+
+A linear kernel K = Φ Φᵀ is never formed: the singular values s of the centred features
+are known to ε s_max, while μ = s² is known only to ε s_max² from K̃. Directions with
+s/s_max between 1e-16 and 1e-8 exist for the former alone.
+
+The regularisation of tensors is that of the smallest error when each structure is left
+out in turn, with all its components. Without an intercept nothing else depends on the
+structure that is left out, and the error is known in closed form,
+
+.. math:: e_A = (1 - H_{AA})^{-1} (y_A - \hat y_A),\qquad
+    H = X (X^TX + \lambda)^{-1} X^T,
+
+with the block H_AA of all components of A.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize
+from scipy.linalg import lapack
+
+from lode.systems import finite_array
+
+# Grid of the regularisation, relative to the mean diagonal of the centred kernel;
+# descending, so that of equal errors the strongest regularisation is taken.
+REGULARIZATIONS = np.logspace(2, -16, 37)
+REGULARIZATIONS.setflags(write=False)
+# The same for tensors, relative to the mean square of a row of features.
+TENSOR_REGULARIZATIONS = np.logspace(2, -9, 23)
+TENSOR_REGULARIZATIONS.setflags(write=False)
+
+# What is saved of a solution, in the order of its fields.
+_SAVED = (
+    "mean",
+    "weights",
+    "regularization",
+    "ridge",
+    "variance",
+    "regularizations",
+    "errors",
+)
+# Errors this close are equal: take the strongest regularisation.
+_EQUAL_ERRORS = 1e-3
+_EPSILON = np.finfo(np.float64).eps
+# Directions of the squared features of tensors below this, relative to the largest,
+# are not resolved by their matrix of scalar products.
+_CONDITION = 1e-12
+# Ranges in which weights of kernels and the variance of the noise are sought, and where
+# the search begins; all for targets and kernels of unit variance.
+_WEIGHTS = (1e-9, 1e6)
+_NOISES = (1e-12, 10.0)
+_FIRST_NOISE = 1e-2
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Fitted ridge regression, with or without a free intercept.
+
+    Made by :func:`fit_kernel` and :func:`fit_features`.
+
+    Attributes
+    ----------
+    modes : KernelModes or FeatureModes
+        Decomposition of the training set.
+    mean : float
+        ȳ, mean of the targets.
+    weights : ndarray
+        Coefficients of the centred kernel rows (n,) or of the features (n_features,).
+    regularization : float
+        λ relative to the mean diagonal of the centred kernel.
+    ridge : float
+        λ.
+    variance : float
+        v, signal variance per unit of the kernel.
+    regularizations, errors : ndarray (n_grid,)
+        Grid and root mean squared errors of the cross-validation; empty if the
+        regularisation was given.
+    """
+
+    modes: object
+    mean: float
+    weights: np.ndarray
+    regularization: float
+    ridge: float
+    variance: float
+    regularizations: np.ndarray
+    errors: np.ndarray
+
+    def predict(self, rows, *, diagonal=None, outside=None, return_std=False):
+        """Predicted targets.
+
+        Parameters
+        ----------
+        rows : ndarray (n_new, n) or (n_new, n_features)
+            Kernel between new and training structures, or features of the new ones.
+        diagonal : ndarray (n_new,), optional
+            Kernel of each new structure with itself: needed for the standard
+            deviation unless features are given.
+        outside : ndarray (n_new, any number), optional
+            Features that no training structure has: they have a part in the standard
+            deviation only.
+        return_std : bool
+            Also return the posterior standard deviation of the noise-free b + f,
+
+                std² = v [k̃(x,x) − k̃ᵀ (K̃+λ)⁻¹ k̃ + λ/n],
+
+            whose last term is the uncertainty of the intercept, if there is one.
+
+        Returns
+        -------
+        values : ndarray (n_new,)
+        std : ndarray (n_new,)
+            Only with ``return_std``.
+
+        Raises
+        ------
+        ValueError
+            If a shape is wrong, a number is not finite or the diagonal is missing.
+        """
+        rows = finite_array(rows, (None, self.modes.n_columns), "rows")
+        centred = self.modes.centred(rows)
+        values = self.mean + centred @ self.weights
+        if not return_std:
+            return values
+        posterior = self.modes.posterior(rows, centred, diagonal, self.ridge)
+        if outside is not None:
+            posterior = posterior + np.einsum("ap,ap->a", outside, outside)
+        if self.modes.intercept:
+            posterior = posterior + self.ridge / self.modes.n_train
+        variance = self.variance * posterior
+        return values, np.sqrt(np.maximum(variance, 0.0))
+
+    def to_arrays(self):
+        """What predictions need, as a dictionary of plain arrays."""
+        m = self.modes
+        modes = {"values": m.values, "scale": m.scale, "n_train": m.n_train}
+        if isinstance(m, FeatureModes):
+            modes |= {"mean": m.mean, "right": m.right}
+        else:
+            modes |= {"row_mean": m.row_mean, "vectors": m.vectors}
+        own = {name: getattr(self, name) for name in _SAVED}
+        arrays = own | {f"modes_{name}": value for name, value in modes.items()}
+        return {name: np.asarray(value) for name, value in arrays.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays, intercept):
+        """The inverse of :meth:`to_arrays`."""
+        values, scale = arrays["modes_values"], float(arrays["modes_scale"])
+        if "modes_right" in arrays:
+            n_train = int(arrays["modes_n_train"])
+            found = arrays["modes_mean"], None, arrays["modes_right"]
+            modes = FeatureModes(*found, values, scale, n_train, intercept)
+        else:
+            found = arrays["modes_row_mean"], arrays["modes_vectors"]
+            modes = KernelModes(*found, values, scale, intercept)
+        own = [arrays[name] for name in _SAVED]
+        return cls(modes, *[a if a.ndim else a.item() for a in own])
+
+
+@dataclass(frozen=True)
+class KernelModes:
+    """Eigenvectors of a centred kernel matrix.
+
+    Attributes
+    ----------
+    row_mean : ndarray (n,)
+        Mean of each row of K; zero without an intercept.
+    vectors : ndarray (n, r)
+        U, without the directions in which K̃ vanishes.
+    values : ndarray (r,)
+        μ.
+    scale : float
+        tr K̃ / n.
+    intercept : bool
+        Whether the kernel is centred.
+    """
+
+    row_mean: np.ndarray
+    vectors: np.ndarray
+    values: np.ndarray
+    scale: float
+    intercept: bool = True
+
+    @classmethod
+    def of(cls, kernel, intercept=True):
+        """Decomposition of a kernel matrix (n, n)."""
+        n = len(kernel)
+        row_mean = kernel.mean(axis=1) if intercept else np.zeros(n)
+        centred = kernel - row_mean[:, None] - row_mean + row_mean.mean()
+        values, vectors = np.linalg.eigh(centred)
+        # K̃ is positive semi-definite and has no direction 1: what is negative, and
+        # its mirror image, is rounding, as is all below that of the entries of K. To
+        # divide by such a value would amplify noise, so these directions carry nothing.
+        noise = max(-2.0 * values[0], n * _EPSILON * np.abs(kernel).max())
+        kept = values > noise
+        scale = _scale(np.trace(centred), n)
+        return cls(row_mean, vectors[:, kept], values[kept], scale, intercept)
+
+    @property
+    def n_train(self):
+        """Number of training structures."""
+        return len(self.row_mean)
+
+    n_columns = n_train
+
+    def centred(self, rows):
+        """Rows k(x, ·) of the kernel, centred as K̃ is."""
+        if not self.intercept:
+            return rows
+        overall = self.row_mean.mean()
+        return rows - rows.mean(axis=1)[:, None] - self.row_mean + overall
+
+    def projection(self, deviations):
+        """Components Uᵀ (y − ȳ)."""
+        return self.vectors.T @ deviations
+
+    def residual(self, deviations, projection):
+        """Squared length of the targets outside the directions of the kernel."""
+        return float(np.sum((deviations - self.vectors @ projection) ** 2))
+
+    def weights(self, projection, ridge):
+        """Coefficients for one λ (n,) or a grid of them (n, n_grid)."""
+        return self.vectors @ _over(projection, self.values, ridge)
+
+    def posterior(self, rows, centred, diagonal, ridge):
+        """k̃(x,x) − k̃ᵀ (K̃+λ)⁻¹ k̃."""
+        if diagonal is None:
+            raise ValueError("the standard deviation needs the diagonal of the kernel")
+        diagonal = finite_array(diagonal, (len(rows),), "diagonal")
+        if self.intercept:
+            diagonal = diagonal - 2.0 * rows.mean(axis=1) + self.row_mean.mean()
+        components = centred @ self.vectors
+        return diagonal - np.sum(components**2 / (self.values + ridge), axis=1)
+
+
+@dataclass(frozen=True)
+class FeatureModes:
+    """Singular vectors of centred features.
+
+    Attributes
+    ----------
+    mean : ndarray (n_features,)
+        Mean of the training features; zero without an intercept.
+    left : ndarray (n, r) or None
+        U of Φ̃ = U diag(s) Vᵀ; none in a model that was loaded, or if Φ̃ᵀ Φ̃ was
+        decomposed.
+    right : ndarray (n_features, r)
+        V.
+    values : ndarray (r,)
+        μ = s².
+    scale : float
+        tr K̃ / n.
+    n_train : int
+        Number of training structures.
+    intercept : bool
+        Whether the features are centred.
+    rows : ndarray (n, n_features), optional
+        Φ, in the place of ``left`` while a model is fitted.
+    """
+
+    mean: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    values: np.ndarray
+    scale: float
+    n_train: int
+    intercept: bool = True
+    rows: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, features, intercept=True):
+        """Decomposition of features (n, n_features)."""
+        n, n_features = features.shape
+        mean = features.mean(axis=0) if intercept else np.zeros(n_features)
+        centred = features - mean
+        # Reduction to a square triangle first: the singular value decomposition of
+        # the long matrix itself costs several times more.
+        if n_features > n:
+            q, r = np.linalg.qr(centred.T)
+            left, s, right_t = np.linalg.svd(r.T)
+            right = q @ right_t.T
+        else:
+            q, r = np.linalg.qr(centred)
+            left, s, right_t = np.linalg.svd(r)
+            left, right = q @ left, right_t.T
+        # Rounding of the decomposition, and of the subtraction of the mean.
+        rounding = max(n, n_features) * s[:1].sum() + np.linalg.norm(features)
+        kept = s > _EPSILON * rounding
+        return cls(
+            mean,
+            left[:, kept],
+            np.ascontiguousarray(right[:, kept]),
+            s[kept] ** 2,
+            _scale(np.sum(s**2), n),
+            n,
+            intercept,
+        )
+
+    @property
+    def n_columns(self):
+        """Number of features."""
+        return len(self.mean)
+
+    def centred(self, rows):
+        """Features less their training mean."""
+        return rows - self.mean
+
+    def projection(self, deviations):
+        """Components Uᵀ (y − ȳ)."""
+        if self.left is None:
+            # U = Φ̃ V diag(1/s), never formed.
+            moments = self.rows.T @ deviations - self.mean * deviations.sum()
+            return (self.right.T @ moments) / np.sqrt(self.values)
+        return self.left.T @ deviations
+
+    def residual(self, deviations, projection):
+        """Squared length of the targets outside the directions of the features."""
+        if self.left is None:
+            return max(float(deviations @ deviations - projection @ projection), 0.0)
+        return float(np.sum((deviations - self.left @ projection) ** 2))
+
+    def weights(self, projection, ridge):
+        """Coefficients for one λ (n_features,) or a grid (n_features, n_grid)."""
+        # V s/(s²+λ) Uᵀy rather than Φ̃ᵀα: no large α that cancels in the product.
+        projection = np.sqrt(self.values) * projection
+        return self.right @ _over(projection, self.values, ridge)
+
+    def posterior(self, rows, centred, diagonal, ridge):
+        """k̃(x,x) − k̃ᵀ (K̃+λ)⁻¹ k̃, as a sum of squares."""
+        components = centred @ self.right
+        outside = centred - components @ self.right.T
+        shrunk = components**2 * (ridge / (self.values + ridge))
+        return shrunk.sum(axis=1) + np.einsum("ap,ap->a", outside, outside)
+
+
+def _scale(trace, n):
+    # Structures that the kernel cannot tell apart: any positive scale will do.
+    return float(trace) / n if trace > 0 else 1.0
+
+
+def _over(projection, values, ridge):
+    """Projection / (μ + λ), with one column for each λ of a grid."""
+    if np.ndim(ridge) == 0:
+        return projection / (values + ridge)
+    return projection[:, None] / (values[:, None] + ridge)
+
+
+def fit_kernel(
+    kernel,
+    targets,
+    *,
+    regularization=None,
+    n_folds=5,
+    seed=0,
+    groups=None,
+    regularizations=REGULARIZATIONS,
+    intercept=True,
+):
+    """Ridge regression with a free intercept on a precomputed kernel.
+
+    Parameters
+    ----------
+    kernel : ndarray (n, n)
+        Symmetric positive semi-definite; need not be centred.
+    targets : ndarray (n,)
+        What to learn.
+    regularization : float, optional
+        λ relative to the mean diagonal of the centred kernel; by default chosen from
+        ``regularizations`` by cross-validation on the data given.
+    n_folds : int
+        Number of folds; no more than there are structures.
+    seed : int
+        Of the shuffle that makes the folds.
+    groups : sequence of n labels, optional
+        Structures with the same label stay in the same fold.
+    regularizations : sequence of float
+        Grid of the cross-validation.
+    intercept : bool
+        Whether a constant is fitted beside the kernel, without penalty.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a number is not finite, the kernel is not symmetric, a
+        regularisation is not positive or there are fewer than two structures (three
+        if the regularisation is to be chosen).
+    """
+    kernel = finite_array(kernel, (None, None), "kernel")
+    if kernel.shape[0] != kernel.shape[1]:
+        raise ValueError(f"kernel must be square, got shape {kernel.shape}")
+    if not np.allclose(kernel, kernel.T, rtol=1e-8, atol=1e-8 * np.abs(kernel).max()):
+        raise ValueError("kernel must be symmetric, got a matrix that is not")
+    return _fit(
+        _KernelTraining(kernel, intercept),
+        targets,
+        regularization,
+        n_folds,
+        seed,
+        groups,
+        regularizations,
+    )
+
+
+def fit_features(
+    features,
+    targets,
+    *,
+    regularization=None,
+    n_folds=5,
+    seed=0,
+    groups=None,
+    regularizations=REGULARIZATIONS,
+    intercept=True,
+    normal_equations=False,
+):
+    """Ridge regression with a free intercept on features: K = Φ Φᵀ, never formed.
+
+    Parameters
+    ----------
+    features : ndarray (n, n_features)
+        Φ.
+    targets, regularization, n_folds, seed, groups, regularizations, intercept
+        As in :func:`fit_kernel`.
+    normal_equations : bool
+        Decompose Φᵀ Φ instead of Φ: ten times faster with many more structures than
+        features, and blind to directions with s/s_max below 1e-8. Those of a sparse
+        model are no smaller than 1e-5.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    ValueError
+        As :func:`fit_kernel`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lode
+    >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> solution = lode.fit_features(x, 2 * x[:, 0] + 5, regularization=1e-12)
+    >>> print(solution.predict([[10.0]]).round(6))
+    [25.]
+    """
+    features = finite_array(features, (None, None), "features")
+    training = _NormalEquations if normal_equations else _FeatureTraining
+    return _fit(
+        training(features, intercept),
+        targets,
+        regularization,
+        n_folds,
+        seed,
+        groups,
+        regularizations,
+    )
+
+
+class _KernelTraining:
+    """Training set given as a kernel matrix: whole, or with a fold left out."""
+
+    def __init__(self, kernel, intercept):
+        self.kernel, self.intercept = kernel, intercept
+
+    def __len__(self):
+        return len(self.kernel)
+
+    def modes(self, inside=None):
+        """Decomposition of the structures inside."""
+        if inside is None:
+            return KernelModes.of(self.kernel, self.intercept)
+        return KernelModes.of(self.kernel[np.ix_(inside, inside)], self.intercept)
+
+    def rows(self, outside, inside):
+        """Rows of the structures left out."""
+        return self.kernel[np.ix_(outside, inside)]
+
+
+class _FeatureTraining:
+    """Training set given as features."""
+
+    def __init__(self, features, intercept):
+        self.features, self.intercept = features, intercept
+
+    def __len__(self):
+        return len(self.features)
+
+    def modes(self, inside=None):
+        """Decomposition of the structures inside."""
+        chosen = self.features if inside is None else self.features[inside]
+        return FeatureModes.of(chosen, self.intercept)
+
+    def rows(self, outside, inside):
+        """Rows of the structures left out."""
+        return self.features[outside]
+
+
+class _NormalEquations(_FeatureTraining):
+    """The same, decomposed by the eigenvectors of Φ̃ᵀ Φ̃.
+
+    Of a training set with a fold left out, Φᵀ Φ is that of the whole less that of
+    the fold: a small part of the work. Features are first centred on the mean of all.
+    """
+
+    def __init__(self, features, intercept):
+        super().__init__(features, intercept)
+        n_features = features.shape[1]
+        self.centre = features.mean(axis=0) if intercept else np.zeros(n_features)
+        self.moments = self._moments(slice(None))
+
+    def _moments(self, rows):
+        x_ap = self.features[rows] - self.centre
+        return x_ap.T @ x_ap
+
+    def modes(self, inside=None):
+        """Decomposition of the structures inside."""
+        n, n_features = self.features.shape
+        moments, rows = self.moments, self.features
+        shift = np.zeros(n_features)
+        if inside is not None:
+            outside = np.ones(n, dtype=bool)
+            outside[inside] = False
+            moments, rows = moments - self._moments(outside), rows[inside]
+            n = len(rows)
+            if self.intercept:
+                shift = rows.mean(axis=0) - self.centre
+                moments = moments - n * np.multiply.outer(shift, shift)
+        values, vectors = np.linalg.eigh(moments)
+        noise = n_features * _EPSILON * max(float(values[-1]), 0.0)
+        # Rounding of the subtraction of the mean.
+        noise += (_EPSILON * np.linalg.norm(self.features)) ** 2
+        kept = values > max(noise, -2.0 * values[0])
+        right = np.ascontiguousarray(vectors[:, kept])
+        scale = _scale(float(moments.trace()), n)
+        mean = self.centre + shift
+        return FeatureModes(
+            mean, None, right, values[kept], scale, n, self.intercept, rows
+        )
+
+
+def _fit(training, targets, regularization, n_folds, seed, groups, regularizations):
+    n = len(training)
+    targets = checked_targets(targets, n)
+    if n < 2:
+        raise ValueError(f"at least 2 training frames are needed, got {n}")
+    grid, errors = np.empty(0), np.empty(0)
+    if regularization is None:
+        grid = checked_grid(regularizations)
+        fold = folds(n, n_folds, seed, groups)
+        errors = _validation_errors(training, targets, grid, fold)
+        regularization = _strongest(grid, errors)
+    elif not (np.isfinite(regularization) and regularization > 0):
+        raise ValueError(
+            f"regularization must be positive and finite, got {regularization}"
+        )
+    modes = training.modes()
+    mean = float(targets.mean()) if training.intercept else 0.0
+    deviations = targets - mean
+    projection = modes.projection(deviations)
+    ridge = float(regularization) * modes.scale
+    # Restricted maximum likelihood, v = ỹᵀ (K̃+λ)⁻¹ ỹ / (n−1): the intercept takes one
+    # degree of freedom. Directions without kernel contribute as pure noise, ỹ²/λ.
+    outside = modes.residual(deviations, projection)
+    inside = float(np.sum(projection**2 / (modes.values + ridge)))
+    return Solution(
+        modes,
+        mean,
+        modes.weights(projection, ridge),
+        float(regularization),
+        ridge,
+        (inside + outside / ridge) / (n - 1 if training.intercept else n),
+        grid,
+        errors,
+    )
+
+
+def checked_grid(regularizations):
+    """Positive regularisations, descending.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or one is not positive.
+    """
+    grid = finite_array(regularizations, (None,), "regularizations")
+    if len(grid) == 0 or grid.min() <= 0:
+        raise ValueError(f"regularizations must be positive, got {grid.tolist()}")
+    return np.sort(grid)[::-1]
+
+
+def _strongest(grid, errors):
+    """Of the smallest errors the strongest regularisation."""
+    return float(grid[np.argmax(errors <= (1.0 + _EQUAL_ERRORS) * errors.min())])
+
+
+def _validation_errors(training, targets, grid, fold):
+    """Root mean squared error of each λ on the structures left out, (n_grid,).
+
+    Kernel and targets are centred anew on the structures that remain in each fold.
+    Closed-form leave-one-out on a kernel centred once, with the mean held fixed, lets
+    every structure left out act on its own prediction: it picks absurd λ.
+    """
+    squares = np.zeros(len(grid))
+    for k in range(fold.max() + 1):
+        (inside,), (outside,) = np.nonzero(fold != k), np.nonzero(fold == k)
+        modes = training.modes(inside)
+        mean = targets[inside].mean() if training.intercept else 0.0
+        projection = modes.projection(targets[inside] - mean)
+        weights = modes.weights(projection, grid * modes.scale)
+        rows = modes.centred(training.rows(outside, inside))
+        predicted = mean + rows @ weights
+        squares += np.sum((predicted - targets[outside, None]) ** 2, axis=0)
+    return np.sqrt(squares / len(targets))
+
+
+def max_likelihood_weights(grams, targets, *, intercept=True):
+    r"""Weights of kernels that make the targets most likely.
+
+    The covariance Σ_t w_t K_t + s² of the targets has non-negative weights and a noise
+    variance that maximise the marginal likelihood; with an intercept the restricted
+    one, of the n − 1 contrasts that no constant changes.
+
+    Parameters
+    ----------
+    grams : sequence of ndarray (n, n)
+        Kernel matrices K_t of the training structures.
+    targets : ndarray (n,)
+        What to learn.
+    intercept : bool
+        Whether a constant is fitted beside the kernels.
+
+    Returns
+    -------
+    weights : ndarray (n_kernels,)
+        w_t, for kernels of unit mean variance of the targets' own; zero for a kernel
+        that does not help.
+    regularization : float
+        s² relative to the mean diagonal of the centred sum, as :func:`fit_kernel`
+        takes it.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a number is not finite, there are fewer than three
+        structures or the targets are all equal.
+
+    References
+    ----------
+    C. E. Rasmussen and C. K. I. Williams, *Gaussian Processes for Machine Learning*
+    (MIT Press, 2006), §5.4; H. D. Patterson and R. Thompson, Biometrika 58, 545 (1971).
+    """
+    if len(grams) == 0:
+        raise ValueError("grams must hold at least one kernel matrix, got none")
+    grams = [finite_array(k, (None, None), "grams") for k in grams]
+    n = len(grams[0])
+    if any(k.shape != (n, n) for k in grams):
+        raise ValueError(
+            f"grams must be square and of one size, got {[k.shape for k in grams]}"
+        )
+    targets = checked_targets(targets, n)
+    if n < 3:
+        raise ValueError(f"at least 3 training frames are needed, got {n}")
+    if np.ptp(targets) == 0.0 and (intercept or targets[0] == 0.0):
+        raise ValueError(f"targets must differ, got {targets[0]} for all {n}")
+    if intercept:
+        grams, targets = [_contrasts(k) for k in grams], _contrasts(targets)
+    size = len(targets)
+    variance = float(targets @ targets) / size
+    targets = targets / np.sqrt(variance)
+    scales = np.array([_scale(np.trace(k), size) for k in grams])
+    units = [k / scale for k, scale in zip(grams, scales, strict=True)]
+
+    def negative(logs):
+        """−2 ln L / n and its gradient in the logarithms of weights and noise."""
+        *weights, noise = np.exp(logs)
+        covariance = sum(w * k for w, k in zip(weights, units, strict=True))
+        covariance[np.diag_indices(size)] += noise
+        try:
+            factor = np.linalg.cholesky(covariance)
+        except np.linalg.LinAlgError:
+            return np.inf, np.zeros(len(logs))
+        inverse, _ = lapack.dpotri(factor, lower=1)
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        solved = inverse @ targets
+        value = 2.0 * np.log(factor.diagonal()).sum() + targets @ solved
+        slopes = [np.vdot(inverse, k) - solved @ k @ solved for k in units]
+        slopes.append(np.trace(inverse) - solved @ solved)
+        return value / size, np.exp(logs) * np.array(slopes) / size
+
+    start = np.log([*np.full(len(grams), 1.0 / len(grams)), _FIRST_NOISE])
+    low, high = np.log(_WEIGHTS)
+    found = optimize.minimize(
+        negative,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(low, high)] * len(grams) + [tuple(np.log(_NOISES))],
+        options={"maxiter": 500, "ftol": 1e-9, "gtol": 1e-6},
+    )
+    *weights, noise = np.exp(found.x)
+    weights = np.where(found.x[:-1] > low + 0.1, weights, 0.0)
+    if not weights.any():
+        # Nothing but noise: the mean, whatever the kernel.
+        weights = np.full(len(grams), _WEIGHTS[0])
+    return weights / scales, float(noise * n / (size * weights.sum()))
+
+
+def _contrasts(values):
+    """QᵀA Q or Qᵀa with Q an orthonormal basis of what is orthogonal to constants.
+
+    A reflection takes the vector of ones to the first axis, which is left out.
+    """
+    n = len(values)
+    normal = np.full(n, 1.0 / np.sqrt(n))
+    normal[0] += 1.0
+    normal *= np.sqrt(2.0) / np.linalg.norm(normal)
+    for _ in range(np.ndim(values)):
+        values = (values - np.multiply.outer(normal, normal @ values)).T
+    return values[(slice(1, None),) * np.ndim(values)]
+
+
+def checked_targets(targets, n):
+    """Targets as float64, one for each frame.
+
+    Raises
+    ------
+    ValueError
+        If their number is not that of the frames, or one is not finite.
+    """
+    targets = finite_array(targets, (None,), "targets")
+    if len(targets) != n:
+        raise ValueError(
+            f"targets must be one for each of {n} frames, got {len(targets)}"
+        )
+    return targets
+
+
+def folds(n, n_folds=5, seed=0, groups=None):
+    """Fold of each of n structures: shuffled, of nearly equal size.
+
+    Parameters
+    ----------
+    n : int
+        Number of structures.
+    n_folds : int
+        Number of folds, reduced to that of structures (or groups) if larger.
+    seed : int
+        Of the shuffle.
+    groups : sequence of n labels, optional
+        Structures with the same label get the same fold.
+
+    Returns
+    -------
+    ndarray (n,) of int
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two folds, fewer than three structures (one alone has
+        no kernel to learn from), or not one label for each structure.
+    """
+    if not (isinstance(n_folds, int | np.integer) and n_folds >= 2):
+        raise ValueError(f"n_folds must be an integer of at least 2, got {n_folds!r}")
+    if n < 3:
+        raise ValueError(
+            f"cross-validation needs at least 3 training frames, got {n}; give more "
+            "or set the regularization"
+        )
+    label = np.arange(n)
+    if groups is not None:
+        if len(groups) != n:
+            raise ValueError(
+                f"groups must be one for each of {n} frames, got {len(groups)}"
+            )
+        _, label = np.unique(np.asarray(groups), return_inverse=True)
+    n_labels = int(label.max()) + 1
+    if n_labels < 2:
+        raise ValueError(f"groups must be at least 2, got {n_labels}")
+    order = np.random.default_rng(seed).permutation(n_labels)
+    fold = np.empty(n_labels, dtype=np.int64)
+    fold[order] = np.arange(n_labels) % min(int(n_folds), n_labels)
+    fold = fold[label]
+    if np.bincount(fold).max() > n - 2:
+        raise ValueError(
+            "each fold must leave at least 2 frames to learn from, got folds of "
+            f"{np.bincount(fold).tolist()} of {n} frames"
+        )
+    return fold
+
+
+@dataclass(frozen=True)
+class TensorModes:
+    """Ridge regression of tensors without intercept, for any regularisation.
+
+    Attributes
+    ----------
+    rows : ndarray (n * q, n_features)
+        Features of all components.
+    left : ndarray (n * q, r)
+        U of X = U diag(s) Vᵀ.
+    right : ndarray (n_features, r) or None
+        V; ``None`` if there are more features than rows.
+    values : ndarray (r,)
+        s².
+    scale : float
+        Mean square of a row.
+    targets : ndarray (n, q)
+    """
+
+    rows: np.ndarray
+    left: np.ndarray
+    right: np.ndarray | None
+    values: np.ndarray
+    scale: float
+    targets: np.ndarray
+
+    @classmethod
+    def of(cls, rows, targets):
+        """From features (n, q, f) and targets (n, q)."""
+        rows = rows.reshape(targets.size, rows.shape[2])
+        square = rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T
+        if not square.trace() > 0.0:
+            raise ValueError("features must not all vanish, got zeros")
+        values, vectors = np.linalg.eigh(square)
+        kept = values > _CONDITION * values[-1]
+        values, vectors = values[kept], vectors[:, kept]
+        scale = square.trace() / len(rows)
+        if len(rows) > rows.shape[1]:
+            left = rows @ (vectors / np.sqrt(values))
+            return cls(rows, left, vectors, values, scale, targets)
+        return cls(rows, vectors, None, values, scale, targets)
+
+    def left_out(self, grid):
+        """Root mean square error of structures left out, (n_grid,)."""
+        n, q = self.targets.shape
+        left_nqr = self.left.reshape(n, q, -1)
+        projection = self.left.T @ self.targets.ravel()
+        errors = np.empty(len(grid))
+        for i, regularization in enumerate(grid):
+            shrunk = self.values / (self.values + regularization * self.scale)
+            residual = self.targets - left_nqr @ (shrunk * projection)
+            hat = (left_nqr * shrunk) @ left_nqr.transpose(0, 2, 1)
+            left_out = np.linalg.solve(np.eye(q) - hat, residual[..., None])
+            errors[i] = np.sqrt(np.mean(left_out**2))
+        return errors
+
+    def strongest(self, grid):
+        """Regularisation of the smallest error, and the errors."""
+        errors = self.left_out(grid)
+        return _strongest(grid, errors), errors
+
+    def weights(self, regularization):
+        """Coefficients of the features, (f,)."""
+        projection = self.left.T @ self.targets.ravel()
+        weak = self.values + regularization * self.scale
+        if self.right is None:
+            return self.rows.T @ (self.left @ (projection / weak))
+        return self.right @ (np.sqrt(self.values) * projection / weak)

@@ -1,0 +1,533 @@
+"""Gaussian-process regression on a few representative points."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lode.features import StructureFeatures, is_described
+from lode.kernels import Kernel
+from lode.models import Model, prefixed, without_prefix
+from lode.parallel import single_threaded_blas, thread_count, thread_map
+from lode.regression import check_kernel, counted
+from lode.ridge import Solution, fit_features
+from lode.systems import structures
+
+_SELECTIONS = ("cholesky", "fps")
+# Atoms whose features exist at a time in each thread while frames meet sparse points.
+_CHUNK_ATOMS = 4096
+
+
+@dataclass(eq=False)
+class SparseGaussianProcess(Model):
+    r"""Gaussian process on a few representative points: subset of regressors.
+
+    With the kernel K_MM of M sparse points and K_nM between frames and points, the
+    covariance is approximated by Φ Φᵀ,
+
+        Φ = K_nM U w^(−1/2),  K_MM = U diag(w) Uᵀ,
+
+    without the directions below ``condition`` times the largest w. The model is ridge
+    regression on Φ, and the inverse of K_MM never meets a right-hand side.
+
+    The points of an additive kernel are environments, chosen for each species of
+    centres on its own; their numbers go with the square root of how often the species
+    occurs. Those of a kernel with a :class:`~lode.StructureKernel` in it are
+    structures. Targets have no part in the choice.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Covariance of two structures, up to a factor.
+    n_sparse : int
+        M; fewer if there are not so many different environments or structures.
+    selection : {"cholesky", "fps"}
+        "cholesky": pivoted Cholesky decomposition of the kernel, which takes the point
+        that the others describe worst; "fps": farthest points in the space of
+        features, by scikit-matter (environments only).
+    n_candidates : int
+        The points are chosen among so many environments or structures, drawn at
+        random.
+    condition : float
+        Smallest eigenvalue of K_MM kept, relative to the largest.
+    regularization, n_folds, seed, intercept
+        As for :class:`GaussianProcess`; the seed also draws the candidates.
+
+    Attributes
+    ----------
+    solution : Solution
+        After :meth:`fit`: coefficients, regularisation and cross-validation errors.
+    species : tuple of int
+        After :meth:`select`: neighbour species of the model.
+    sparse : StructureFeatures
+        After :meth:`select`: the sparse points, each a frame.
+    fitted_kernel : Kernel
+        After :meth:`select`: the kernel with its whitening, from the candidates.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    References
+    ----------
+    J. Quiñonero-Candela and C. E. Rasmussen, J. Mach. Learn. Res. 6, 1939 (2005).
+    """
+
+    kernel: Kernel
+    n_sparse: int = 2000
+    selection: str = "cholesky"
+    n_candidates: int = 16000
+    condition: float = 1e-10
+    regularization: float | None = None
+    n_folds: int = 5
+    seed: int = 0
+    intercept: bool = True
+    solution: Solution | None = field(default=None, init=False, repr=False)
+    species: tuple | None = field(default=None, init=False, repr=False)
+    sparse: StructureFeatures | None = field(default=None, init=False, repr=False)
+    fitted_kernel: Kernel | None = field(default=None, init=False, repr=False)
+    _transform: np.ndarray | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self):
+        check_kernel(self.kernel)
+        for name in ("n_sparse", "n_candidates"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or int(value) != value or value < 1:
+                raise ValueError(f"{name} must be a positive whole number, got {value}")
+        if self.selection not in _SELECTIONS:
+            raise ValueError(
+                f"selection must be one of {_SELECTIONS}, got {self.selection!r}"
+            )
+        if self.selection == "fps" and not self.kernel.is_additive:
+            raise ValueError(
+                "selection must be 'cholesky' for a kernel with a StructureKernel in "
+                "it, got 'fps'"
+            )
+        if not 0.0 < self.condition < 1.0:
+            raise ValueError(f"condition must be from 0 to 1, got {self.condition}")
+
+    @property
+    def is_fitted(self):
+        """Whether the model can predict."""
+        return self.solution is not None
+
+    def select(self, frames, *, species=None, n_threads=None, progress=False):
+        """Choose the sparse points among those of the frames.
+
+        Parameters
+        ----------
+        frames : iterable of ase.Atoms or of LinearCombination
+            Structures to choose from; a :class:`~lode.StructureFeatures` serves as well
+            if the points are structures.
+        species : sequence of int, optional
+            Neighbour species of the model; by default all that occur.
+        n_threads : int, optional
+            Threads of the descriptors.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        SparseGaussianProcess
+            The model itself.
+
+        Raises
+        ------
+        TypeError
+            If environments are to be chosen from features, which are sums.
+        """
+        options = {"n_threads": n_threads, "progress": progress}
+        inputs = frames
+        if not is_described(frames):
+            inputs = structures(frames, combinations=True)
+        sparse, _ = self._chosen(inputs, [None], species, options)
+        self._transform = self._whitening(self.fitted_kernel.gram(sparse))
+        self.sparse, self.species = sparse, sparse.neighbor_species
+        self.solution = None
+        return self
+
+    def _whitening(self, gram):
+        """U w^(-1/2) of the kernel of sparse points, without the smallest w."""
+        values, vectors = np.linalg.eigh(gram)
+        resolved = values > self.condition * values[-1]
+        return vectors[:, resolved] / np.sqrt(values[resolved])
+
+    def _chosen(self, inputs, parts, species, options):
+        """Sparse points of parts of the frames, and the places of each part's own.
+
+        A part is a mask of the frames, ``None`` all of them. The candidates are drawn
+        and described once for all parts.
+        """
+        if len(parts) > 1 and not self.kernel.is_fitted:
+            raise ValueError(
+                "a kernel with whitening must be fitted to share sparse points between "
+                "parts: kernel.fitted(features)"
+            )
+        draw = np.random.default_rng(self.seed)
+        find = self._environments if self.kernel.is_additive else self._structures
+        pool, inside, groups = find(inputs, parts, draw, species, options)
+        n_threads = thread_count(options["n_threads"])
+        points = [[] for _ in parts]
+        for rows, n_points in groups:
+            some = pool.chosen(rows)
+            among = [np.flatnonzero(mask[rows]) for mask in inside]
+            found = self._representative(some, among, n_points, n_threads)
+            for own, picked in zip(points, found, strict=True):
+                own.append(rows[picked])
+        points = [np.sort(np.concatenate(own)) for own in points]
+        chosen = np.unique(np.concatenate(points))
+        sparse = self.fitted_kernel.pruned(pool.chosen(chosen))
+        return sparse, [np.searchsorted(chosen, own) for own in points]
+
+    def _structures(self, inputs, parts, draw, species, options):
+        """Structures as candidates: their features, which are in each part, all."""
+        if is_described(inputs):
+            pool = self.kernel.precompute(inputs)
+            n, weights = pool.n_structures, pool.weights
+            drawn = _drawn(draw, n, self.n_candidates)
+            kernel, places = self.kernel.fitted(pool), drawn
+        else:
+            n, weights = len(inputs), inputs.weights
+            drawn = _drawn(draw, n, self.n_candidates)
+            species, _ = inputs.channels(species)
+            pool = inputs.chosen(drawn)
+            pool = self.kernel.precompute(pool, species=species, **options)
+            kernel, places = self.kernel.fitted(pool), np.arange(len(drawn))
+        self.fitted_kernel, pool = kernel, kernel.pruned(pool).chosen(places)
+        inside = [_structures_of(part, n, weights)[drawn] for part in parts]
+        return pool, inside, [(np.arange(len(drawn)), [self.n_sparse] * len(parts))]
+
+    def _environments(self, inputs, parts, draw, species, options):
+        """Environments as candidates: the same, in groups by their species."""
+        if is_described(inputs):
+            raise TypeError(
+                "sparse environments are chosen from structures, got "
+                f"{type(inputs).__name__}"
+            )
+        species, _ = inputs.channels(species)
+        # Whole structures are described, and some of their atoms are candidates.
+        order = draw.permutation(len(inputs))
+        n_atoms = np.cumsum(inputs.sizes[order])
+        n = 1 + int(np.searchsorted(n_atoms, 2 * self.n_candidates))
+        drawn = np.sort(order[:n])
+        described = inputs.chosen(drawn)
+        rows = _drawn(draw, len(described.species), self.n_candidates)
+        centers, owner = described.species[rows], drawn[described.frame_index[rows]]
+        atoms = np.zeros(len(described.species), dtype=bool)
+        atoms[rows] = True
+        pool = self.kernel.precompute(
+            described, species=species, atoms=atoms, **options
+        )
+        self.fitted_kernel = self.kernel
+        if not self.kernel.is_fitted:
+            self.fitted_kernel = self.kernel.fitted(pool)
+        pool = self.fitted_kernel.pruned(pool)
+        n_inputs, weights = len(inputs), inputs.weights
+        inside = [_structures_of(part, n_inputs, weights)[owner] for part in parts]
+        shares = [_shares(centers[mask], self.n_sparse) for mask in inside]
+        groups = [
+            (np.flatnonzero(centers == z), [share.get(z, 0) for share in shares])
+            for z in np.unique(centers).tolist()
+        ]
+        return pool, inside, groups
+
+    def _representative(self, some, among, n_points, n_threads):
+        """Points of each part among its own candidates."""
+        if self.selection == "fps":
+            pairs = zip(among, n_points, strict=True)
+            return [
+                rows[_farthest_points(some.chosen(rows), n)] if n else rows[:0]
+                for rows, n in pairs
+            ]
+        gram = self.fitted_kernel.gram(some)
+
+        def pivots(task):
+            rows, n = task
+            part = gram if len(rows) == len(gram) else gram[np.ix_(rows, rows)]
+            return rows[pivoted_cholesky(part, n, self.condition)] if n else rows[:0]
+
+        tasks = list(zip(among, n_points, strict=True))
+        with single_threaded_blas():
+            return thread_map(pivots, tasks, n_threads)
+
+    def features(self, frames, *, n_threads=None, progress=False):
+        """Features Φ of frames, from which the model is linear.
+
+        Parameters
+        ----------
+        frames : iterable of ase.Atoms or of LinearCombination, or StructureFeatures
+            Structures or weighted sums of them. They are described in chunks, each
+            distinct structure once.
+        n_threads : int, optional
+            Chunks done at a time. The result does not depend on it.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        ndarray (n_frames, n_columns)
+
+        Raises
+        ------
+        RuntimeError
+            If no sparse points are chosen.
+        ValueError
+            If a frame has a species that the model does not know.
+        """
+        if self.sparse is None:
+            raise RuntimeError("sparse points must be chosen first: call select or fit")
+        whole = [(slice(None), self._transform)]
+        (values,) = _projected(
+            self.sparse, whole, self.fitted_kernel, frames, n_threads, progress
+        )
+        return values
+
+    def fit(
+        self,
+        frames,
+        targets,
+        *,
+        groups=None,
+        species=None,
+        n_threads=None,
+        progress=False,
+    ):
+        """Choose the sparse points and learn the targets of the frames.
+
+        Parameters
+        ----------
+        frames : iterable of ase.Atoms or of LinearCombination
+            Training structures, or weighted sums of them.
+        targets, groups, species, n_threads, progress
+            As for :meth:`GaussianProcess.fit`.
+
+        Returns
+        -------
+        SparseGaussianProcess
+            The model itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`select` and :meth:`GaussianProcess.fit`.
+        """
+        inputs = counted(frames, targets)
+        self.select(inputs, species=species, n_threads=n_threads, progress=progress)
+        features = self.features(inputs, n_threads=n_threads, progress=progress)
+        self.solution = fit_features(
+            features,
+            targets,
+            regularization=self.regularization,
+            n_folds=self.n_folds,
+            seed=self.seed,
+            groups=groups,
+            intercept=self.intercept,
+            normal_equations=True,
+        )
+        return self
+
+    def predict(self, frames, *, return_std=False, n_threads=None, progress=False):
+        """Predicted targets.
+
+        Parameters
+        ----------
+        frames, n_threads, progress
+            As for :meth:`features`.
+        return_std : bool
+            Also return the standard deviation that the sparse points allow; what they
+            do not describe at all is not in it.
+
+        Returns
+        -------
+        values : ndarray (n_frames,)
+        std : ndarray (n_frames,)
+            Only with ``return_std``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not fitted.
+        ValueError
+            If a frame has a species that the model does not know.
+        """
+        self._check_fitted()
+        features = self.features(frames, n_threads=n_threads, progress=progress)
+        return self.solution.predict(features, return_std=return_std)
+
+    def _state(self):
+        arrays = prefixed(self.solution.to_arrays(), "solution_")
+        arrays |= prefixed(self.sparse.to_arrays(), "sparse_")
+        arrays |= prefixed(self.fitted_kernel.fitted_arrays(), "kernel_")
+        return {}, arrays | {"transform": self._transform}
+
+    def _set_state(self, header, arrays):
+        found = without_prefix(arrays, "solution_")
+        self.solution = Solution.from_arrays(found, self.intercept)
+        self.sparse = StructureFeatures.from_arrays(without_prefix(arrays, "sparse_"))
+        self._transform = arrays["transform"]
+        fitted = without_prefix(arrays, "kernel_")
+        self.fitted_kernel = self.kernel.with_arrays(fitted)
+
+
+def sparse_features(
+    model, frames, parts, *, species=None, n_threads=None, progress=False
+):
+    """Features of frames for sparse points from each of several parts of them.
+
+    What :meth:`SparseGaussianProcess.select` on each part and then
+    :meth:`SparseGaussianProcess.features` of all frames give, with the candidates
+    drawn from all parts together and everything described once.
+
+    Parameters
+    ----------
+    model : SparseGaussianProcess
+        Kernel and settings.
+    frames, n_threads, progress
+        As for :meth:`SparseGaussianProcess.features`; no representation.
+    parts : sequence of array_like (n_frames,) of bool
+        Frames that the sparse points may be from.
+    species : sequence of int, optional
+        Neighbour species; by default all that occur.
+
+    Returns
+    -------
+    list of ndarray (n_frames, n_columns)
+        One for each part.
+
+    Raises
+    ------
+    ValueError
+        If a part is not a mask of the frames, or is empty.
+    """
+    inputs = structures(frames, combinations=True)
+    parts = [np.asarray(part) for part in parts]
+    for part in parts:
+        if part.dtype != bool or part.shape != (inputs.n_frames,) or not part.any():
+            raise ValueError(
+                f"a part must be a mask of {inputs.n_frames} frames that keeps some, "
+                f"got {part.dtype} of shape {part.shape} with {int(part.sum())} True"
+            )
+    species, _ = inputs.channels(species)
+    anywhere = np.any(parts, axis=0)
+    options = {"n_threads": n_threads, "progress": progress}
+    used = inputs.frames(np.flatnonzero(anywhere))
+    inside = [part[anywhere] for part in parts]
+    sparse, places = model._chosen(used, inside, species, options)
+    kernel = model.fitted_kernel
+    gram = kernel.gram(sparse)
+    projections = [(own, model._whitening(gram[np.ix_(own, own)])) for own in places]
+    return _projected(sparse, projections, kernel, inputs, n_threads, progress)
+
+
+def _projected(sparse, projections, kernel, frames, n_threads, progress):
+    """Features of frames, for each choice of some of the sparse points."""
+
+    def columns(part):
+        values = kernel.gram(part, sparse)
+        return [values[:, own] @ transform for own, transform in projections]
+
+    if isinstance(frames, StructureFeatures):
+        return columns(frames)
+    inputs = structures(frames, combinations=True)
+    species = sparse.neighbor_species
+    inputs.channels(species)
+
+    def rows(chunk):
+        part = inputs.chosen(chunk)
+        return columns(kernel.precompute(part, species=species, n_threads=1))
+
+    title = "sparse kernel" if progress else None
+    with single_threaded_blas():
+        chunks = list(inputs.chunks(_CHUNK_ATOMS))
+        found = thread_map(rows, chunks, thread_count(n_threads), title, "chunk")
+    features = []
+    # One choice after the other, and only once in memory.
+    for _ in projections:
+        values = np.concatenate([blocks.pop(0) for blocks in found])
+        features.append(values if inputs.weights is None else inputs.weights @ values)
+    return features
+
+
+def pivoted_cholesky(kernel, n_points, tolerance=1e-10):
+    """Points that describe a kernel matrix best, one after the other.
+
+    Each is the point with the largest part of its kernel that those before leave
+    unexplained: the pivots of a Cholesky decomposition.
+
+    Parameters
+    ----------
+    kernel : ndarray (n, n)
+        Symmetric and positive semi-definite.
+    n_points : int
+        Largest number of points.
+    tolerance : float
+        Stop where no more than this, relative to the largest diagonal, is left.
+
+    Returns
+    -------
+    ndarray of int
+        In the order of their choice.
+
+    References
+    ----------
+    H. Harbrecht, M. Peters and R. Schneider, Appl. Numer. Math. 62, 428 (2012).
+    """
+    left = kernel.diagonal().copy()
+    smallest = tolerance * left.max()
+    n_points = min(int(n_points), len(left))
+    factor_ki = np.zeros((n_points, len(left)))
+    points = []
+    for k in range(n_points):
+        point = int(np.argmax(left))
+        if not left[point] > smallest:
+            break
+        row = kernel[point] - factor_ki[:k, point] @ factor_ki[:k]
+        factor_ki[k] = row / np.sqrt(left[point])
+        left -= factor_ki[k] ** 2
+        left[point] = 0.0
+        points.append(point)
+    return np.array(points, dtype=np.int64)
+
+
+def _farthest_points(some, n_points):
+    """Farthest points of features that count alike, each of unit mean square."""
+    try:
+        from skmatter.sample_selection import FPS
+    except ImportError:
+        raise ModuleNotFoundError(
+            "selection 'fps' needs scikit-matter: pip install skmatter"
+        ) from None
+    columns = []
+    for key in some.keys:
+        parts = [block.parts[key] for block in some.blocks]
+        every = np.unique(np.concatenate([part.columns for part in parts]))
+        values = np.empty((some.n_structures, len(every)))
+        for block, part in zip(some.blocks, parts, strict=True):
+            values[block.structures] = part.at(every)
+        size = np.sqrt(np.mean(np.sum(values**2, axis=1)))
+        columns.append(values / (size if size > 0 else 1.0))
+    distinct, first = np.unique(np.hstack(columns), axis=0, return_index=True)
+    if len(distinct) <= n_points:
+        return np.sort(first)
+    return first[FPS(n_to_select=int(n_points)).fit(distinct).selected_idx_]
+
+
+def _structures_of(part, n_structures, weights):
+    """Which structures the frames of a part are made of."""
+    used = np.zeros(n_structures, dtype=bool)
+    chosen = slice(None) if part is None else np.flatnonzero(part)
+    used[chosen if weights is None else weights[chosen].indices] = True
+    return used
+
+
+def _shares(centers, n_sparse):
+    """Number of sparse environments of each species, as the root of its frequency."""
+    species, counts = np.unique(centers, return_counts=True)
+    share = np.sqrt(counts) / np.sqrt(counts).sum()
+    wanted = np.maximum(1, np.round(n_sparse * share).astype(np.int64))
+    return dict(zip(species.tolist(), np.minimum(wanted, counts).tolist(), strict=True))
+
+
+def _drawn(draw, n, n_wanted):
+    """Different whole numbers below n, in ascending order."""
+    return np.sort(draw.permutation(n)[: int(n_wanted)])
