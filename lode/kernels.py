@@ -313,14 +313,40 @@ class Kernel:
         self._mapped(lambda kernel: found.append(kernel) or kernel)
         return found
 
+    @property
+    def _inner(self):
+        """The kernels that this one is made of."""
+        return ()
+
     def _mapped(self, function):
         """The same kernel with other whitened kernels in it."""
         return self
 
+    def _requests(self, environments=False):
+        """What is needed of descriptors, by key."""
+        requests = {}
+        for kernel in self._inner:
+            requests |= kernel._requests(environments)
+        return requests
+
+    def _averages(self):
+        """Settings ``average`` in it."""
+        return set().union(*(kernel._averages() for kernel in self._inner))
+
+    def _gram(self, a, b, progress=False):
+        return environment_gram(self, a, b, True in self._averages(), progress)
+
+    def _diagonal(self, features):
+        return environment_diagonal(self, features, True in self._averages())
+
+    def _monomial(self):
+        """Weight and linear factors, if the kernel is a product of such."""
+        return None, []
+
     @property
     def is_additive(self):
         """Whether the kernel is a sum over pairs of environments."""
-        return True
+        return all(kernel.is_additive for kernel in self._inner)
 
     @property
     def is_linear(self):
@@ -386,8 +412,35 @@ class Kernel:
             )
 
 
+class _FeatureKernel(Kernel):
+    """Kernel of one descriptor, linear in sums over each structure if it can be."""
+
+    def _linear_features(self, features, columns):
+        own = next(columns)
+        width = {z: len(c) for z, c in own.items()}
+        start = dict(zip(own, np.cumsum([0, *width.values()]), strict=False))
+        values = np.zeros((features.n_structures, sum(width.values())))
+        for center, places, part in self._sums(features):
+            if center in own:
+                stop = start[center] + width[center]
+                values[places, start[center] : stop] += part.at(own[center])
+        return values
+
+    def _gram(self, a, b, progress=False):
+        if not self.is_linear:
+            return super()._gram(a, b, progress)
+        sums_b = None if b is None else self._sums(b)
+        shape = (a.n_structures, (b or a).n_structures)
+        return gram_of_sums(self._sums(a), sums_b, shape)
+
+    def _diagonal(self, features):
+        if not self.is_linear:
+            return super()._diagonal(features)
+        return diagonal_of_sums(self._sums(features), features.n_structures)
+
+
 @dataclass(frozen=True)
-class PolynomialKernel(Kernel):
+class PolynomialKernel(_FeatureKernel):
     """Additive polynomial kernel.
 
     K(A, B) = Σ_{i∈A, j∈B} [δ_{z_i z_j}] (p_i · p_j)^ζ
@@ -479,29 +532,6 @@ class PolynomialKernel(Kernel):
                 columns[center] = np.union1d(known, part.columns)
         return [columns]
 
-    def _linear_features(self, features, columns):
-        own = next(columns)
-        width = {z: len(c) for z, c in own.items()}
-        start = dict(zip(own, np.cumsum([0, *width.values()]), strict=False))
-        values = np.zeros((features.n_structures, sum(width.values())))
-        for center, structures_of, part in self._sums(features):
-            if center in own:
-                stop = start[center] + width[center]
-                values[structures_of, start[center] : stop] += part.at(own[center])
-        return values
-
-    def _gram(self, a, b, progress=False):
-        if not self.is_linear:
-            return environment_gram(self, a, b, self.average, progress)
-        sums_b = None if b is None else self._sums(b)
-        shape = (a.n_structures, (b or a).n_structures)
-        return gram_of_sums(self._sums(a), sums_b, shape)
-
-    def _diagonal(self, features):
-        if not self.is_linear:
-            return environment_diagonal(self, features, self.average)
-        return diagonal_of_sums(self._sums(features), features.n_structures)
-
     def _block(self, a, rows, b, columns, known):
         """Environment kernel of parts of two blocks, ``None`` if it vanishes.
 
@@ -522,7 +552,7 @@ class PolynomialKernel(Kernel):
 
 
 @dataclass(frozen=True)
-class WhitenedKernel(Kernel):
+class WhitenedKernel(_FeatureKernel):
     r"""Linear kernel of features whose variances are evened out.
 
     .. math:: K(A, B) = \sum_{i\in A, j\in B} \delta_{z_i z_j}
@@ -669,16 +699,6 @@ class WhitenedKernel(Kernel):
     def _columns(self, features):
         return [{z: np.arange(t[1].shape[1]) for z, t in self._transforms.items()}]
 
-    _linear_features = PolynomialKernel._linear_features
-
-    def _gram(self, a, b, progress=False):
-        sums_b = None if b is None else self._sums(b)
-        shape = (a.n_structures, (b or a).n_structures)
-        return gram_of_sums(self._sums(a), sums_b, shape)
-
-    def _diagonal(self, features):
-        return diagonal_of_sums(self._sums(features), features.n_structures)
-
     def _block(self, a, rows, b, columns, known):
         """Environment kernel of parts of two blocks, ``None`` if it vanishes."""
         if a.center != b.center:
@@ -691,9 +711,6 @@ class WhitenedKernel(Kernel):
             for x, r in ((a, rows), (b, columns))
         )
         return x_ip @ x_jp.T
-
-    def _monomial(self):
-        return None, []
 
 
 @dataclass(frozen=True)
@@ -729,18 +746,11 @@ class ScaledKernel(Kernel):
         return self.kernel.is_linear
 
     @property
-    def is_additive(self):
-        """Whether the kernel is a sum over pairs of environments."""
-        return self.kernel.is_additive
+    def _inner(self):
+        return (self.kernel,)
 
     def _mapped(self, function):
         return replace(self, kernel=self.kernel._mapped(function))
-
-    def _requests(self, environments=False):
-        return self.kernel._requests(environments)
-
-    def _averages(self):
-        return self.kernel._averages()
 
     def _columns(self, features):
         return self.kernel._columns(features)
@@ -807,9 +817,8 @@ class SumKernel(Kernel):
         return all(kernel.is_linear for kernel in self.kernels)
 
     @property
-    def is_additive(self):
-        """Whether the kernel is a sum over pairs of environments."""
-        return all(kernel.is_additive for kernel in self.kernels)
+    def _inner(self):
+        return self.kernels
 
     def _mapped(self, function):
         return replace(self, kernels=[k._mapped(function) for k in self.kernels])
@@ -846,9 +855,6 @@ class SumKernel(Kernel):
         apart = tuple(k for k, j in zip(self.kernels, joined, strict=True) if not j)
         return together, apart
 
-    def _averages(self):
-        return set().union(*(kernel._averages() for kernel in self.kernels))
-
     def _columns(self, features):
         return [own for kernel in self.kernels for own in kernel._columns(features)]
 
@@ -877,9 +883,6 @@ class SumKernel(Kernel):
         blocks = [k._block(a, rows, b, columns, known) for k in self.kernels]
         blocks = [block for block in blocks if block is not None]
         return sum(blocks) if blocks else None
-
-    def _monomial(self):
-        return None, []
 
 
 @dataclass(frozen=True)
@@ -918,24 +921,15 @@ class ProductKernel(Kernel):
                 f"False, got {sorted(map(str, averages))}"
             )
 
+    @property
+    def _inner(self):
+        return self.kernels
+
     def _mapped(self, function):
         return replace(self, kernels=[k._mapped(function) for k in self.kernels])
 
     def _requests(self, environments=False):
-        requests = {}
-        for kernel in self.kernels:
-            requests.update(kernel._requests(True))
-        return requests
-
-    def _averages(self):
-        return set().union(*(kernel._averages() for kernel in self.kernels))
-
-    def _gram(self, a, b, progress=False):
-        return environment_gram(self, a, b, True in self._averages(), progress)
-
-    def _diagonal(self, features):
-        averaged = True in self._averages()
-        return environment_diagonal(self, features, averaged)
+        return super()._requests(True)
 
     def _block(self, a, rows, b, columns, known):
         product = None
@@ -989,23 +983,18 @@ class StructureKernel(Kernel):
         """Whether the kernel is a sum over pairs of environments."""
         return False
 
+    @property
+    def _inner(self):
+        return (self.kernel,)
+
     def _mapped(self, function):
         return replace(self, kernel=self.kernel._mapped(function))
-
-    def _requests(self, environments=False):
-        return self.kernel._requests(environments)
-
-    def _averages(self):
-        return self.kernel._averages()
 
     def _gram(self, a, b, progress=False):
         return power(self.kernel._gram(a, b, progress), int(self.degree))
 
     def _diagonal(self, features):
         return power(self.kernel._diagonal(features), int(self.degree))
-
-    def _monomial(self):
-        return None, []
 
 
 def _neighbor_species(described):

@@ -8,9 +8,9 @@ from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.ridge import (
     REGULARIZATIONS,
     checked_targets,
-    fit_features,
-    fit_kernel,
     max_likelihood_weights,
+    solve_features,
+    solve_kernel,
 )
 from lode.systems import finite_array
 
@@ -164,28 +164,25 @@ def learning_curve(
                 "targets of the test frames must differ, got "
                 f"{targets[test[0]]} for all {n_test}"
             )
-    settings = {
-        "regularization": regularization,
-        "n_folds": n_folds,
-        "regularizations": regularizations,
-    }
+    settings = [regularization, n_folds, 0, None, regularizations]
 
     def errors(repeat, some):
         (size,) = some
         pool, test = repeats[repeat]
         train = pool[:size]
         if features is not None:
-            solution = fit_features(features[train], values[train], **settings)
+            solution = solve_features(features[train], values[train], True, *settings)
             predicted = solution.predict(features[test])
         else:
             rows = np.concatenate([train, test])
             parts = [
                 k(train, test) if callable(k) else k[np.ix_(rows, train)] for k in terms
             ]
-            kernel, chosen = parts[0], {}
+            kernel, chosen = parts[0], settings
             if gram is None:
-                kernel, chosen = _weighted(parts, values[train])
-            solution = fit_kernel(kernel[:size], values[train], **settings | chosen)
+                kernel, likeliest = _weighted(parts, values[train])
+                chosen = [likeliest, *settings[1:]]
+            solution = solve_kernel(kernel[:size], values[train], True, *chosen)
             predicted = solution.predict(kernel[size:])
         if restore is not None:
             predicted = restore(predicted, test)
@@ -246,11 +243,11 @@ def _square(matrix):
 
 
 def _weighted(parts, values):
-    """Sum of kernels with the training structures, and what comes with the weights."""
+    """Sum of kernels with the training structures, and the regularisation."""
     n = len(values)
     weights, regularization = max_likelihood_weights([k[:n] for k in parts], values)
     kernel = sum(w * k for w, k in zip(weights, parts, strict=True) if w > 0.0)
-    return kernel, {"regularization": regularization}
+    return kernel, regularization
 
 
 def fitted_term(kernel, features):

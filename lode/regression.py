@@ -11,9 +11,9 @@ from lode.models import Model, prefixed, without_prefix
 from lode.ridge import (
     Solution,
     checked_targets,
-    fit_features,
-    fit_kernel,
     max_likelihood_weights,
+    solve_features,
+    solve_kernel,
 )
 from lode.serialization import from_dict, to_dict
 from lode.systems import structures
@@ -142,23 +142,16 @@ class GaussianProcess(Model):
             If the numbers of targets and frames differ, a target is not finite or there
             are too few frames.
         """
-        inputs = counted(frames, targets)
+        inputs, targets = checked_training(frames, targets)
         training = self.kernel.precompute(
             inputs, species=species, n_threads=n_threads, progress=progress
         )
-        settings = {
-            "regularization": self.regularization,
-            "n_folds": self.n_folds,
-            "seed": self.seed,
-            "groups": groups,
-            "intercept": self.intercept,
-        }
-        targets = checked_targets(targets, training.n_frames)
+        settings = [self.regularization, self.n_folds, self.seed, groups]
         kernel, columns = self.kernel.fitted(training), None
         gram = None
         if self.weights == "max_likelihood":
             grams = [term.gram(training) for term in kernel.kernels]
-            weights, settings["regularization"] = max_likelihood_weights(
+            weights, settings[0] = max_likelihood_weights(
                 grams, targets, intercept=self.intercept
             )
             kernel = kernel.weighted(weights)
@@ -166,10 +159,10 @@ class GaussianProcess(Model):
         if kernel.is_linear:
             columns = kernel.columns(training)
             features = kernel.linear_features(training, columns)
-            solution = fit_features(features, targets, **settings)
+            solution = solve_features(features, targets, self.intercept, *settings)
         else:
             gram = kernel.gram(training) if gram is None else gram
-            solution = fit_kernel(gram, targets, **settings)
+            solution = solve_kernel(gram, targets, self.intercept, *settings)
         self.solution, self._columns, self.fitted_kernel = solution, columns, kernel
         self.species = training.neighbor_species
         self._training = None if kernel.is_linear else kernel.pruned(training)
@@ -268,20 +261,20 @@ def check_kernel(kernel):
         raise TypeError(f"kernel must be a kernel of lode, got {type(kernel).__name__}")
 
 
-def counted(frames, targets):
-    """Structures, whose targets are counted before descriptors, which may take long.
+def checked_training(frames, targets):
+    """Structures and their targets, checked before descriptors, which may take long.
 
     Returns
     -------
-    Structures, or features unchanged
+    inputs : Structures, or features unchanged
+    targets : ndarray (n_frames,)
 
     Raises
     ------
-    ValueError
-        If there is not one finite target for each frame.
+    TypeError, ValueError
+        If a frame is not valid or there is not one finite target for each.
     """
-    if is_described(frames):
-        return frames
-    inputs = structures(frames, combinations=True)
-    checked_targets(targets, inputs.n_frames)
-    return inputs
+    if not is_described(frames):
+        frames = structures(frames, combinations=True)
+    first = frames[0] if isinstance(frames, list | tuple) else frames
+    return frames, checked_targets(targets, first.n_frames)

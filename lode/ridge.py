@@ -411,15 +411,21 @@ def fit_kernel(
         raise ValueError(f"kernel must be square, got shape {kernel.shape}")
     if not np.allclose(kernel, kernel.T, rtol=1e-8, atol=1e-8 * np.abs(kernel).max()):
         raise ValueError("kernel must be symmetric, got a matrix that is not")
-    return _fit(
-        _KernelTraining(kernel, intercept),
-        targets,
-        regularization,
-        n_folds,
-        seed,
-        groups,
-        regularizations,
-    )
+    targets = checked_targets(targets, len(kernel))
+    settings = regularization, n_folds, seed, groups, regularizations
+    return solve_kernel(kernel, targets, intercept, *settings)
+
+
+def solve_kernel(kernel, targets, intercept, *settings):
+    """As :func:`fit_kernel`, of a kernel and targets that are known to be right."""
+
+    def modes(inside):
+        return KernelModes.of(kernel[np.ix_(inside, inside)], intercept)
+
+    def rows(outside, inside):
+        return kernel[np.ix_(outside, inside)]
+
+    return _solved(modes, rows, targets, *settings)
 
 
 def fit_features(
@@ -466,117 +472,97 @@ def fit_features(
     [25.]
     """
     features = finite_array(features, (None, None), "features")
-    training = _NormalEquations if normal_equations else _FeatureTraining
-    return _fit(
-        training(features, intercept),
-        targets,
-        regularization,
-        n_folds,
-        seed,
-        groups,
-        regularizations,
+    targets = checked_targets(targets, len(features))
+    settings = regularization, n_folds, seed, groups, regularizations
+    return solve_features(
+        features, targets, intercept, *settings, normal_equations=normal_equations
     )
 
 
-class _KernelTraining:
-    """Training set given as a kernel matrix: whole, or with a fold left out."""
+def solve_features(features, targets, intercept, *settings, normal_equations=False):
+    """As :func:`fit_features`, of features and targets that are known to be right."""
 
-    def __init__(self, kernel, intercept):
-        self.kernel, self.intercept = kernel, intercept
+    def modes(inside):
+        return FeatureModes.of(features[inside], intercept)
 
-    def __len__(self):
-        return len(self.kernel)
+    def rows(outside, inside):
+        return features[outside]
 
-    def modes(self, inside=None):
-        """Decomposition of the structures inside."""
-        if inside is None:
-            return KernelModes.of(self.kernel, self.intercept)
-        return KernelModes.of(self.kernel[np.ix_(inside, inside)], self.intercept)
-
-    def rows(self, outside, inside):
-        """Rows of the structures left out."""
-        return self.kernel[np.ix_(outside, inside)]
+    if normal_equations:
+        modes = _moment_modes(features, intercept)
+    return _solved(modes, rows, targets, *settings)
 
 
-class _FeatureTraining:
-    """Training set given as features."""
-
-    def __init__(self, features, intercept):
-        self.features, self.intercept = features, intercept
-
-    def __len__(self):
-        return len(self.features)
-
-    def modes(self, inside=None):
-        """Decomposition of the structures inside."""
-        chosen = self.features if inside is None else self.features[inside]
-        return FeatureModes.of(chosen, self.intercept)
-
-    def rows(self, outside, inside):
-        """Rows of the structures left out."""
-        return self.features[outside]
-
-
-class _NormalEquations(_FeatureTraining):
-    """The same, decomposed by the eigenvectors of Φ̃ᵀ Φ̃.
+def _moment_modes(features, intercept):
+    """Decomposition of some rows by the eigenvectors of Φ̃ᵀ Φ̃, as a function of them.
 
     Of a training set with a fold left out, Φᵀ Φ is that of the whole less that of
     the fold: a small part of the work. Features are first centred on the mean of all.
     """
+    n_features = features.shape[1]
+    centre = features.mean(axis=0) if intercept else np.zeros(n_features)
 
-    def __init__(self, features, intercept):
-        super().__init__(features, intercept)
-        n_features = features.shape[1]
-        self.centre = features.mean(axis=0) if intercept else np.zeros(n_features)
-        self.moments = self._moments(slice(None))
-
-    def _moments(self, rows):
-        x_ap = self.features[rows] - self.centre
+    def moments_of(rows):
+        x_ap = features[rows] - centre
         return x_ap.T @ x_ap
 
-    def modes(self, inside=None):
-        """Decomposition of the structures inside."""
-        n, n_features = self.features.shape
-        moments, rows = self.moments, self.features
-        shift = np.zeros(n_features)
-        if inside is not None:
-            outside = np.ones(n, dtype=bool)
+    whole = moments_of(slice(None))
+    # Rounding of the subtraction of the mean.
+    rounding = (_EPSILON * np.linalg.norm(features)) ** 2
+
+    def modes(inside):
+        n = len(inside)
+        moments, rows, shift = whole, features, np.zeros(n_features)
+        if n < len(features):
+            outside = np.ones(len(features), dtype=bool)
             outside[inside] = False
-            moments, rows = moments - self._moments(outside), rows[inside]
-            n = len(rows)
-            if self.intercept:
-                shift = rows.mean(axis=0) - self.centre
+            moments, rows = whole - moments_of(outside), features[inside]
+            if intercept:
+                shift = rows.mean(axis=0) - centre
                 moments = moments - n * np.multiply.outer(shift, shift)
         values, vectors = np.linalg.eigh(moments)
-        noise = n_features * _EPSILON * max(float(values[-1]), 0.0)
-        # Rounding of the subtraction of the mean.
-        noise += (_EPSILON * np.linalg.norm(self.features)) ** 2
-        kept = values > max(noise, -2.0 * values[0])
-        right = np.ascontiguousarray(vectors[:, kept])
-        scale = _scale(float(moments.trace()), n)
-        mean = self.centre + shift
-        return FeatureModes(
-            mean, None, right, values[kept], scale, n, self.intercept, rows
-        )
+        noise = n_features * _EPSILON * max(float(values[-1]), 0.0) + rounding
+        resolved = values > max(noise, -2.0 * values[0])
+        right = np.ascontiguousarray(vectors[:, resolved])
+        scale, mean = _scale(float(moments.trace()), n), centre + shift
+        arrays = mean, None, right, values[resolved]
+        return FeatureModes(*arrays, scale, n, intercept, rows)
+
+    return modes
 
 
-def _fit(training, targets, regularization, n_folds, seed, groups, regularizations):
-    n = len(training)
-    targets = checked_targets(targets, n)
+def _solved(
+    modes_of,
+    rows_of,
+    targets,
+    regularization,
+    n_folds,
+    seed,
+    groups,
+    grid=REGULARIZATIONS,
+):
+    """Solution for targets that are checked, from decompositions of some of the rows.
+
+    ``modes_of(inside)`` decomposes training structures, and ``rows_of(outside,
+    inside)`` gives those left out.
+    """
+    n = len(targets)
     if n < 2:
         raise ValueError(f"at least 2 training frames are needed, got {n}")
-    grid, errors = np.empty(0), np.empty(0)
+    errors = np.empty(0)
     if regularization is None:
-        grid = checked_grid(regularizations)
+        grid = checked_grid(grid)
         fold = folds(n, n_folds, seed, groups)
-        errors = _validation_errors(training, targets, grid, fold)
+        errors = _validation_errors(modes_of, rows_of, targets, grid, fold)
         regularization = _strongest(grid, errors)
-    elif not (np.isfinite(regularization) and regularization > 0):
+    elif np.isfinite(regularization) and regularization > 0:
+        grid = np.empty(0)
+    else:
         raise ValueError(
             f"regularization must be positive and finite, got {regularization}"
         )
-    modes = training.modes()
-    mean = float(targets.mean()) if training.intercept else 0.0
+    modes = modes_of(np.arange(n))
+    mean = float(targets.mean()) if modes.intercept else 0.0
     deviations = targets - mean
     projection = modes.projection(deviations)
     ridge = float(regularization) * modes.scale
@@ -584,16 +570,10 @@ def _fit(training, targets, regularization, n_folds, seed, groups, regularizatio
     # degree of freedom. Directions without kernel contribute as pure noise, ỹ²/λ.
     outside = modes.residual(deviations, projection)
     inside = float(np.sum(projection**2 / (modes.values + ridge)))
-    return Solution(
-        modes,
-        mean,
-        modes.weights(projection, ridge),
-        float(regularization),
-        ridge,
-        (inside + outside / ridge) / (n - 1 if training.intercept else n),
-        grid,
-        errors,
-    )
+    variance = (inside + outside / ridge) / (n - 1 if modes.intercept else n)
+    weights = modes.weights(projection, ridge)
+    regularization = float(regularization)
+    return Solution(modes, mean, weights, regularization, ridge, variance, grid, errors)
 
 
 def checked_grid(regularizations):
@@ -615,7 +595,7 @@ def _strongest(grid, errors):
     return float(grid[np.argmax(errors <= (1.0 + _EQUAL_ERRORS) * errors.min())])
 
 
-def _validation_errors(training, targets, grid, fold):
+def _validation_errors(modes_of, rows_of, targets, grid, fold):
     """Root mean squared error of each λ on the structures left out, (n_grid,).
 
     Kernel and targets are centred anew on the structures that remain in each fold.
@@ -625,11 +605,11 @@ def _validation_errors(training, targets, grid, fold):
     squares = np.zeros(len(grid))
     for k in range(fold.max() + 1):
         (inside,), (outside,) = np.nonzero(fold != k), np.nonzero(fold == k)
-        modes = training.modes(inside)
-        mean = targets[inside].mean() if training.intercept else 0.0
+        modes = modes_of(inside)
+        mean = targets[inside].mean() if modes.intercept else 0.0
         projection = modes.projection(targets[inside] - mean)
         weights = modes.weights(projection, grid * modes.scale)
-        rows = modes.centred(training.rows(outside, inside))
+        rows = modes.centred(rows_of(outside, inside))
         predicted = mean + rows @ weights
         squares += np.sum((predicted - targets[outside, None]) ** 2, axis=0)
     return np.sqrt(squares / len(targets))

@@ -8,8 +8,8 @@ from lode.features import StructureFeatures, is_described
 from lode.kernels import Kernel
 from lode.models import Model, prefixed, without_prefix
 from lode.parallel import single_threaded_blas, thread_count, thread_map
-from lode.regression import check_kernel, counted
-from lode.ridge import Solution, fit_features
+from lode.regression import check_kernel, checked_training
+from lode.ridge import Solution, solve_features
 from lode.systems import structures
 
 _SELECTIONS = ("cholesky", "fps")
@@ -311,18 +311,12 @@ class SparseGaussianProcess(Model):
         TypeError, ValueError
             As :meth:`select` and :meth:`GaussianProcess.fit`.
         """
-        inputs = counted(frames, targets)
+        inputs, targets = checked_training(frames, targets)
         self.select(inputs, species=species, n_threads=n_threads, progress=progress)
         features = self.features(inputs, n_threads=n_threads, progress=progress)
-        self.solution = fit_features(
-            features,
-            targets,
-            regularization=self.regularization,
-            n_folds=self.n_folds,
-            seed=self.seed,
-            groups=groups,
-            intercept=self.intercept,
-            normal_equations=True,
+        settings = self.regularization, self.n_folds, self.seed, groups
+        self.solution = solve_features(
+            features, targets, self.intercept, *settings, normal_equations=True
         )
         return self
 

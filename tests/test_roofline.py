@@ -60,7 +60,7 @@ def test_the_measured_products_are_those_of_the_library(monkeypatch):
 @pytest.mark.parametrize("case", ["gas", "water"])
 def test_the_measured_pairs_are_those_of_the_library(case, monkeypatch):
     expansion = roofline.POTENTIAL if case == "gas" else roofline.SOAP
-    (frame,) = system_frames(case, {"gas": 80, "water": 96}[case], 1)
+    (frame,) = system_frames(case, {"gas": 136, "water": 96}[case], 1)
     _, sources, (term, *_) = roofline.plan(expansion, frame)
     shape = (len(frame), sources.n_channels, 49, 8)
     measured = roofline.pair_calls(term, np.zeros(shape))
