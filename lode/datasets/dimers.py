@@ -39,6 +39,40 @@ _POINTLIKE = 1.5
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
+def read_frames(path):
+    """Frames of an extended-xyz file, plain or compressed by gzip.
+
+    Parameters
+    ----------
+    path : path_like
+
+    Returns
+    -------
+    list of ase.Atoms
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged or empty.
+    """
+    try:
+        opened = gzip.open if Path(path).suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8") as file:
+            frames = ase.io.read(file, ":", format="extxyz")
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        # ASE lets errors of many kinds through, from KeyError to XYZError.
+        raise ValueError(
+            f"{path} must be a whole extended-xyz file: {type(error).__name__}: {error}"
+        ) from None
+    if not frames:
+        raise ValueError(f"{path} must hold at least one frame, got none")
+    return frames
+
+
 def dimer(atoms, n_atoms_a, charge_a, charge_b, name, reference=None):
     """A checked dimer with its ``info``, as the module describes it.
 
@@ -181,21 +215,7 @@ def read_dimers(path):
     ValueError
         If the file is damaged, empty or a frame lacks a key.
     """
-    try:
-        if Path(path).suffix == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8") as file:
-                frames = ase.io.read(file, ":", format="extxyz")
-        else:
-            frames = ase.io.read(path, ":", format="extxyz")
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        # ASE lets errors of many kinds through, from KeyError to XYZError.
-        raise ValueError(
-            f"{path} must be a whole extended-xyz file: {type(error).__name__}: {error}"
-        ) from None
-    if not frames:
-        raise ValueError(f"{path} must hold at least one dimer, got none")
+    frames = read_frames(path)
     return [_from_info(atoms, f"{path}, frame {i}") for i, atoms in enumerate(frames)]
 
 
@@ -368,15 +388,8 @@ def read_published_curves(path, unit=None, log=None):
     """
     if unit is not None and unit not in _UNITS:
         raise ValueError(f"unit must be one of {list(_UNITS)}, got {unit!r}")
-    try:
-        frames = ase.io.read(path, ":", format="extxyz")
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"{path} must be a whole extended-xyz file: {type(error).__name__}: {error}"
-        ) from None
-    if not frames or len(frames) % _N_FRAMES:
+    frames = read_frames(path)
+    if len(frames) % _N_FRAMES:
         raise ValueError(
             f"{path} must hold sets of {_N_FRAMES} frames, got {len(frames)} frames"
         )

@@ -14,7 +14,6 @@ volume: as a feature it would give the target away.
 import math
 from numbers import Integral
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.units import kB, kJ, mol
@@ -22,7 +21,7 @@ from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from lode.core import montecarlo as core
-from lode.datasets.dimers import COULOMB, DECIMALS
+from lode.datasets.dimers import COULOMB, DECIMALS, read_frames
 from lode.dipoles import dielectric_tensor
 from lode.parallel import single_threaded_blas, thread_count, thread_map
 
@@ -92,19 +91,8 @@ def read_boxes(path):
         If the file is damaged or empty, or a frame, which is named, has other
         elements, no cubic cell, a broken molecule, or no symmetric tensor.
     """
-    try:
-        frames = ase.io.read(path, ":", format="extxyz")
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        # ASE lets errors of many kinds through, from KeyError to XYZError.
-        raise ValueError(
-            f"{path} must be a whole extended-xyz file: {type(error).__name__}: {error}"
-        ) from None
-    if not frames:
-        raise ValueError(f"{path} must hold at least one box, got none")
     boxes = []
-    for index, frame in enumerate(frames):
+    for index, frame in enumerate(read_frames(path)):
         where = f"{path}, frame {index}"
         side, molecules = _molecules(frame, where)
         boxes.append(_box(side, molecules, _tensor(frame.info, where)))
