@@ -111,7 +111,7 @@ def equivariant_sums(
 ):
     """Sums of equivariant features over structures, and moments of environments.
 
-    Environments are described in chunks and never kept.
+    Environments are described in chunks and never held together.
 
     Parameters
     ----------
@@ -177,8 +177,8 @@ def equivariant_sums(
 
         def add_moment(task, x=x):
             group, z = task
-            kept = members[group, x.frame_index]
-            rows = np.flatnonzero(kept & (x.species == centers[z]))
+            inside = members[group, x.frame_index]
+            rows = np.flatnonzero(inside & (x.species == centers[z]))
             if len(rows):
                 part = x.values[rows].reshape(-1, n_f)
                 moments[group, z] += part.T @ part
@@ -208,7 +208,7 @@ class EquivariantRegression(Model):
         or for each: 0.4 suits potentials, 0.2 densities.
     n_components : int, optional
         Directions of the features of each descriptor and centre species that are
-        kept; by default all that are resolved.
+        used; by default all that are resolved.
     n_whitening : int
         The whitening is that of the environments of so many training structures,
         the first; where some lack a centre species, of the first so many that have it.
@@ -480,7 +480,7 @@ def equivariant_learning_curve(
     exponent, n_components, average
         As for :class:`EquivariantRegression`.
     factors : array_like (n_frames,), optional
-        What is learnt is each target times its factor, for example the volume; the
+        The models learn each target times its factor, for example the volume; the
         errors are those of the targets.
     regularizations : sequence of float
         Grid of the regularisation.
@@ -521,7 +521,7 @@ def equivariant_learning_curve(
     grid = checked_grid(regularizations)
     sizes = [whole_number(n, 3, n_frames - n_test, "n_train") for n in n_train]
     repeats = splits(n_frames, n_test, n_repeats, seed)
-    learnt = targets * factors[:, None]
+    scaled = targets * factors[:, None]
 
     def features(repeat):
         matrices = [
@@ -536,7 +536,7 @@ def equivariant_learning_curve(
         found = []
         for size in some:
             train = pool[:size]
-            fitted = TensorModes.of(x_Aqf[train], learnt[train])
+            fitted = TensorModes.of(x_Aqf[train], scaled[train])
             chosen, _ = fitted.strongest(grid)
             predicted = x_Aqf[test] @ fitted.weights(chosen) / factors[test, None]
             rmse = np.sqrt(np.mean((predicted - targets[test]) ** 2))

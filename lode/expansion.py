@@ -11,6 +11,7 @@ matrix products or by Fourier transforms. ``docs/theory.md`` has the derivation.
 """
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -96,10 +97,10 @@ class SphericalExpansion:
         Error of the coefficients, relative to the largest that one atom has of its
         own field; from 1e-13 to 1e-2. Where many atoms cancel each other, as in
         very dense cells, the sum itself can be smaller than that.
-    method : {"auto", "pairs", "split", "waves", "nufft"}
-        For potentials of periodic frames: "split" is pairs and waves, "waves" all
-        in reciprocal space, both by matrix products, whose cost grows as the square
-        of the number of atoms; "nufft" is pairs and waves by non-uniform Fourier
+    method : {"auto", "pairs", "split", "reciprocal", "nufft"}
+        For potentials of periodic frames: "split" is pairs and wave vectors,
+        "reciprocal" wave vectors alone, both by matrix products, whose cost grows as
+        the square of the number of atoms; "nufft" is pairs and non-uniform Fourier
         transforms, for thousands of atoms; "auto" takes the cheapest. Finite frames
         and densities need pairs only, whatever the method; "pairs" refuses periodic
         potentials.
@@ -181,11 +182,15 @@ class SphericalExpansion:
             raise ValueError(
                 f"tolerance must be from 1e-13 to 1e-2, got {self.tolerance}"
             )
-        methods = ("auto", "pairs", "split", "waves", "nufft")
+        if self.method == "waves":
+            message = "method 'waves' is now called 'reciprocal'"
+            warnings.warn(message, FutureWarning, stacklevel=3)
+            object.__setattr__(self, "method", "reciprocal")
+        methods = ("auto", "pairs", "split", "reciprocal", "nufft")
         if self.method not in methods:
             raise ValueError(f"method must be one of {methods}, got {self.method!r}")
-        if self.method == "waves" and self.field.smearing == 0.0:
-            raise ValueError("method 'waves' needs a positive smearing, got 0")
+        if self.method == "reciprocal" and self.field.smearing == 0.0:
+            raise ValueError("method 'reciprocal' needs a positive smearing, got 0")
         if self.split is not None:
             check_length(self, "split")
             if self.split <= self.field.smearing:
@@ -284,7 +289,7 @@ class SphericalExpansion:
         """
         if isinstance(self.basis, ContractedBasis):
             raise ValueError("basis must not be contracted already")
-        kept = whole_number(max_radial, 1, self.basis.max_radial, "max_radial")
+        n_max = whole_number(max_radial, 1, self.basis.max_radial, "max_radial")
         found = self.compute(
             frames, species=species, n_threads=n_threads, progress=progress
         )
@@ -298,10 +303,10 @@ class SphericalExpansion:
                     c_jamn[of_species] -= c_jamn[of_species].mean(axis=0)
             rows = c_jamn.reshape(-1, self.basis.max_radial)
             _, vectors = np.linalg.eigh(rows.T @ rows)
-            u_qn = vectors[:, ::-1][:, :kept].T
+            u_qn = vectors[:, ::-1][:, :n_max].T
             # The sign of an eigenvector is arbitrary: its largest entry is positive.
             largest = np.abs(u_qn).argmax(axis=1)
-            u_lqn.append(u_qn * np.sign(u_qn[np.arange(kept), largest])[:, None])
+            u_lqn.append(u_qn * np.sign(u_qn[np.arange(n_max), largest])[:, None])
         return replace(self, basis=ContractedBasis(self.basis, u_lqn))
 
     def channels(self, inputs, species=None):
@@ -393,9 +398,11 @@ class SphericalExpansion:
         if self.method == "pairs":
             raise ValueError(
                 "method 'pairs' of a potential sums finite frames only, got a periodic "
-                "one; take 'auto', 'split', 'waves' or 'nufft'"
+                "one; take 'auto', 'split', 'reciprocal' or 'nufft'"
             )
-        method, width = self.path(len(system), sources.n_channels, system.volume)
+        method, width = self.periodic_method(
+            len(system), sources.n_channels, system.volume
+        )
         settings = self.field, self.basis, self.max_angular, self.tolerance
         split = ewald_split(*settings, width, self.center_atom_weight)
         terms, transforms = [], None
@@ -422,9 +429,9 @@ class SphericalExpansion:
         float
             The smearing itself if all is done in reciprocal space.
         """
-        return self.path(n_atoms, n_species, volume)[1]
+        return self.periodic_method(n_atoms, n_species, volume)[1]
 
-    def path(self, n_atoms, n_species, volume):
+    def periodic_method(self, n_atoms, n_species, volume):
         """How the long-range half of a periodic frame is computed.
 
         Parameters

@@ -2,7 +2,7 @@ r"""Features of structures: what kernels need of them, computed once.
 
 Environments of one centre species in structures made of the same species are a
 :class:`Block`: all of them have the same columns, those of the species that occur, and
-no room is kept for others. Blocks with different columns meet in those they share: the
+there is no room for others. Blocks with different columns meet in those they share: the
 features of a species that is not there are zero.
 
 Indices of arrays: A structures, i environments, p features.
@@ -393,15 +393,15 @@ def structure_features(
             rows = np.concatenate(
                 [np.arange(start[m], start[m] + inputs.sizes[m]) for m in members]
             )
-            kept = None if atoms is None else atoms[rows]
-            if kept is None:
+            taken = None if atoms is None else atoms[rows]
+            if taken is None:
                 layout = _Layout(part.species, part.frame_index, members)
             else:
-                own = np.arange(int(kept.sum()))
-                layout = _Layout(part.species[kept], own, rank[rows][kept])
+                own = np.arange(int(taken.sum()))
+                layout = _Layout(part.species[taken], own, rank[rows][taken])
             options = {"n_threads": n_threads, "progress": progress}
             sources = [
-                _computed(d, part, known, kept, options, chunk_bytes)
+                _computed(d, part, known, taken, options, chunk_bytes)
                 for d in descriptors
             ]
             blocks += _blocks(requests, descriptors, sources, layout, dtype)
@@ -487,7 +487,7 @@ def _columns(features):
     return columns
 
 
-def _computed(descriptor, part, known, kept, options, chunk_bytes):
+def _computed(descriptor, part, known, taken, options, chunk_bytes):
     """Features of consecutive environments, chunk by chunk, and their columns."""
     if hasattr(descriptor, "chunks"):
         species = tuple(np.unique(part.species).tolist())
@@ -501,7 +501,7 @@ def _computed(descriptor, part, known, kept, options, chunk_bytes):
         rows = slice(start, start + len(values))
         start = rows.stop
         columns = _columns(features) if columns is None else columns
-        yield (values if kept is None else values[kept[rows]]), columns
+        yield (values if taken is None else values[taken[rows]]), columns
 
 
 def _whole_frames(descriptor, part, known, options, chunk_bytes):

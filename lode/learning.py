@@ -76,8 +76,8 @@ def learning_curve(
     seed=0,
     features=None,
     terms=None,
-    learnt=None,
-    restore=None,
+    transformed=None,
+    inverse_transform=None,
     regularization=None,
     n_folds=5,
     regularizations=REGULARIZATIONS,
@@ -114,11 +114,11 @@ def learning_curve(
         two arrays of int, and gives the kernel of both with the former,
         (n_train + n_test, n_train): of a kernel that is fitted to the training
         structures, such as :func:`fitted_term` makes.
-    learnt : ndarray (n_frames,), optional
+    transformed : ndarray (n_frames,), optional
         What the models learn, instead of the targets themselves.
-    restore : callable, optional
-        With ``learnt``: takes predicted values and the frames they are of, an array of
-        int, and gives the targets that they stand for.
+    inverse_transform : callable, optional
+        With ``transformed``: takes predicted values and the frames they are of, an
+        array of int, and gives the targets that they stand for.
     regularization, n_folds, regularizations
         As in :func:`lode.ridge.fit_kernel`.
     n_threads : int, optional
@@ -139,8 +139,10 @@ def learning_curve(
     """
     if sum(x is not None for x in (gram, features, terms)) != 1:
         raise ValueError("one of gram, features and terms must be given, and only one")
-    if (learnt is None) != (restore is None):
-        raise ValueError("learnt and restore must be given together, or neither")
+    if (transformed is None) != (inverse_transform is None):
+        raise ValueError(
+            "transformed and inverse_transform must be given together, or neither"
+        )
     if terms is not None and regularization is not None:
         raise ValueError(
             "regularization must be None with terms, whose weights come with it, got "
@@ -155,7 +157,7 @@ def learning_curve(
         known = [len(k) for k in terms if not callable(k)]
         n_frames = known[0] if known else len(targets)
     targets = checked_targets(targets, n_frames)
-    values = targets if learnt is None else checked_targets(learnt, n_frames)
+    values = targets if transformed is None else checked_targets(transformed, n_frames)
     sizes = _checked_sizes(n_train, n_test, n_repeats, n_frames)
     repeats = splits(n_frames, n_test, n_repeats, seed)
     for _, test in repeats:
@@ -184,8 +186,8 @@ def learning_curve(
                 chosen = [likeliest, *settings[1:]]
             solution = solve_kernel(kernel[:size], values[train], True, *chosen)
             predicted = solution.predict(kernel[size:])
-        if restore is not None:
-            predicted = restore(predicted, test)
+        if inverse_transform is not None:
+            predicted = inverse_transform(predicted, test)
         rmse = np.sqrt(np.mean((predicted - targets[test]) ** 2))
         percent = 100.0 * rmse / targets[test].std()
         return [(rmse, percent, solution.regularization)]

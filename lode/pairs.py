@@ -1,7 +1,7 @@
 """Which neighbours a centre has, and their term of the expansion.
 
 Pairs are found among all atoms of finite structures and among the images of periodic
-cells where few are looked at for each pair; else they come from vesin's list.
+cells where few are tested for each pair; else they come from vesin's list.
 """
 
 import math
@@ -13,12 +13,12 @@ from lode.core import neighbors as core
 from lode.core.pairs import add_pairs
 from lode.tuning import neighbor_count
 
-# Finite structures with at most this many atoms: each pair is looked at.
+# Finite structures with at most this many atoms: each pair is tested.
 _SMALL = 256
-# Images that are looked at for each pair, beside some for each centre: vesin's list
-# takes longer up to here. Measured for gas, water and oxide.
-_LOOKS = 60
-_LOOKS_ALONE = 2000
+# Images tested for each pair, beside some for each centre, up to which vesin's list
+# takes longer. Measured for gas, water and oxide.
+_TESTS = 60
+_TESTS_ALONE = 2000
 # Pairs that are listed at a time, and centres.
 _PAIR_BLOCK = 2_000_000
 _CENTERS = 64
@@ -99,15 +99,15 @@ def _finite_candidates(system, sources, limit):
 
 
 def _images_are_few(system, limit):
-    """Whether looking at images is faster than a list of pairs."""
+    """Whether testing all images is faster than a list of pairs."""
     if len(system) <= _SMALL:
         return True
     margin_x = [limit / height for height in system.heights]
     along = 2.0 * min(margin_x)
     shell = math.prod(1.0 + 2.0 * margin for margin in margin_x)
-    looks = len(system) * shell * min(1.0, along / (1.0 + along))
+    n_tests = len(system) * shell * min(1.0, along / (1.0 + along))
     neighbors = neighbor_count(len(system), system.volume, limit)
-    return looks < _LOOKS_ALONE + _LOOKS * neighbors
+    return n_tests < _TESTS_ALONE + _TESTS * neighbors
 
 
 def _images(system, sources, limit):

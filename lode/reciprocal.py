@@ -188,8 +188,8 @@ class ProductTerm:
         found = zip(space.parts, self.columns, self.structure, strict=True)
         for part, columns, structure in found:
             columns = columns or space.columns(part)
-            waves = core.WaveVectors(part[0], space.top_x, *structure, *columns)
-            core.add_products(phase_jxt, waves, *sums)
+            vectors = core.WaveVectors(part[0], space.top_x, *structure, *columns)
+            core.add_products(phase_jxt, vectors, *sums)
         core.add_modes(*sums, self.table.n_modes, self.table.mode_qn, out_jamn)
 
 
@@ -242,7 +242,7 @@ class TransformTerm:
             self._add(*group, angle_xj, out_jamn, n_threads)
 
     def _groups(self):
-        """Columns, field and accuracy of groups of channels, and tables of waves."""
+        """Columns, field and accuracy of groups of channels, and tables of modes."""
         if not len(self.half_space):
             return []
         y_mk = self.half_space.harmonics()
@@ -367,6 +367,6 @@ def _finufft():
     except ImportError as error:
         raise ImportError(
             "the non-uniform Fourier transforms of large periodic frames need finufft "
-            "(pip install finufft); the methods 'split' and 'waves' do without"
+            "(pip install finufft); the methods 'split' and 'reciprocal' do without"
         ) from error
     return finufft

@@ -209,9 +209,9 @@ class KernelModes:
         # its mirror image, is rounding, as is all below that of the entries of K. To
         # divide by such a value would amplify noise, so these directions carry nothing.
         noise = max(-2.0 * values[0], n * _EPSILON * np.abs(kernel).max())
-        kept = values > noise
+        resolved = values > noise
         scale = _scale(np.trace(centred), n)
-        return cls(row_mean, vectors[:, kept], values[kept], scale, intercept)
+        return cls(row_mean, vectors[:, resolved], values[resolved], scale, intercept)
 
     @property
     def n_train(self):
@@ -302,12 +302,12 @@ class FeatureModes:
             left, right = q @ left, right_t.T
         # Rounding of the decomposition, and of the subtraction of the mean.
         rounding = max(n, n_features) * s[:1].sum() + np.linalg.norm(features)
-        kept = s > _EPSILON * rounding
+        resolved = s > _EPSILON * rounding
         return cls(
             mean,
-            left[:, kept],
-            np.ascontiguousarray(right[:, kept]),
-            s[kept] ** 2,
+            left[:, resolved],
+            np.ascontiguousarray(right[:, resolved]),
+            s[resolved] ** 2,
             _scale(np.sum(s**2), n),
             n,
             intercept,
@@ -824,8 +824,8 @@ class TensorModes:
         if not square.trace() > 0.0:
             raise ValueError("features must not all vanish, got zeros")
         values, vectors = np.linalg.eigh(square)
-        kept = values > _CONDITION * values[-1]
-        values, vectors = values[kept], vectors[:, kept]
+        resolved = values > _CONDITION * values[-1]
+        values, vectors = values[resolved], vectors[:, resolved]
         scale = square.trace() / len(rows)
         if len(rows) > rows.shape[1]:
             left = rows @ (vectors / np.sqrt(values))

@@ -60,7 +60,7 @@ def cheapest_method(expansion, n_atoms, n_channels, volume):
 def _cheapest_method(expansion, n_channels, *sizes):
     n_atoms, volume = (2 ** (size / _PER_OCTAVE) for size in sizes)
     smearing, method = expansion.field.smearing, expansion.method
-    if method == "waves":
+    if method == "reciprocal":
         widths = [smearing]
     elif expansion.split is not None:
         widths = [expansion.split]

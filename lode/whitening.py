@@ -38,7 +38,7 @@ def whitening(covariance, exponent=0.4, n_components=None, condition=1e-14):
 
     Returns
     -------
-    ndarray (n_features, n_kept)
+    ndarray (n_features, n_components)
         W, scaled so that the features x W have the total variance 1.
 
     Raises
@@ -61,10 +61,10 @@ def whitening(covariance, exponent=0.4, n_components=None, condition=1e-14):
     check_whitening(exponent, n_components, condition)
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1], vectors[:, ::-1]
-    kept = values > max(condition, _EPSILON) * max(values[:1].sum(), 0.0)
+    resolved = values > max(condition, _EPSILON) * max(values[:1].sum(), 0.0)
     if n_components is not None:
-        kept[n_components:] = False
-    values, vectors = values[kept], vectors[:, kept]
+        resolved[n_components:] = False
+    values, vectors = values[resolved], vectors[:, resolved]
     scale = np.sqrt(np.sum(values ** (1.0 - 2.0 * exponent)))
     return vectors * (values**-exponent / (scale if scale > 0 else 1.0))
 

@@ -154,7 +154,7 @@ def test_blocks_of_centres_count_each_charge_once(field, options, request):
 def test_methods_agree_on_charges():
     atoms = charged(8, cell=CELL, pbc=True)
     settings = {"sources": "charges", "tolerance": 1e-8}
-    waves = expansion(method="waves", **settings).compute(atoms).values
+    waves = expansion(method="reciprocal", **settings).compute(atoms).values
     split = expansion(method="split", split=1.6, **settings).compute(atoms).values
     np.testing.assert_allclose(split, waves, atol=1e-6 * np.abs(waves).max())
 

@@ -291,11 +291,11 @@ def test_result_does_not_depend_on_the_split(p, tolerance):
     sigma = 0.9
     field = PowerLawPotential(p, sigma)
     atoms = crystal(1, 3 if SMALL else 6)
-    exact = expansion(field, tolerance=1e-13, method="waves").compute(atoms).values
+    exact = expansion(field, tolerance=1e-13, method="reciprocal").compute(atoms).values
     for s in (1.2, 1.7, 2.5, 4.0) if p == 1 and not SMALL else (1.2, 4.0):
         e = expansion(field, tolerance=tolerance, method="split", split=s * sigma)
         assert relative(e.compute(atoms).values, exact) <= tolerance
-    for method in ("auto", "waves") if p == 1 else ("auto",):
+    for method in ("auto", "reciprocal") if p == 1 else ("auto",):
         e = expansion(field, tolerance=tolerance, method=method)
         assert relative(e.compute(atoms).values, exact) <= tolerance
 
@@ -304,7 +304,7 @@ def test_frames_of_like_size_share_the_choice_of_the_split():
     e = expansion(coulomb(0.83))
     before = tuning._cheapest_method.cache_info().misses
     volumes = 2**11.5 * np.linspace(0.97, 1.03, 50)
-    found = {e.path(n, 2, v) for n in (62, 64, 66) for v in volumes}
+    found = {e.periodic_method(n, 2, v) for n in (62, 64, 66) for v in volumes}
     assert len(found) == 1
     assert tuning._cheapest_method.cache_info().misses - before == 1
     assert e.splitting(1000, 2, 1e5) > e.splitting(1, 2, 1e2)
@@ -314,7 +314,7 @@ def test_frames_of_like_size_share_the_choice_of_the_split():
 def test_result_does_not_depend_on_the_split_for_any_basis(kind):
     field, basis = coulomb(0.6), getattr(RadialBasis, kind)(N_MAX, 3.0)
     atoms = crystal(7, 3)
-    exact = expansion(field, basis, tolerance=1e-13, method="waves").compute(atoms)
+    exact = expansion(field, basis, tolerance=1e-13, method="reciprocal").compute(atoms)
     for tolerance in (1e-5, 1e-10):
         e = expansion(field, basis, tolerance=tolerance, split=1.3)
         assert relative(e.compute(atoms).values, exact.values) <= tolerance
@@ -341,7 +341,7 @@ def test_one_atom_cells_far_smaller_than_the_cutoff_are_right(p, side):
     # 0.05 atoms in an Å³ and grows in denser cells.
     field, tolerance = PowerLawPotential(p, 0.5), 1e-6
     atoms = Atoms([3], [[0.1, 0.2, 0.3]], cell=side * np.eye(3), pbc=True)
-    exact = expansion(field, tolerance=1e-13, method="waves").compute(atoms).values
+    exact = expansion(field, tolerance=1e-13, method="reciprocal").compute(atoms).values
     alone = Atoms([3], [[0.0, 0.0, 0.0]])
     scale = np.abs(expansion(field).compute(alone).values).max()
     for split in (0.7, 1.4):
@@ -546,7 +546,7 @@ def test_molecules_beside_each_other_do_not_see_each_other(field, charged):
 
 
 @pytest.mark.parametrize("charged", [False, True])
-@pytest.mark.parametrize("method", ["auto", "split", "waves"])
+@pytest.mark.parametrize("method", ["auto", "split", "reciprocal"])
 @pytest.mark.parametrize("field", FIELDS, ids=names)
 def test_cells_of_a_call_do_not_see_each_other(field, method, charged):
     # Of one atom, and so small that no wave vector counts; two share their cell; more
@@ -751,8 +751,10 @@ def test_unknown_method_is_an_error():
 
 
 def test_bare_charges_in_reciprocal_space_are_an_error():
-    with pytest.raises(ValueError, match="method 'waves' needs a positive smearing"):
-        expansion(coulomb(0.0), method="waves")
+    with pytest.raises(
+        ValueError, match="method 'reciprocal' needs a positive smearing"
+    ):
+        expansion(coulomb(0.0), method="reciprocal")
 
 
 def test_pairs_alone_of_a_periodic_potential_are_an_error():

@@ -254,7 +254,7 @@ def test_chunks_bound_the_memory(monkeypatch):
     field = PowerLawPotential(1, 1.0)
     # In reciprocal space: nothing is shared but the structure factor.
     potential = lode.SphericalExpansion(
-        field, basis, 4, tolerance=1e-2, method="waves", center_atom_weight=0.0
+        field, basis, 4, tolerance=1e-2, method="reciprocal", center_atom_weight=0.0
     )
     descriptor = lode.PowerSpectrum(potential)
     next(descriptor.chunks(frame, memory=memory))

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import naive_kernels as naive
@@ -508,3 +509,6 @@ def test_old_names_warn():
     with pytest.warns(FutureWarning, match="max_likelihood"):
         model = lode.GaussianProcess(both, weights="likely")
     assert model.weights == "max_likelihood"
+    with pytest.warns(FutureWarning, match="'reciprocal'"):
+        expansion = dataclasses.replace(expansion_of(), method="waves")
+    assert expansion.method == "reciprocal"

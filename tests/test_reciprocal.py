@@ -108,7 +108,7 @@ def test_transforms_agree_with_products_for_any_basis(kind, l_max):
 @pytest.mark.parametrize("split", [None, 0.9, 3.0])
 def test_transforms_agree_with_products_for_any_splitting(split):
     atoms = crystal(4)
-    exact = potential("waves", tolerance=1e-13).compute(atoms).values
+    exact = potential("reciprocal", tolerance=1e-13).compute(atoms).values
     assert deviation(atoms, exact, split=split) <= 1e-6
 
 
@@ -167,15 +167,15 @@ def test_number_of_threads_changes_no_bit(species, monkeypatch):
 def test_large_frames_are_transformed_and_small_ones_multiplied(l_max):
     e = potential("auto", max_angular=l_max)
     sizes = [2**i for i in range(4, 20)]
-    ways = [e.path(n, 2, 43.0 * n)[0] for n in sizes]
-    assert ways[0] == "products"
-    assert ways[-1] == "transforms"
+    methods = [e.periodic_method(n, 2, 43.0 * n)[0] for n in sizes]
+    assert methods[0] == "products"
+    assert methods[-1] == "transforms"
     # One change, at some thousand atoms or less.
-    assert ways == sorted(ways)
-    assert ways[sizes.index(8192)] == "transforms"
-    for method, way in (("split", "products"), ("nufft", "transforms")):
+    assert methods == sorted(methods)
+    assert methods[sizes.index(8192)] == "transforms"
+    for method, expected in (("split", "products"), ("nufft", "transforms")):
         forced = potential(method, max_angular=l_max, split=1.7)
-        assert forced.path(10, 2, 430.0) == (way, 1.7)
+        assert forced.periodic_method(10, 2, 430.0) == (expected, 1.7)
 
 
 def test_auto_is_exact_on_both_sides_of_the_change(monkeypatch):

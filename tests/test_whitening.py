@@ -437,13 +437,13 @@ def test_what_is_learnt_may_differ_from_what_is_predicted():
         [12],
         n_test=8,
         n_repeats=2,
-        learnt=2.0 * TARGETS + volume,
-        restore=lambda values, of: (values - volume[of]) / 2.0,
+        transformed=2.0 * TARGETS + volume,
+        inverse_transform=lambda values, of: (values - volume[of]) / 2.0,
     )
     assert not np.allclose(plain.rmse_each, same.rmse_each)
     direct = learning_curve(gram, 2.0 * TARGETS + volume, [12], n_test=8, n_repeats=2)
     np.testing.assert_allclose(same.rmse_each, direct.rmse_each / 2.0, rtol=1e-9)
     with pytest.raises(ValueError, match="given together"):
-        learning_curve(gram, TARGETS, [12], n_test=8, learnt=TARGETS)
+        learning_curve(gram, TARGETS, [12], n_test=8, transformed=TARGETS)
     with pytest.raises(ValueError, match="regularization must be None"):
         learning_curve(None, TARGETS, [12], n_test=8, terms=[gram], regularization=1.0)

@@ -72,8 +72,8 @@ def water_curve(
     if target == "clausius_mossotti":
         molecules = [len(a) / 3 for a in frames]
         volume = np.array([a.cell.volume for a in frames]) / molecules
-        model["learnt"] = clausius_mossotti(trace / 3.0, volume)
-        model["restore"] = lambda values, of: (
+        model["transformed"] = clausius_mossotti(trace / 3.0, volume)
+        model["inverse_transform"] = lambda values, of: (
             3.0 * dielectric_constant(values, volume[of])
         )
     found = learning_curve(
