@@ -29,7 +29,11 @@ import source as source_script  # noqa: E402
 import summary as summary_script  # noqa: E402
 from lode.files import markers, table, write_table  # noqa: E402
 from workflows.code_hash import code_files, code_hash  # noqa: E402
-from workflows.configuration import check_configuration  # noqa: E402
+from workflows.configuration import (  # noqa: E402
+    check_configuration,
+    source_line,
+    specifications,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ["Snakefile", "README.md", "lode", "profiles", "workflows"]
@@ -45,6 +49,7 @@ WATER_MODELS |= WATER_TENSORS
 WATER_RULES = {"water_source", "water_boxes"} | WATER_MODELS
 
 FIGURES = {"fig2", "fig3", "fig3_tensor"}
+SOAP_MODELS = ("soap", "soap_lode1", "soap_lode2", "soap_dimers_only")
 
 # The whole workflow runs in a few tests that share one finished copy: together on
 # one worker.
@@ -167,6 +172,36 @@ def test_unknown_configuration_key_is_one_clear_error(project):
     assert "got unknown ['n_framse']" in output
     assert "Traceback" not in output
     assert not (project / "results").exists()
+
+
+@workflow
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (
+            "gas_definitions:\n  rho_3: {max_radail: 8}\n",
+            r"gas_definitions.rho_3: keys must be .*got unknown \['max_radail'\] "
+            r"\(.*extra.yaml, line 2\)",
+        ),
+        (
+            "curves: {soap_3: {kernel: polynomial(power(rho_33))}}\n",
+            r"curves.soap_3.kernel: .*column 18, 'rho_33': a name must be one of "
+            r".*got 'rho_33' \(.*extra.yaml, line 1\)",
+        ),
+        # The fault is in a file, its consequence in another.
+        (
+            "gas_definitions: {rho_3: {width: 4.0}}\n",
+            r"gas_definitions.rho_3: width must be at most the radius 3.0, got 4.0",
+        ),
+    ],
+)
+def test_misspelt_argument_fails_in_the_dry_run_with_its_line(project, extra, message):
+    (project / "extra.yaml").write_text(extra)
+    output = snakemake(
+        project, "--configfile", "extra.yaml", "--dry-run", succeeds=False
+    )
+    assert re.search(message, output), output
+    assert "Traceback" not in output
 
 
 @workflow
@@ -360,17 +395,48 @@ def test_reruns_follow_the_code(finished, name, edit, rules):
 
 @workflow
 @pytest.mark.slow
-def test_changed_settings_of_a_curve_rerun_that_curve_alone(finished):
+@pytest.mark.parametrize(
+    ("line", "changed", "jobs"),
+    [
+        ("rho_3: {density: 1.0, ", "cutoff: 3.5", {"curve=soap_3"}),
+        ("rho_6: {density: 1.0, ", "cutoff: 6.5", {"curve=soap_6"}),
+        (
+            "rho_9: {density: 1.0, ",
+            "cutoff: 9.5",
+            {"curve=soap_9", "curve=soap_9_unnormalised"},
+        ),
+        ("sharp_rho: ", "cutoff: 3.5", {f"model={m}" for m in SOAP_MODELS}),
+        (
+            "tensor_rho_4: ",
+            "cutoff: 4.5",
+            {"features=soap_4", "curve=soap_4"},
+        ),
+    ],
+)
+def test_cutoff_stands_in_one_line_and_reruns_what_uses_it(
+    finished, line, changed, jobs
+):
     path = finished[0] / "workflows" / "config.yaml"
     kept = path.read_text()
+    (old,) = re.findall(rf"^  {re.escape(line)}.*$", kept, flags=re.MULTILINE)
     try:
-        field = "exponent: 1, smearing: 0.5"
-        assert kept.count(field) == 1
-        path.write_text(kept.replace(field, "exponent: 1, smearing: 0.6"))
+        path.write_text(kept.replace(old, re.sub(r"cutoff: [\d.]+", changed, old)))
         output = snakemake(finished[0], *TEST_RUN, "--dry-run")
     finally:
         path.write_text(kept)
-    assert re.findall(r"wildcards: curve=(\S+)", output) == ["lode1_sigma_0.5"] * 2
+    assert set(re.findall(r"wildcards: (\S+)", output)) == jobs
+
+
+@workflow
+@pytest.mark.slow
+def test_other_name_of_a_definition_reruns_nothing(finished):
+    path = finished[0] / "workflows" / "config.yaml"
+    kept = path.read_text()
+    try:
+        path.write_text(re.sub(r"\bmean_soap\b", "averaged", kept))
+        assert planned_rules(finished[0]) == set()
+    finally:
+        path.write_text(kept)
 
 
 @pytest.fixture
@@ -485,7 +551,39 @@ def test_the_configuration_of_the_paper_is_valid(config):
         (["curves", "Big"], {}, r"curves: keys must be .*unknown \['Big'\]"),
         (["curves", "lode2", "group"], "theirs", "'theirs' is not one of"),
         (["curves", "lode2", "label"], "SOAP 3", r"must differ, got \['SOAP 3'\]"),
-        (["curves", "lode2", "counterpart"], "lode3", "curves.lode2: .*got 'lode3'"),
+        (["curves", "lode2", "counterpart"], "lode3", "lode2.counterpart: .*'lode3'"),
+        (["curves", "lode2", "kernel"], "power(V)", "lode2.kernel: .*must be Kernel"),
+        (["curves", "lode2", "kernel"], "whitened(power(V))", "nothing to fit"),
+        (["gas_definitions", "rho_3", "basis"], "gtos", "rho_3.basis: 'gtos' is not"),
+        (["gas_definitions", "rho_3", "cutof"], 3.0, r"rho_3: .*unknown \['cutof'\]"),
+        (["gas_definitions", "rho_3", "max_radial"], 60, "rho_3: max_radial = 60 GTO"),
+        (
+            ["gas_definitions", "V", "tolerance"],
+            "1e-12",
+            "V.tolerance: .*as in 1.0e-12",
+        ),
+        (["gas_definitions", "V", "width"], 0.5, "V: width and radius must be those"),
+        (["gas_definitions", "V", "density"], 0.5, "V: one of .* must be given"),
+        (["gas_definitions", "V", "smearing"], -1, "V.smearing: -1 is less than"),
+        (["gas_definitions", "soap_3"], "soap_6 +", "soap_3: 'soap_6 \\+', column 9"),
+        (["gas_definitions", "soap_3"], 3, "soap_3: 3 is not of type"),
+        (["gas_definitions", "1st"], "soap_6", r"gas_definitions: .*\['1st'\]"),
+        (
+            ["dimer_definitions", "mean_soap"],
+            "2 * multiscale + mean_soap",
+            "mean_soap: .* must not refer to itself, got mean_soap -> mean_soap",
+        ),
+        (["dimer_models", "soap", "kernel"], "soap_3", "soap.kernel: .*'soap_3'"),
+        (
+            ["dimer_models", "soap", "sparse"],
+            {"n_spares": 1},
+            "soap.sparse: .*n_spares",
+        ),
+        (
+            ["dimer_models", "soap", "sparse"],
+            {"condition": 2},
+            "sparse: condition must",
+        ),
         (["dimer_model", "n_folds"], 1, "dimer_model.n_folds: 1 is less than"),
         (["dimer_models", "Big"], {}, r"dimer_models: keys must be .*\['Big'\]"),
         (
@@ -518,7 +616,12 @@ def test_the_configuration_of_the_paper_is_valid(config):
             "water_tensor_models: labels must differ",
         ),
         (["water_tensor_features", "soap_3", "exponent"], 0.6, "greater than"),
-        (["summary", "claims", 0, "curve"], "soap", "claims.0: .*got 'soap'"),
+        (
+            ["water_tensor_features", "soap_3", "descriptor"],
+            "power(rho_3)",
+            "soap_3.descriptor: .*must be EquivariantPowerSpectrum",
+        ),
+        (["summary", "claims", 0, "curve"], "soap", "claims.0.curve: .*got 'soap'"),
         (["summary", "claims", 0, "n_train"], 7, "claims.0: the size .*got 7"),
     ],
 )
@@ -546,6 +649,63 @@ def test_configuration_errors_say_where_and_what(config, place, value, message):
 def test_configuration_errors_of_the_dimers_say_where(config, changed, message):
     with pytest.raises(ValueError, match=message):
         check_configuration({**config, "dimers": {**config["dimers"], **changed}})
+
+
+def test_description_of_a_model_holds_all_that_it_computes(config):
+    found = specifications(config)
+    assert list(found["curves"]) == list(config["curves"])
+    assert set(found["water_kernels"]) == {
+        kernel
+        for model in config["water_models"].values()
+        for kernel in model["kernels"]
+    }
+    # The defaults of the library stand there too: a change of them reruns.
+    assert found["curves"]["lode1_sigma_0.5"] == {
+        "PolynomialKernel": {
+            "descriptor": {
+                "RadialSpectrum": {
+                    "expansion": {
+                        "SphericalExpansion": {
+                            "field": {
+                                "PowerLawPotential": {"exponent": 1, "smearing": 0.5}
+                            },
+                            "basis": {
+                                "RadialBasis": {
+                                    "kind": "polynomial",
+                                    "max_radial": 2,
+                                    "cutoff": 2.0,
+                                }
+                            },
+                            "max_angular": 0,
+                            "cutoff_function": None,
+                            "species": None,
+                            "center_atom_weight": 1.0,
+                            "tolerance": 1e-8,
+                            "method": "auto",
+                            "split": None,
+                            "scaling": None,
+                            "sources": "species",
+                        }
+                    }
+                }
+            },
+            "degree": 1,
+            "normalize": False,
+            "species_delta": True,
+            "average": False,
+        }
+    }
+
+
+def test_line_of_a_key_is_that_of_the_last_file_that_has_it(tmp_path):
+    paths = [tmp_path / name for name in ("a.yaml", "b.yaml")]
+    paths[0].write_text("x:\n  y: {z: 1}\n  list:\n    - 1\n    - 2\n")
+    paths[1].write_text("x:\n\n  y: 2\n")
+    assert source_line(["x", "y"], paths) == f"{paths[1]}, line 3"
+    assert source_line(["x", "y", "z"], paths) == f"{paths[0]}, line 2"
+    assert source_line(["x", "list", 1], paths) == f"{paths[0]}, line 5"
+    assert source_line(["w"], paths) == ""
+    assert source_line([], paths) == ""
 
 
 SSI_TEXT = """

@@ -1,11 +1,31 @@
-"""Check of the workflow's configuration before any rule runs."""
+"""Check of the workflow's configuration before any rule runs, and what it describes."""
 
 from pathlib import Path
 
 import jsonschema
 import yaml
 
+import lode
+from lode.kernels import Kernel
+from lode.specification import specification
+from workflows.expressions import (
+    ConfigurationError,
+    definitions,
+    evaluate,
+    faults_at,
+)
+
 SCHEMA = Path(__file__).parent / "schemas" / "config.schema.yaml"
+
+# For each figure its curves, and the block with the sizes of their training sets.
+_FIGURES = {
+    "fig1": ("curves", "learning_curve"),
+    "fig2": ("dimer_models", None),
+    "fig3": ("water_models", "water_curve"),
+    "fig3_tensor": ("water_tensor_models", "water_curve"),
+}
+# What a figure shows of a curve beside its numbers.
+_SHOWN = ("label", "group", "counterpart", "reference")
 
 
 def check_configuration(config, schema=SCHEMA):
@@ -20,7 +40,7 @@ def check_configuration(config, schema=SCHEMA):
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         With one message for the first fault: where it is, what was wanted and
         what came.
     """
@@ -28,14 +48,130 @@ def check_configuration(config, schema=SCHEMA):
     validator = jsonschema.Draft202012Validator(rules)
     error = jsonschema.exceptions.best_match(validator.iter_errors(config))
     if error is not None:
-        raise ValueError(f"configuration: {_message(error)}")
+        raise ConfigurationError(error.absolute_path, _message(error))
     _check_sizes(config)
+    specifications(config)
     _check_references(config)
 
 
+def specifications(config):
+    """Complete descriptions of what the rules compute, for their parameters.
+
+    Parameters
+    ----------
+    config : dict
+        The configuration; expressions and the expansions that they name.
+
+    Returns
+    -------
+    dict of str to dict
+        For each block of models, by name, plain nested data for
+        :func:`lode.specification.build`, with the defaults of the library. Every
+        object has been built.
+
+    Raises
+    ------
+    ConfigurationError
+        If an expression, or what it describes, is faulty.
+    """
+    gas = definitions(config, "gas_definitions")
+    dimers = definitions(config, "dimer_definitions")
+    water = definitions(config, "water_definitions")
+    found = {"curves": {}, "dimer_models": {}, "water_kernels": {}}
+    for name, curve in config["curves"].items():
+        with faults_at("curves", name, "kernel"):
+            kernel = _object(curve["kernel"], gas, Kernel)
+            if not kernel.is_fitted:
+                raise ValueError("a curve must have a kernel with nothing to fit")
+        found["curves"][name] = specification(kernel)
+    for name, model in config["dimer_models"].items():
+        with faults_at("dimer_models", name, "kernel"):
+            kernel = _object(model["kernel"], dimers, Kernel)
+        with faults_at("dimer_models", name, "sparse"):
+            sparse = lode.SparseGaussianProcess(kernel, **model["sparse"])
+        found["dimer_models"][name] = {
+            "difference": model["difference"],
+            "model": specification(sparse),
+        }
+    for name, model in config["water_models"].items():
+        for kernel in model["kernels"]:
+            with faults_at("water_models", name, "kernels"):
+                if kernel not in water:
+                    raise ValueError(
+                        f"a kernel must be one of {list(water)}, got {kernel!r}"
+                    )
+                spec = specification(_object(kernel, water, Kernel))
+            found["water_kernels"][kernel] = spec
+    found["water_tensor_features"] = {}
+    for name, features in config["water_tensor_features"].items():
+        with faults_at("water_tensor_features", name, "descriptor"):
+            wanted = lode.EquivariantPowerSpectrum
+            descriptor = _object(features["descriptor"], water, wanted)
+        found["water_tensor_features"][name] = specification(descriptor)
+    return found
+
+
+def shown(curves):
+    """What the figures show of each curve: a change of nothing else draws them anew.
+
+    Parameters
+    ----------
+    curves : dict of str to dict
+        Curves of one figure.
+
+    Returns
+    -------
+    dict of str to dict
+    """
+    return {
+        name: {key: curve[key] for key in _SHOWN if key in curve}
+        for name, curve in curves.items()
+    }
+
+
+def source_line(place, files):
+    """Where a key of the configuration stands.
+
+    Parameters
+    ----------
+    place : sequence of str or int
+        The keys that lead there.
+    files : sequence of path_like
+        Files in YAML; the last that has the key counts.
+
+    Returns
+    -------
+    str
+        File and line; empty if no file has the key.
+    """
+    for file in reversed(files):
+        node = yaml.compose(Path(file).read_text(encoding="utf-8"))
+        line = 0
+        for key in place:
+            inside = {}
+            if isinstance(node, yaml.MappingNode):
+                inside = {k.value: (k, v) for k, v in node.value}
+            elif isinstance(node, yaml.SequenceNode):
+                inside = dict(enumerate((v, v) for v in node.value))
+            if key not in inside:
+                break
+            start, node = inside[key]
+            line = start.start_mark.line + 1
+        else:
+            if line:
+                return f"{file}, line {line}"
+    return ""
+
+
+def _object(text, names, kind):
+    value = evaluate(text, names)
+    if not isinstance(value, kind):
+        raise TypeError(f"{text!r} must be {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
 def _message(error):
-    """One line: the place, what was wanted, what came."""
-    place = ".".join(str(part) for part in error.absolute_path) or "top level"
+    """What was wanted, what came."""
     if error.validator == "additionalProperties":
         known = sorted(error.schema.get("properties", ()))
         patterns = error.schema.get("patternProperties", {})
@@ -45,8 +181,20 @@ def _message(error):
             if key not in known and not any(_matches(p, key) for p in patterns)
         )
         wanted = f"one of {known}" if known else f"names like {list(patterns)}"
-        return f"{place}: keys must be {wanted}, got unknown {unknown}"
-    return f"{place}: {error.message}"
+        return f"keys must be {wanted}, got unknown {unknown}"
+    if error.validator == "type" and _is_number_as_text(error.instance):
+        return (
+            f"{error.message}: for YAML a number with an exponent needs a point and a "
+            "sign, as in 1.0e-12 or 1.0e+3"
+        )
+    return error.message
+
+
+def _is_number_as_text(value):
+    try:
+        return isinstance(value, str) and float(value) == float(value)
+    except ValueError:
+        return False
 
 
 def _matches(pattern, key):
@@ -66,68 +214,60 @@ def _check_sizes(config):
         curve = config[block]
         wanted = max(curve["n_train"]) + curve["n_test"]
         if wanted > n_frames:
-            raise ValueError(
-                f"configuration: {block}: the largest n_train plus n_test must be at "
-                f"most {place} = {n_frames}, got {wanted}"
+            raise ConfigurationError(
+                [block],
+                f"the largest n_train plus n_test must be at most {place} = "
+                f"{n_frames}, got {wanted}",
             )
-
-
-# For each figure its curves, and the block with the sizes of their training sets.
-_FIGURES = {
-    "fig1": ("curves", "learning_curve"),
-    "fig2": ("dimer_models", None),
-    "fig3": ("water_models", "water_curve"),
-    "fig3_tensor": ("water_tensor_models", "water_curve"),
-}
 
 
 def _check_references(config):
-    """Labels are unique; what names curves, kernels or sizes names some that exist."""
-    for block in (*(b for b, _ in _FIGURES.values()), "water_tensor_models"):
+    """Labels are unique; what names curves, descriptors or sizes names some."""
+    for block, _ in _FIGURES.values():
         labels = [curve["label"] for curve in config[block].values()]
         doubled = sorted({label for label in labels if labels.count(label) > 1})
         if doubled:
-            raise ValueError(
-                f"configuration: {block}: labels must differ, got {doubled}"
-            )
+            raise ConfigurationError([block], f"labels must differ, got {doubled}")
     for name, curve in config["curves"].items():
-        _check_name(f"curves.{name}", curve.get("counterpart"), config["curves"])
+        if "counterpart" in curve:
+            place = "curves", name, "counterpart"
+            _check_name(place, curve["counterpart"], config["curves"])
     for name, model in config["dimer_models"].items():
-        if model["isolated"] and model["features"]["difference"]:
-            raise ValueError(
-                f"configuration: dimer_models.{name}: isolated must be false where "
-                "difference is true: the difference of one molecule is always zero"
+        if model["isolated"] and model["difference"]:
+            raise ConfigurationError(
+                ("dimer_models", name),
+                "isolated must be false where difference is true: the difference of "
+                "one molecule is always zero",
             )
     for name, model in config["water_models"].items():
-        place = f"water_models.{name}"
-        for kernel in model["kernels"]:
-            _check_name(place, kernel, config["water_kernels"], "a kernel")
         if bool(model["kernels"]) == bool(model["geometry"]):
-            raise ValueError(
-                f"configuration: {place}: either kernels or geometry must be given, "
-                f"got {model['kernels']} and {model['geometry']}"
+            raise ConfigurationError(
+                ("water_models", name),
+                "either kernels or geometry must be given, got "
+                f"{model['kernels']} and {model['geometry']}",
             )
     for name, model in config["water_tensor_models"].items():
         for features in model["features"]:
+            place = "water_tensor_models", name, "features"
             known = config["water_tensor_features"]
-            _check_name(f"water_tensor_models.{name}", features, known, "a descriptor")
+            _check_name(place, features, known, "a descriptor")
     for i, claim in enumerate(config["summary"]["claims"]):
-        place = f"summary.claims.{i}"
+        place = "summary", "claims", i
         curves, sizes = _FIGURES[claim["figure"]]
-        for name in (claim["curve"], claim.get("relative_to")):
-            _check_name(place, name, config[curves])
+        for key in ("curve", "relative_to"):
+            if key in claim:
+                _check_name((*place, key), claim[key], config[curves])
         if sizes is None:
             continue
         known = config[sizes]["n_train"]
         size = claim.get("n_train", claim.get("from"))
         if size not in known:
-            raise ValueError(
-                f"configuration: {place}: the size must be one of {known}, got {size}"
-            )
+            message = f"the size must be one of {known}, got {size}"
+            raise ConfigurationError(place, message)
 
 
 def _check_name(place, name, known, what="a curve"):
-    if name is not None and name not in known:
-        raise ValueError(
-            f"configuration: {place}: {what} must be one of {list(known)}, got {name!r}"
+    if name not in known:
+        raise ConfigurationError(
+            place, f"{what} must be one of {list(known)}, got {name!r}"
         )

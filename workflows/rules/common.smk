@@ -3,16 +3,28 @@
 import lode
 from snakemake.exceptions import WorkflowError
 from workflows.code_hash import code_hash
-from workflows.configuration import check_configuration
+from workflows.configuration import (
+    ConfigurationError,
+    check_configuration,
+    shown,
+    source_line,
+    specifications,
+)
 
 try:
     check_configuration(config)
-except ValueError as error:
-    raise WorkflowError(str(error)) from None
+except ConfigurationError as error:
+    # Files given on the command line come first in Snakemake's list, and override.
+    files = workflow.configfiles
+    line = source_line(error.place, [*files[-1:], *files[:-1]])
+    raise WorkflowError(f"{error} ({line})" if line else str(error)) from None
+
+# What the rules compute, by block and name: their parameters.
+described = specifications(config)
 
 
 wildcard_constraints:
     curve="[a-z0-9_.]+",
     model="[a-z0-9_.]+",
-    kernel="[a-z0-9_.]+",
+    kernel="[A-Za-z0-9_]+",
     features="[a-z0-9_.]+",

@@ -18,7 +18,7 @@ rule dimer_features:
         mem_mb=3000,
         runtime=60,
     params:
-        settings=lookup(dpath="dimer_models/{model}/features", within=config),
+        settings=lookup(dpath="dimer_models/{model}", within=described),
         isolated=lookup(dpath="dimer_models/{model}/isolated", within=config),
         splits={
             key: config["dimer_model"][key]

@@ -21,7 +21,7 @@ rule fig1:
         "../envs/lode.yaml"
     threads: 1
     params:
-        curves=config["curves"],
+        curves=shown(config["curves"]),
         settings=config["fig1"],
         resolution=config["learning_curve"]["resolution"],
         gas=config["gas"],
@@ -59,7 +59,7 @@ rule fig2:
         "../envs/lode.yaml"
     threads: 1
     params:
-        models=config["dimer_models"],
+        models=shown(config["dimer_models"]),
         digits=config["fig2"]["digits"],
         engine=config["dimers"]["engine"],
         version=lode.__version__,
@@ -88,7 +88,7 @@ rule fig3:
         "../envs/lode.yaml"
     threads: 1
     params:
-        models=config["water_models"],
+        models=shown(config["water_models"]),
         settings=config["fig3"],
         version=lode.__version__,
         code=code_hash("fig3"),
@@ -120,10 +120,10 @@ rule summary:
     params:
         claims=config["summary"]["claims"],
         curves={
-            "fig1": config["curves"],
-            "fig2": config["dimer_models"],
-            "fig3": config["water_models"],
-            "fig3_tensor": config["water_tensor_models"],
+            "fig1": shown(config["curves"]),
+            "fig2": shown(config["dimer_models"]),
+            "fig3": shown(config["water_models"]),
+            "fig3_tensor": shown(config["water_tensor_models"]),
         },
         gas=config["gas"],
         engine=config["dimers"]["engine"],
@@ -163,7 +163,7 @@ rule readme:
             "<benchmarks>/water/boxes.tsv",
             collect(
                 "<benchmarks>/water/kernels/{kernel}.tsv",
-                kernel=config["water_kernels"],
+                kernel=described["water_kernels"],
             ),
             collect(
                 "<benchmarks>/water/curves/{curve}.tsv",

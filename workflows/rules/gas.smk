@@ -63,7 +63,7 @@ rule features:
         mem_mb=4000,
         runtime=60,
     params:
-        kernel=lookup(dpath="curves/{curve}/kernel", within=config),
+        kernel=lookup(dpath="curves/{curve}", within=described),
         code=code_hash("features"),
     script:
         "../scripts/features.py"
@@ -89,7 +89,7 @@ rule learning_curve:
         mem_mb=2000,
         runtime=30,
     params:
-        kernel=lookup(dpath="curves/{curve}/kernel", within=config),
+        kernel=lookup(dpath="curves/{curve}", within=described),
         settings=config["learning_curve"],
         code=code_hash("learning_curve"),
     script:

@@ -61,7 +61,7 @@ rule water_kernel:
         mem_mb=6000,
         runtime=60,
     params:
-        kernel=lookup(dpath="water_kernels/{kernel}", within=config),
+        kernel=lookup(dpath="water_kernels/{kernel}", within=described),
         curve={
             key: config["water_curve"][key]
             for key in ("n_train", "n_test", "n_repeats", "seed")

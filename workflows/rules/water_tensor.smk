@@ -18,9 +18,7 @@ rule water_tensor_features:
         mem_mb=2000,
         runtime=30,
     params:
-        descriptor=lookup(
-            dpath="water_tensor_features/{features}/descriptor", within=config
-        ),
+        descriptor=lookup(dpath="water_tensor_features/{features}", within=described),
         curve={
             key: config["water_curve"][key]
             for key in ("n_train", "n_test", "n_repeats", "seed")
@@ -86,7 +84,7 @@ rule fig3_tensor:
         "../envs/lode.yaml"
     threads: 1
     params:
-        models=config["water_tensor_models"],
+        models=shown(config["water_tensor_models"]),
         settings=config["fig3"],
         version=lode.__version__,
         code=code_hash("fig3_tensor"),
