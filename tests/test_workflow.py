@@ -31,8 +31,8 @@ from lode.files import markers, table, write_table  # noqa: E402
 from workflows.code_hash import code_files, code_hash  # noqa: E402
 from workflows.configuration import (  # noqa: E402
     check_configuration,
+    descriptions,
     source_line,
-    specifications,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -652,7 +652,7 @@ def test_configuration_errors_of_the_dimers_say_where(config, changed, message):
 
 
 def test_description_of_a_model_holds_all_that_it_computes(config):
-    found = specifications(config)
+    found = descriptions(config)
     assert list(found["curves"]) == list(config["curves"])
     assert set(found["water_kernels"]) == {
         kernel

@@ -7,7 +7,7 @@ import yaml
 
 import lode
 from lode.kernels import Kernel
-from lode.specification import specification
+from lode.serialization import to_dict
 from workflows.expressions import (
     ConfigurationError,
     definitions,
@@ -50,11 +50,11 @@ def check_configuration(config, schema=SCHEMA):
     if error is not None:
         raise ConfigurationError(error.absolute_path, _message(error))
     _check_sizes(config)
-    specifications(config)
+    descriptions(config)
     _check_references(config)
 
 
-def specifications(config):
+def descriptions(config):
     """Complete descriptions of what the rules compute, for their parameters.
 
     Parameters
@@ -66,7 +66,7 @@ def specifications(config):
     -------
     dict of str to dict
         For each block of models, by name, plain nested data for
-        :func:`lode.specification.build`, with the defaults of the library. Every
+        :func:`lode.serialization.from_dict`, with the defaults of the library. Every
         object has been built.
 
     Raises
@@ -83,7 +83,7 @@ def specifications(config):
             kernel = _object(curve["kernel"], gas, Kernel)
             if not kernel.is_fitted:
                 raise ValueError("a curve must have a kernel with nothing to fit")
-        found["curves"][name] = specification(kernel)
+        found["curves"][name] = to_dict(kernel)
     for name, model in config["dimer_models"].items():
         with faults_at("dimer_models", name, "kernel"):
             kernel = _object(model["kernel"], dimers, Kernel)
@@ -91,7 +91,7 @@ def specifications(config):
             sparse = lode.SparseGaussianProcess(kernel, **model["sparse"])
         found["dimer_models"][name] = {
             "difference": model["difference"],
-            "model": specification(sparse),
+            "model": to_dict(sparse),
         }
     for name, model in config["water_models"].items():
         for kernel in model["kernels"]:
@@ -100,14 +100,14 @@ def specifications(config):
                     raise ValueError(
                         f"a kernel must be one of {list(water)}, got {kernel!r}"
                     )
-                spec = specification(_object(kernel, water, Kernel))
+                spec = to_dict(_object(kernel, water, Kernel))
             found["water_kernels"][kernel] = spec
     found["water_tensor_features"] = {}
     for name, features in config["water_tensor_features"].items():
         with faults_at("water_tensor_features", name, "descriptor"):
             wanted = lode.EquivariantPowerSpectrum
             descriptor = _object(features["descriptor"], water, wanted)
-        found["water_tensor_features"][name] = specification(descriptor)
+        found["water_tensor_features"][name] = to_dict(descriptor)
     return found
 
 

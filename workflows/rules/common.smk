@@ -8,7 +8,7 @@ from workflows.configuration import (
     check_configuration,
     shown,
     source_line,
-    specifications,
+    descriptions,
 )
 
 try:
@@ -20,7 +20,7 @@ except ConfigurationError as error:
     raise WorkflowError(f"{error} ({line})" if line else str(error)) from None
 
 # What the rules compute, by block and name: their parameters.
-described = specifications(config)
+described = descriptions(config)
 
 
 wildcard_constraints:

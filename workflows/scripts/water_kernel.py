@@ -3,7 +3,7 @@
 import ase.io
 import numpy as np
 
-# A kernel's specification names classes of these modules, which are then imported
+# A kernel's dictionary names classes of these modules, which are then imported
 # while running: they stand here so that the rule follows their code.
 import lode.bases  # noqa: F401
 import lode.expansion  # noqa: F401

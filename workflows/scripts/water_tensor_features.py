@@ -4,7 +4,7 @@ import ase.io
 
 import lode.bases  # noqa: F401
 
-# A descriptor's specification names classes of these modules, which are then imported
+# A descriptor's dictionary names classes of these modules, which are then imported
 # while running: they stand here so that the rule follows their code.
 import lode.coupling  # noqa: F401
 import lode.expansion  # noqa: F401
