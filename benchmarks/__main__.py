@@ -43,7 +43,7 @@ from benchmarks.cases import (
     Growth,
     growth_cases,
 )
-from lode.files import replacement
+from lode.files import atomic_write
 
 _FOLDER = Path(__file__).parent
 # The quiet machine that the short ones need comes first.
@@ -266,7 +266,7 @@ class Journal:
             whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
             entries = [json.loads(line) for line in whole.splitlines()]
             self.found = {tuple(key): value for key, value in entries}
-        with replacement(path) as temporary:
+        with atomic_write(path) as temporary:
             lines = [json.dumps([key, value]) for key, value in self.found.items()]
             temporary.write_text("".join(f"{line}\n" for line in lines))
 

@@ -57,9 +57,9 @@ def system_frames(system, n_atoms, n_frames):
         sides = (0.985 * side, 1.015 * side)
         return gas_frames(n_frames, n_pairs=n_atoms // 2, side=sides, seed=7)
     if system == "water":
-        from lode.datasets.water import standin_boxes
+        from lode.datasets.water import synthetic_boxes
 
-        frames = standin_boxes(n_frames, n_sweeps=20, n_burn_in=200)
+        frames = synthetic_boxes(n_frames, n_sweeps=20, n_burn_in=200)
         return [_repeated(a, n_atoms, seed) for seed, a in enumerate(frames)]
     if system == "oxide":
         from ase.build import bulk

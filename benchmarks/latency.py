@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks.report import digits, provenance
-from lode.files import replacement, write_table
+from lode.files import atomic_write, write_table
 
 COLUMNS = (
     "program",
@@ -124,7 +124,7 @@ def write(folder, n_repeats=15):
     found = rows(n_repeats)
     table = [[digits(row[name]) for name in COLUMNS] for row in found]
     write_table(folder / "latency.csv", COLUMNS, table)
-    with replacement(folder / "latency.md") as path:
+    with atomic_write(folder / "latency.md") as path:
         path.write_text(_page(found), encoding="utf-8")
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from lode.files import replacement, with_block, write_table
+from lode.files import atomic_write, with_block, write_table
 
 COLUMNS = (
     "case",
@@ -65,7 +65,7 @@ def write(folder, rows, points, gains=(), page=None):
     table = [[digits(row[name]) for name in COLUMNS] for row in rows]
     write_table(folder / "results.csv", COLUMNS, table)
     gains = [row for gain in gains for row in thread_gains(*gain)]
-    with replacement(folder / "results.md") as path:
+    with atomic_write(folder / "results.md") as path:
         path.write_text(_page(rows, gains), encoding="utf-8")
     if gains:
         table = [[digits(x) for x in row] for row in gains]
@@ -82,7 +82,7 @@ def write(folder, rows, points, gains=(), page=None):
 def write_block(page, block):
     """Replace what stands between the markers of a page."""
     text = page.read_text(encoding="utf-8")
-    with replacement(page) as path:
+    with atomic_write(page) as path:
         path.write_text(with_block(text, block, WRITER), encoding="utf-8")
 
 
@@ -100,7 +100,7 @@ def save(figure, path):
     """Write a figure as PDF and PNG, whole and the same every time."""
     path = Path(path)
     for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
-        with replacement(path.with_suffix(suffix)) as temporary:
+        with atomic_write(path.with_suffix(suffix)) as temporary:
             figure.savefig(temporary, metadata=metadata, dpi=150)
 
 
@@ -135,7 +135,7 @@ def write_growth(folder, rows, peer_ends=""):
     table = [[digits(row[name]) for name in COLUMNS] for row in rows]
     write_table(folder / "growth.csv", COLUMNS, table)
     series = _series(rows)
-    with replacement(folder / "growth.md") as path:
+    with atomic_write(folder / "growth.md") as path:
         path.write_text(_growth_page(rows, series, peer_ends), encoding="utf-8")
     figure, ((gas, memory), (water, smearing)) = axes_of(2, 2, figsize=(10, 8))
     for place, (name, points) in enumerate(series.items()):

@@ -30,7 +30,7 @@ from lode import (
 from lode.core.pairs import add_pairs
 from lode.core.reciprocal import WaveVectors, add_products
 from lode.core.registers import aligned_zeros
-from lode.files import replacement, write_table
+from lode.files import atomic_write, write_table
 from lode.parallel import single_threaded_blas
 from lode.systems import structures
 
@@ -251,7 +251,7 @@ def write(folder, n_repeats=15, page=None, **sizes):
     table = [[digits(cell) for cell in row] for row in found]
     write_table(folder / "roofline.csv", COLUMNS, table)
     block = tables(found)
-    with replacement(folder / "roofline.md") as path:
+    with atomic_write(folder / "roofline.md") as path:
         head = (
             "# Rates of the loops\n\nMade by `benchmarks/roofline.py`, which says how."
         )

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from lode.files import replacement
+from lode.files import atomic_write
 
 _HEADER = "header"
 
@@ -30,7 +30,7 @@ def save_archive(path, kind, header, arrays):
         Numeric or string arrays.
     """
     text = json.dumps({"kind": kind, **header}, default=_plain)
-    with replacement(path) as temporary, open(temporary, "wb") as file:
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **{_HEADER: np.array(text)}, **arrays)
 
 

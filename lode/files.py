@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacement(path):
+def atomic_write(path):
     """Temporary path that takes the place of ``path`` once it is written.
 
     Parameters
@@ -27,7 +27,7 @@ def replacement(path):
     --------
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "notes.txt")
-    >>> with replacement(path) as temporary:
+    >>> with atomic_write(path) as temporary:
     ...     _ = temporary.write_text("whole")
     >>> path.read_text()
     'whole'
@@ -59,7 +59,7 @@ def write_table(path, columns, rows):
     ValueError
         If a row has another number of entries.
     """
-    with replacement(path) as temporary, open(temporary, "w", newline="") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         for row in rows:
@@ -87,7 +87,7 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def stable(value, digits, resolution=0.0, spread=None):
+def rounded(value, digits, resolution=0.0, spread=None):
     """Round to the digits that a repetition reproduces.
 
     The last digit kept is the coarser of the ``digits``-th significant one and of
@@ -115,11 +115,11 @@ def stable(value, digits, resolution=0.0, spread=None):
 
     Examples
     --------
-    >>> stable(20.2345, 3)
+    >>> rounded(20.2345, 3)
     20.2
-    >>> stable(20.2345, 3, spread=0.7123)
+    >>> rounded(20.2345, 3, spread=0.7123)
     (20.2, 0.7)
-    >>> stable(3e-12, 3, resolution=1e-9, spread=1e-12)
+    >>> rounded(3e-12, 3, resolution=1e-9, spread=1e-12)
     (1e-09, 0.0)
     """
     if digits < 1:
@@ -127,11 +127,11 @@ def stable(value, digits, resolution=0.0, spread=None):
     if not (math.isfinite(value) and value >= 0.0):
         raise ValueError(f"value must be finite and not negative, got {value}")
     if value <= resolution:
-        rounded, place = resolution, resolution
+        found, place = resolution, resolution
     else:
         place = max(10.0 ** (math.floor(math.log10(value)) - digits + 1), resolution)
-        rounded = _multiple(value, place)
-    return rounded if spread is None else (rounded, _multiple(spread, place))
+        found = _multiple(value, place)
+    return found if spread is None else (found, _multiple(spread, place))
 
 
 def _multiple(value, place):

@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from lode.files import replacement
+from lode.files import atomic_write
 
 # Okabe and Ito's colours, told apart by all readers; yellow is too pale on white.
 _COLORS = (
@@ -74,7 +74,7 @@ def save(figure, path):
         raise ValueError(
             f"a figure's suffix must be one of {list(_METADATA)}, got {suffix!r}"
         )
-    with mpl.rc_context(_STYLE), replacement(path) as temporary:
+    with mpl.rc_context(_STYLE), atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=200, metadata=_METADATA[suffix])
 
 

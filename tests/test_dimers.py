@@ -43,7 +43,7 @@ from lode.datasets.dimers import (
     subset,
 )
 from lode.datasets.engines import Calculation, Mopac, PySCF, engine, unsound
-from lode.datasets.standin import monomers, standin_dimers
+from lode.datasets.synthetic import monomers, synthetic_dimers
 
 ROOT = Path(__file__).resolve().parents[1]
 MIRROR = os.environ.get("LODE_DATA")
@@ -447,7 +447,7 @@ def test_displacement_is_rigid_and_along_the_line_of_centroids():
 
 def test_curve_of_point_charges_is_coulombs_law():
     curves = dimer_curve(ion_pair(), PointCharges())
-    assert curves.drops == []
+    assert curves.excluded == []
     assert len(curves.frames) == 18
     for frame in curves.frames:
         n, o = frame.positions[0], frame.positions[5]
@@ -458,7 +458,7 @@ def test_curve_of_point_charges_is_coulombs_law():
     found = checks(curves)
     for key in ("tail_slope_min", "tail_slope_mean", "tail_slope_max"):
         assert found[key] == pytest.approx(-1.0, abs=1e-6)
-    assert (found["n_dimers"], found["n_frames"], found["n_dropped"]) == (1, 18, 0)
+    assert (found["n_dimers"], found["n_frames"], found["n_excluded"]) == (1, 18, 0)
     assert found["charge_error_apart_e"] == 0.0
     first = curves.frames[0].info["e_int_ev"]
     assert found["mae_reference_ev"] == pytest.approx(abs(first + 3.0))
@@ -471,11 +471,11 @@ def test_leaked_charge_drops_the_frames_apart():
     # A charge that is off is a fault only where no bond can be its reason.
     curves = dimer_curve(ion_pair(), PointCharges(leak=0.03))
     assert {frame.info["kind"] for frame in curves.frames} == {"training"}
-    assert [d.distance for d in curves.drops] == list(FAR)
+    assert [d.distance for d in curves.excluded] == list(FAR)
     reason = "charge of a molecule off by 0.030 e, more than 0.02 e"
-    assert {d.reason for d in curves.drops} == {reason}
-    assert dimer_curve(ion_pair(), PointCharges(leak=0.019)).drops == []
-    assert dimer_curve(ion_pair(), PointCharges(leak=math.nan)).drops
+    assert {d.reason for d in curves.excluded} == {reason}
+    assert dimer_curve(ion_pair(), PointCharges(leak=0.019)).excluded == []
+    assert dimer_curve(ion_pair(), PointCharges(leak=math.nan)).excluded
 
 
 @pytest.mark.parametrize(
@@ -488,11 +488,11 @@ def test_leaked_charge_drops_the_frames_apart():
 )
 def test_failed_frames_are_dropped_with_their_reason(fault, reason):
     curves = dimer_curve(ion_pair(), PointCharges(fault=fault, at=12.0))
-    assert [(d.distance, d.kind, d.reason) for d in curves.drops] == [
+    assert [(d.distance, d.kind, d.reason) for d in curves.excluded] == [
         (d, "far", reason) for d in (12.5, 15.0, 20.0, 25.0)
     ]
     assert len(curves.frames) == 14
-    assert checks(curves)["n_dropped"] == 4
+    assert checks(curves)["n_excluded"] == 4
     # A tail is looked at where the remaining frames end.
     assert checks(curves)["tail_distance"] == 10.0
 
@@ -509,8 +509,8 @@ def test_molecule_with_an_odd_electron_count_drops_its_curve():
     odd = dimer(atoms, 5, 0, 0, "odd")
     curves = dimer_curve(odd, PointCharges())
     assert curves.frames == []
-    assert len(curves.drops) == 18
-    assert curves.drops[0].reason == (
+    assert len(curves.excluded) == 18
+    assert curves.excluded[0].reason == (
         "molecule a: odd electron count: 11 for NH4 charge +0; "
         "molecule b: odd electron count: 9 for OH charge +0"
     )
@@ -706,7 +706,7 @@ def test_mopac_relaxes_and_keeps_charges_apart(tmp_path, monkeypatch):
     anion.positions[:, 2] += 4.0
     pair = dimer(cation + anion, len(cation), 1, -1, "pair")
     curves = dimer_curve(pair, program)
-    assert curves.drops == []
+    assert curves.excluded == []
     found = checks(curves)
     assert found["charge_error_apart_e"] < 1e-3
     # A dipole of 0.5 eÅ about the centroid: 14.4 * 0.5 / 25**2 eV.
@@ -748,9 +748,9 @@ def test_failed_scf_drops_the_frame(tmp_path, monkeypatch):
     # Far apart, the electron of bare hydroxide is better off on ammonium, and the SCF
     # does not know where to put it.
     curves = dimer_curve(dimer(pair, 5, 1, -1, "pair"), Mopac())
-    assert {drop.kind for drop in curves.drops} == {"far"}
-    assert any("THE SCF CALCULATION FAILED" in drop.reason for drop in curves.drops)
-    assert len(curves.frames) + len(curves.drops) == 18
+    assert {drop.kind for drop in curves.excluded} == {"far"}
+    assert any("THE SCF CALCULATION FAILED" in drop.reason for drop in curves.excluded)
+    assert len(curves.frames) + len(curves.excluded) == 18
     assert checks(curves)["charge_error_apart_e"] < 0.02
 
 
@@ -785,7 +785,7 @@ def test_stand_in_has_seventeen_closed_shells():
 
 def test_stand_in_is_in_contact_and_reproducible():
     drafts = monomers(PointCharges())
-    dimers = standin_dimers(60, drafts, seed=3)
+    dimers = synthetic_dimers(60, drafts, seed=3)
     radii = {1: 1.2, 6: 1.7, 7: 1.55, 8: 1.52}
     for atoms in dimers:
         n = atoms.info["n_atoms_a"]
@@ -799,22 +799,22 @@ def test_stand_in_is_in_contact_and_reproducible():
         assert atoms.info["charge_a"] or atoms.info["charge_b"]
     assert len({atoms.info["name"] for atoms in dimers}) == 60
     assert {"0c", "m1", "p1"} <= {atoms.info["subset"] for atoms in dimers}
-    for few, many in zip(standin_dimers(5, drafts, seed=3), dimers, strict=False):
+    for few, many in zip(synthetic_dimers(5, drafts, seed=3), dimers, strict=False):
         assert few == many
         assert few.info == many.info
-    assert standin_dimers(1, drafts, seed=4)[0] != dimers[0]
+    assert synthetic_dimers(1, drafts, seed=4)[0] != dimers[0]
 
 
 def test_stand_in_refuses_impossible_settings():
     drafts = monomers(PointCharges())
     with pytest.raises(ValueError, match="n_dimers must be at least 1, got 0"):
-        standin_dimers(0, drafts)
+        synthetic_dimers(0, drafts)
     with pytest.raises(ValueError, match=r"contact must be a range .*got \(0.9, 0.7\)"):
-        standin_dimers(1, drafts, contact=(0.9, 0.7))
+        synthetic_dimers(1, drafts, contact=(0.9, 0.7))
     with pytest.raises(ValueError, match="must fit at centroids 50 Å apart"):
-        standin_dimers(1, drafts, nearest=50.0)
+        synthetic_dimers(1, drafts, nearest=50.0)
     with pytest.raises(ValueError, match="there must be molecules of charge"):
-        standin_dimers(20, [d for d in drafts if d[2] == 0])
+        synthetic_dimers(20, [d for d in drafts if d[2] == 0])
 
 
 # The published data themselves.
@@ -853,7 +853,7 @@ def test_mopac_is_near_the_coupled_cluster_energies_of_the_mirrors_dimers(tmp_pa
     )
     found = checks(curves)
     assert found["n_dimers"] == 767
-    assert found["n_dropped"] == 0
+    assert found["n_excluded"] == 0
     # 0.080 eV with MOPAC 23.2.
     assert found["mae_reference_ev"] < 0.09
     assert found["charge_error_apart_e"] < 0.02

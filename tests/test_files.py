@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from lode.files import markers, replacement, stable, table, with_block, write_table
+from lode.files import atomic_write, markers, rounded, table, with_block, write_table
 
 
 def test_replacement_writes_the_file_and_makes_its_folder(tmp_path):
     path = tmp_path / "new" / "file.txt"
-    with replacement(path) as temporary:
+    with atomic_write(path) as temporary:
         assert temporary.suffix == path.suffix
         temporary.write_text("whole")
     assert path.read_text() == "whole"
@@ -22,7 +22,7 @@ def test_failed_replacement_leaves_the_old_file_and_nothing_else(tmp_path):
     path.write_text("old")
 
     def write_half():
-        with replacement(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             raise RuntimeError
 
@@ -61,28 +61,28 @@ def test_table_with_a_short_row_is_refused_and_not_written(tmp_path):
 def test_stable_keeps_the_coarser_of_digits_and_resolution(
     value, digits, resolution, expected
 ):
-    assert stable(value, digits, resolution) == expected
+    assert rounded(value, digits, resolution) == expected
 
 
 def test_stable_hides_noise_in_the_last_digits_of_a_double():
     noisy = 20.2345 * (1 + 1e-13)
-    assert stable(noisy, 6) == stable(20.2345, 6)
+    assert rounded(noisy, 6) == rounded(20.2345, 6)
 
 
 def test_stable_ends_the_spread_where_the_value_ends():
-    assert stable(20.2345, 3, spread=0.7123) == (20.2, 0.7)
-    assert stable(1e-12, 3, 1e-9, spread=1e-13) == (1e-9, 0.0)
+    assert rounded(20.2345, 3, spread=0.7123) == (20.2, 0.7)
+    assert rounded(1e-12, 3, 1e-9, spread=1e-13) == (1e-9, 0.0)
 
 
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
 def test_stable_refuses_what_is_no_error(value):
     with pytest.raises(ValueError, match="finite and not negative, got"):
-        stable(value, 3)
+        rounded(value, 3)
 
 
 def test_stable_refuses_no_digits():
     with pytest.raises(ValueError, match="at least 1, got 0"):
-        stable(1.0, 0)
+        rounded(1.0, 0)
 
 
 BEGIN, END = markers("a program")

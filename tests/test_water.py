@@ -16,7 +16,7 @@ from lode.datasets.water import (
     dipole_epsilon,
     geometry_features,
     read_boxes,
-    standin_boxes,
+    synthetic_boxes,
 )
 
 SLOW = bool(numba.config.DISABLE_JIT)
@@ -58,7 +58,7 @@ def published():
 
 @pytest.fixture(scope="module")
 def small():
-    return standin_boxes(10, seed=1, n_threads=1, **SMALL)
+    return synthetic_boxes(10, seed=1, n_threads=1, **SMALL)
 
 
 def test_only_the_dielectric_tensor_survives_reading(tmp_path):
@@ -221,12 +221,12 @@ def test_stand_in_has_the_form_of_the_published_boxes(small, tmp_path):
 
 
 def test_a_box_depends_neither_on_the_threads_nor_on_how_many_are_made(small, capsys):
-    boxes = standin_boxes(9, seed=1, n_threads=3, progress=True, **SMALL)
+    boxes = synthetic_boxes(9, seed=1, n_threads=3, progress=True, **SMALL)
     assert "Water" in capsys.readouterr().err
     for few, many in zip(boxes, small, strict=False):
         assert few == many
         np.testing.assert_array_equal(few.info["epsilon"], many.info["epsilon"])
-    other = standin_boxes(1, seed=2, n_threads=1, **SMALL)[0]
+    other = synthetic_boxes(1, seed=2, n_threads=1, **SMALL)[0]
     assert other.cell[0, 0] != small[0].cell[0, 0]
 
 
@@ -267,7 +267,7 @@ def test_acceptance_is_as_wanted_and_the_noise_as_stated():
 )
 def test_wrong_settings_give_one_clear_error(settings, message):
     with pytest.raises(ValueError, match=message):
-        standin_boxes(**{"n_frames": 1, **SMALL, **settings})
+        synthetic_boxes(**{"n_frames": 1, **SMALL, **settings})
 
 
 @mirrored

@@ -214,7 +214,7 @@ def test_target_dimers_ends_with_checked_curves(tmp_path):
     assert sorted(path.name for path in results.iterdir()) == [
         "checks.csv",
         "curves.extxyz",
-        "drops.csv",
+        "excluded.csv",
         "geometries.extxyz",
         "provenance.json",
     ]
@@ -222,7 +222,7 @@ def test_target_dimers_ends_with_checked_curves(tmp_path):
     assert found["data"].startswith("generated: ")
     assert found["energies"].startswith("PM6-D3H4, MOPAC ")
     assert (found["n_dimers"], found["n_frames"]) == ("12", "72")
-    assert table(results / "drops.csv") == []
+    assert table(results / "excluded.csv") == []
     frames = ase.io.read(results / "curves.extxyz", ":")
     places = [(frame.info["name"], frame.info["distance"]) for frame in frames]
     assert places == sorted(places)
@@ -526,7 +526,7 @@ def test_the_rules_of_the_dimers_follow_what_they_compute_with():
     curves = set(code_files("dimer_curves"))
     wanted = {"acquire", "curves", "dimers", "engines"}
     assert {f"lode.datasets.{name}" for name in wanted} <= curves
-    assert "lode.datasets.standin" not in curves
+    assert "lode.datasets.synthetic" not in curves
     assert "lode.datasets.curves" not in code_files("dimer_geometries")
     assert "lode.datasets.engines" not in code_files("source")
 
@@ -738,7 +738,13 @@ def test_dimers_go_from_a_mirror_to_checked_curves(tmp_path, monkeypatch):
     pinned = dataclasses.replace(file, git_blob=acquire.git_blob(tmp_path / "SSI.py"))
     monkeypatch.setitem(acquire.SOURCES, "dimers", {"bfdb": pinned})
     results = tmp_path / "results"
-    names = ("provenance.json", "dimers.extxyz", "curves.extxyz", "drops.csv", "c.csv")
+    names = (
+        "provenance.json",
+        "dimers.extxyz",
+        "curves.extxyz",
+        "excluded.csv",
+        "c.csv",
+    )
     paths = [results / name for name in names]
     settings = {"n_points": 3, "reach": 8.0, "span": 1.0, "far": [10.0]}
     source_script.source(paths[0], "dimers", source="bfdb", mirror=tmp_path)
@@ -771,7 +777,13 @@ def test_published_curves_keep_their_own_energies(tmp_path, monkeypatch):
     pinned = dataclasses.replace(file, git_blob=blob, aliases=("trajs.xyz",))
     monkeypatch.setitem(acquire.SOURCES, "dimers", {"published": pinned})
     results = tmp_path / "results"
-    names = ("provenance.json", "dimers.extxyz", "curves.extxyz", "drops.csv", "c.csv")
+    names = (
+        "provenance.json",
+        "dimers.extxyz",
+        "curves.extxyz",
+        "excluded.csv",
+        "c.csv",
+    )
     paths = [results / name for name in names]
     source_script.source(paths[0], "dimers", source="auto", mirror=tmp_path)
     dimer_geometries_script.dimer_geometries(

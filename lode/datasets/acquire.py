@@ -20,7 +20,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from lode.files import replacement
+from lode.files import atomic_write
 
 TIMEOUT = 10.0
 # A download is given up after so many seconds altogether.
@@ -217,7 +217,7 @@ def write_provenance(folder, record):
     -------
     dict
     """
-    with replacement(Path(folder) / "provenance.json") as temporary:
+    with atomic_write(Path(folder) / "provenance.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return record
 
@@ -356,7 +356,7 @@ def _copied(origin, path, kind, wanted, log):
     if not origin.is_file():
         return False
     _verify(origin, kind, wanted)
-    with replacement(path) as temporary:
+    with atomic_write(path) as temporary:
         shutil.copyfile(origin, temporary)
         _verify(temporary, kind, wanted)
     log(f"{path.name}: from the mirror")

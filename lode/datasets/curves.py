@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lode.datasets.dimers import COULOMB, DECIMALS, separation
-from lode.files import replacement
+from lode.files import atomic_write
 
 FAR = (10.0, 12.5, 15.0, 20.0, 25.0)
 # From here on the charges of both molecules are held to be their own.
@@ -29,7 +29,7 @@ TAIL = 15.0
 
 
 @dataclass(frozen=True)
-class Drop:
+class Exclusion:
     """A frame left out of a curve.
 
     Attributes
@@ -57,14 +57,14 @@ class Curves:
     frames : list of ase.Atoms
         As :func:`displaced` makes them, with ``e_int_ev`` and, for two ions,
         ``charge_distance`` as well; by name, then by distance.
-    drops : list of Drop
+    excluded : list of Exclusion
         In the same order.
     charge_errors : list of float
         For each frame by how much the charge of its worse molecule is off, in e.
     """
 
     frames: list = field(default_factory=list)
-    drops: list = field(default_factory=list)
+    excluded: list = field(default_factory=list)
     charge_errors: list = field(default_factory=list)
 
 
@@ -179,7 +179,7 @@ def dimer_curve(atoms, engine, *, distances=None, charge_tolerance=0.02):
     ]
     curves = Curves()
     if faults:
-        curves.drops += [_drop(frame, "; ".join(faults)) for frame in frames]
+        curves.excluded += [_excluded(frame, "; ".join(faults)) for frame in frames]
         return curves
     if all(charges):
         for frame in frames:
@@ -190,7 +190,7 @@ def dimer_curve(atoms, engine, *, distances=None, charge_tolerance=0.02):
     for frame, result in zip(frames, results, strict=True):
         fault = _fault(result)
         if fault:
-            curves.drops.append(_drop(frame, fault))
+            curves.excluded.append(_excluded(frame, fault))
             continue
         on_a = float(np.sum(result.charges[:n_atoms_a]))
         on_b = float(np.sum(result.charges[n_atoms_a:]))
@@ -201,7 +201,7 @@ def dimer_curve(atoms, engine, *, distances=None, charge_tolerance=0.02):
                 f"charge of a molecule off by {error:.3f} e, more than "
                 f"{charge_tolerance:g} e"
             )
-            curves.drops.append(_drop(frame, reason))
+            curves.excluded.append(_excluded(frame, reason))
             continue
         energy = result.energy - alone[0].energy - alone[1].energy
         frame.info["e_int_ev"] = round(float(energy), DECIMALS)
@@ -274,9 +274,9 @@ def _fault(result):
     return "" if math.isfinite(result.energy) else "the energy is not finite"
 
 
-def _drop(frame, reason):
-    info = frame.info
-    return Drop(info["name"], info["kind"], info["distance"], " ".join(reason.split()))
+def _excluded(frame, reason):
+    where = (frame.info[key] for key in ("name", "kind", "distance"))
+    return Exclusion(*where, " ".join(reason.split()))
 
 
 def reference_curves(
@@ -389,11 +389,11 @@ def _computed(dimers, engine, settings, path):
                 "points": [
                     [*(f.info.get(key) for key in keys), error] for f, error in rows
                 ],
-                "drops": [[d.distance, d.reason] for d in curve.drops],
+                "excluded": [[d.distance, d.reason] for d in curve.excluded],
             }
         )
     try:
-        with replacement(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(curves), encoding="utf-8")
     except OSError as error:
         raise OSError(
@@ -409,7 +409,7 @@ def _chunk(path):
     try:
         curves = json.loads(path.read_text(encoding="utf-8"))
         for curve in curves:
-            curve["points"], curve["drops"]
+            curve["points"], curve["excluded"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return curves
@@ -430,7 +430,7 @@ def _joined(dimers, rows, distances):
     curves = Curves()
     for atoms, row in zip(dimers, rows, strict=True):
         energies = {point[0]: point[1:] for point in row["points"]}
-        reasons = dict(row["drops"])
+        reasons = dict(row["excluded"])
         for distance, kind in curve_distances(separation(atoms), **(distances or {})):
             frame = displaced(atoms, distance, kind)
             place = frame.info["distance"]
@@ -442,7 +442,7 @@ def _joined(dimers, rows, distances):
                 curves.frames.append(frame)
                 curves.charge_errors.append(error)
             else:
-                curves.drops.append(_drop(frame, reasons[place]))
+                curves.excluded.append(_excluded(frame, reasons[place]))
     return curves
 
 
@@ -467,7 +467,7 @@ def published_curves(frames):
             curves.frames.append(frames[i])
             curves.charge_errors.append(math.nan)
         else:
-            curves.drops.append(_drop(frames[i], "the energy is not finite"))
+            curves.excluded.append(_excluded(frames[i], "the energy is not finite"))
     return curves
 
 
@@ -482,7 +482,7 @@ def checks(curves):
     Returns
     -------
     dict of str to float
-        Counts of dimers, frames and drops; ``mae_reference_ev``, the mean absolute
+        Counts of dimers, frames and frames left out; ``mae_reference_ev``, the mean absolute
         difference from the dimers' own reference energies at their first distance;
         ``charge_error_apart_e``, the largest error of a molecule's charge from
         10 Å on; at the largest distance, ``tail_distance``, the mean and largest
@@ -521,7 +521,7 @@ def checks(curves):
     found = {
         "n_dimers": len({info["name"] for info in infos}),
         "n_frames": len(infos),
-        "n_dropped": len(curves.drops),
+        "n_excluded": len(curves.excluded),
         "mae_reference_ev": _mean(references),
         "charge_error_apart_e": max(apart, default=math.nan),
         "tail_distance": last,

@@ -155,7 +155,7 @@ def dipole_epsilon(frame):
     return _dipole_epsilon(*_molecules(frame, "frame"))
 
 
-def standin_boxes(
+def synthetic_boxes(
     n_frames,
     *,
     seed=0,

@@ -52,7 +52,7 @@ rule dimer_curves:
         dimers=rules.dimer_geometries.output.dimers,
     output:
         curves="<results>/dimers/curves.extxyz",
-        drops="<results>/dimers/drops.csv",
+        excluded="<results>/dimers/excluded.csv",
         checks="<results>/dimers/checks.csv",
     log:
         "<logs>/dimers/curves.log",

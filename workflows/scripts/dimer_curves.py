@@ -11,14 +11,14 @@ from lode.datasets.acquire import provenance_line, read_provenance
 from lode.datasets.curves import checks, published_curves, reference_curves
 from lode.datasets.dimers import read_dimers
 from lode.datasets.engines import engine as named_engine
-from lode.files import replacement, write_table
+from lode.files import atomic_write, write_table
 
 
 def dimer_curves(
     provenance_path,
     dimers_path,
     curves_path,
-    drops_path,
+    excluded_path,
     checks_path,
     *,
     engine,
@@ -38,7 +38,7 @@ def dimer_curves(
     curves_path : path_like
         Extended XYZ to write: the frames, by name and distance, with ``kind``
         (``training`` or ``far``), ``distance`` in Å and ``e_int_ev`` as well.
-    drops_path : path_like
+    excluded_path : path_like
         Table to write: ``name,kind,distance,reason``.
     checks_path : path_like
         Table to write: ``check,value``.
@@ -71,17 +71,17 @@ def dimer_curves(
             progress=True,
         )
     if not curves.frames:
-        reason = curves.drops[0].reason if curves.drops else "there were none"
+        reason = curves.excluded[0].reason if curves.excluded else "there were none"
         raise ValueError(f"there must be frames with an energy, got none: {reason}")
     found = checks(curves)
-    print(f"{found['n_frames']} frames, {found['n_dropped']} left out")
+    print(f"{found['n_frames']} frames, {found['n_excluded']} left out")
     rows = [("data", provenance_line(record)), ("energies", method)]
     rows += [(name, _printed(value)) for name, value in found.items()]
     columns = ["name", "kind", "distance", "reason"]
-    drops = ((d.name, d.kind, d.distance, d.reason) for d in curves.drops)
-    write_table(drops_path, columns, drops)
+    excluded = ((d.name, d.kind, d.distance, d.reason) for d in curves.excluded)
+    write_table(excluded_path, columns, excluded)
     write_table(checks_path, ["check", "value"], rows)
-    with replacement(curves_path) as temporary:
+    with atomic_write(curves_path) as temporary:
         ase.io.write(temporary, curves.frames, format="extxyz")
     if record["source"] != "published":
         shutil.rmtree(chunks)
@@ -101,7 +101,7 @@ if "snakemake" in globals() and __name__ == "__main__":
         job.input.provenance,
         job.input.dimers,
         job.output.curves,
-        job.output.drops,
+        job.output.excluded,
         job.output.checks,
         engine=job.params.engine,
         curve=job.params.curve,

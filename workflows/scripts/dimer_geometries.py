@@ -11,8 +11,8 @@ from lode.datasets.dimers import (
     read_ssi,
 )
 from lode.datasets.engines import engine as named_engine
-from lode.datasets.standin import monomers, standin_dimers
-from lode.files import replacement
+from lode.datasets.synthetic import monomers, synthetic_dimers
+from lode.files import atomic_write
 
 
 def dimer_geometries(provenance_path, path, *, elements, generated, engine):
@@ -40,7 +40,7 @@ def dimer_geometries(provenance_path, path, *, elements, generated, engine):
         frames = [frame for a in first for frame in by_name[a.info["name"]]]
     else:
         if record["source"] == "generated":
-            dimers = standin_dimers(
+            dimers = synthetic_dimers(
                 molecules=monomers(named_engine(engine)), **generated
             )
         elif data.suffix == ".py":
@@ -48,7 +48,7 @@ def dimer_geometries(provenance_path, path, *, elements, generated, engine):
         else:
             dimers = read_dimers(data)
         frames = charged_dimers(dimers, elements, log=print)
-    with replacement(path) as temporary:
+    with atomic_write(path) as temporary:
         ase.io.write(temporary, frames, format="extxyz")
 
 

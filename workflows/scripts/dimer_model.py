@@ -5,7 +5,7 @@ import numpy as np
 
 from dimer_features import LEARNT, isolated_molecules, saved_features, splits
 from job import started_job
-from lode.files import stable, write_table
+from lode.files import rounded, write_table
 from lode.learning import relative_error
 from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.ridge import fit_features
@@ -210,8 +210,8 @@ def error_cells(predicted, energy, digits):
     if len(energy) == 0:
         return "", "", 0
     rmse, percent = relative_error(predicted, energy)
-    percent = f"{stable(percent, digits):g}" if np.isfinite(percent) else ""
-    return percent, f"{stable(1e3 * rmse, digits):g}", len(energy)
+    percent = f"{rounded(percent, digits):g}" if np.isfinite(percent) else ""
+    return percent, f"{rounded(1e3 * rmse, digits):g}", len(energy)
 
 
 if "snakemake" in globals():

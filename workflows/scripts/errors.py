@@ -1,6 +1,6 @@
 """The table of errors behind a learning curve."""
 
-from lode.files import stable, write_table
+from lode.files import rounded, write_table
 
 
 def write_errors(path, curve, digits, resolution=0.0):
@@ -18,7 +18,7 @@ def write_errors(path, curve, digits, resolution=0.0):
         Smallest error in percent told from zero.
     """
     rows = [
-        (n, repeat, stable(float(error), digits, resolution))
+        (n, repeat, rounded(float(error), digits, resolution))
         for n, errors in zip(
             curve.n_train.tolist(), curve.rmse_percent_each.T, strict=True
         )

@@ -3,7 +3,7 @@
 from statistics import fmean, stdev
 
 from job import started_job
-from lode.files import stable, table, write_table
+from lode.files import rounded, table, write_table
 from lode.plotting import figure_1, save
 
 
@@ -31,7 +31,7 @@ def fig1_table(errors_paths, path, *, curves, digits, resolution):
             errors.setdefault(n_train, []).append(error)
         for n_train, values in errors.items():
             spread = stdev(values) if len(values) > 1 else 0.0
-            mean, spread = stable(fmean(values), digits, resolution, spread)
+            mean, spread = rounded(fmean(values), digits, resolution, spread)
             rows.append((curves[name]["label"], n_train, f"{mean:g}", f"{spread:g}"))
     columns = ["curve", "n_train", "rmse_percent", "rmse_percent_std"]
     write_table(path, columns, rows)

@@ -7,7 +7,7 @@ from job import started_job
 from lode.datasets.acquire import provenance_line, read_provenance
 from lode.datasets.curves import TAIL, tail_slope
 from lode.datasets.dimers import COULOMB
-from lode.files import stable, table, write_table
+from lode.files import rounded, table, write_table
 from lode.plotting import figure_2, save
 
 SETS = {"test": "training", "far": "far"}
@@ -150,7 +150,7 @@ def _tails(curve, rows, column, digits):
         for f in (min, np.mean, max)
     ]
     of_deviations = [
-        f"{stable(f(deviations), digits):g}" if deviations else ""
+        f"{rounded(f(deviations), digits):g}" if deviations else ""
         for f in (np.mean, max)
     ]
     return (curve, len(tails), *of_slopes, *of_deviations)

@@ -4,7 +4,7 @@ import ase.io
 
 from job import started_job
 from lode.datasets.gas import gas_frames
-from lode.files import replacement
+from lode.files import atomic_write
 
 
 def gas(path, *, n_frames, n_pairs, side, min_distance, seed):
@@ -33,7 +33,7 @@ def gas(path, *, n_frames, n_pairs, side, min_distance, seed):
         seed=seed,
         progress=True,
     )
-    with replacement(path) as temporary:
+    with atomic_write(path) as temporary:
         ase.io.write(temporary, frames, format="extxyz")
 
 

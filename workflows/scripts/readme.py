@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from job import started_job
-from lode.files import markers, replacement, table, with_block, write_table
+from lode.files import atomic_write, markers, table, with_block, write_table
 from summary import FIGURES, markdown_row
 
 WRITER = "snakemake"
@@ -34,7 +34,7 @@ def readme(path, summary_path, benchmarks):
         page = "\n".join(markers(WRITER))
     times = {figure: duration(seconds(files)) for figure, files in benchmarks.items()}
     block = figure_table(table(summary_path), times)
-    with replacement(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(with_block(page, block, WRITER), encoding="utf-8")
 
 

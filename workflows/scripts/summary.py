@@ -6,7 +6,7 @@ from fig1 import gas_provenance
 from fig2 import dimers_provenance
 from fig3 import water_provenance
 from job import started_job
-from lode.files import replacement, table, write_table
+from lode.files import atomic_write, table, write_table
 
 COLUMNS = ["figure", "claim", "paper", "ours", "met"]
 FIGURES = ("fig1", "fig2", "fig3", "fig3_tensor")
@@ -71,7 +71,7 @@ def summary(
         lines += [f"Data of {figure}: {text}.", ""]
     lines += [markdown_row(COLUMNS), markdown_row(["---"] * len(COLUMNS))]
     lines += [markdown_row(row) for row in rows]
-    with replacement(page_path) as temporary:
+    with atomic_write(page_path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -4,8 +4,8 @@ import ase.io
 
 from job import started_job
 from lode.datasets.acquire import read_provenance
-from lode.datasets.water import read_boxes, standin_boxes
-from lode.files import replacement
+from lode.datasets.water import read_boxes, synthetic_boxes
+from lode.files import atomic_write
 
 
 def water_boxes(provenance_path, path, *, generated, n_threads=None):
@@ -26,8 +26,8 @@ def water_boxes(provenance_path, path, *, generated, n_threads=None):
     if record["source"] == "published":
         boxes = read_boxes(data)
     else:
-        boxes = standin_boxes(**generated, n_threads=n_threads, progress=True)
-    with replacement(path) as temporary:
+        boxes = synthetic_boxes(**generated, n_threads=n_threads, progress=True)
+    with atomic_write(path) as temporary:
         ase.io.write(temporary, boxes, format="extxyz")
 
 

@@ -68,7 +68,7 @@ def monomers(engine):
     return [(name, engine.relaxed(a, charge), charge) for name, a, charge in drafts]
 
 
-def standin_dimers(n_dimers, molecules, *, contact=(0.75, 0.95), nearest=3.0, seed=0):
+def synthetic_dimers(n_dimers, molecules, *, contact=(0.75, 0.95), nearest=3.0, seed=0):
     """Random dimers in contact, of opposite, like and one charge.
 
     Both molecules are turned at random; the second is put in a random direction, so
