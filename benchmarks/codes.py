@@ -188,7 +188,7 @@ def numbers_per_atom(result, frame):
 
 
 def lode_ewald(tolerance):
-    from lode.ewald import ewald
+    from lode.electrostatics import ewald
 
     def sums(frame):
         return ewald(

@@ -42,7 +42,7 @@ _MODULE_OF = {
     "EquivariantRegression": "equivariants",
     "learning_curve": "learning",
     "LearningCurve": "learning",
-    "ewald": "ewald",
+    "ewald": "electrostatics",
 }
 
 __all__ = [*_MODULE_OF, "__version__"]

@@ -13,7 +13,7 @@ from lode.dipoles import (
     dielectric_tensor,
     dipole_tensor,
 )
-from lode.ewald import ewald
+from lode.electrostatics import ewald
 
 SLOW = bool(numba.config.DISABLE_JIT)
 # Fewer lattice vectors where loops run as plain Python

@@ -13,7 +13,7 @@ from ase.build import make_supercell
 from naive_ewald import naive_energy
 
 from lode.datasets.gas import gas_frames
-from lode.ewald import COULOMB_CONSTANT, erfc_table, ewald, ewald_energies
+from lode.electrostatics import COULOMB_CONSTANT, erfc_table, ewald, ewald_energies
 
 # Compiled loops are a hundred times slower as plain Python.
 SLOW = bool(numba.config.DISABLE_JIT)
@@ -466,13 +466,35 @@ def test_energies_of_frames_without_charges_are_an_error():
 
 
 @pytest.mark.parametrize(
-    "first", ["import lode.ewald", "lode.ewald", "from lode.ewald import ewald"]
+    "first",
+    [
+        "lode.ewald",
+        "from lode import ewald",
+        "import lode.electrostatics",
+        "from lode.electrostatics import ewald_energies",
+        "import lode.core.ewald, lode.dipoles",
+    ],
 )
-def test_public_name_can_be_called_whatever_was_imported_first(first):
+def test_public_name_is_the_function_whatever_was_imported_first(first):
     code = (
-        f"import pickle\nimport lode\n{first}\n"
-        "for ewald in (lode.ewald, pickle.loads(pickle.dumps(lode.ewald))):\n"
-        "    assert ewald([[0, 0, 0]], None, [1]).energy == 0"
+        f"import pickle, types, lode\n{first}\n"
+        "assert isinstance(lode.ewald, types.FunctionType)\n"
+        "assert pickle.loads(pickle.dumps(lode.ewald)) is lode.ewald"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("before", ["import lode", "import lode; lode.ewald"])
+@pytest.mark.parametrize(
+    "earlier", ["import lode.ewald", "from lode.ewald import ewald_energies"]
+)
+def test_import_of_the_earlier_module_names_the_new_one(before, earlier):
+    code = (
+        f"import types\n{before}\ntry:\n    {earlier}\n"
+        "except ImportError as error:\n"
+        "    assert 'now lode.electrostatics' in str(error)\n"
+        "else:\n    raise AssertionError\n"
+        "assert isinstance(lode.ewald, types.FunctionType)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -8,7 +8,7 @@ from ase.io import read, write
 from scipy.stats import kstest
 
 from lode.datasets.gas import gas_frames
-from lode.ewald import ewald_energies
+from lode.electrostatics import ewald_energies
 
 SLOW = bool(numba.config.DISABLE_JIT)
 # A small gas of the same density, where loops run as plain Python.

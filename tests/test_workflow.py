@@ -519,7 +519,7 @@ def test_the_features_rule_follows_every_module_that_a_kernel_may_name():
     wanted = {"bases", "expansion", "fields", "invariants", "kernels", "serialization"}
     assert {f"lode.{name}" for name in wanted} <= names
     assert "lode.core.reciprocal" in names
-    assert not {"lode.learning", "lode.plotting", "lode.ewald"} & names
+    assert not {"lode.learning", "lode.plotting", "lode.electrostatics"} & names
 
 
 def test_the_rules_of_the_dimers_follow_what_they_compute_with():
@@ -859,7 +859,7 @@ def test_energies_of_the_written_frames_are_those_of_the_generated_ones(
     gas_file, energies_file
 ):
     from lode.datasets.gas import gas_frames
-    from lode.ewald import ewald_energies
+    from lode.electrostatics import ewald_energies
 
     frames = gas_frames(**GAS)
     written = [float(row["energy"]) for row in table(energies_file)]

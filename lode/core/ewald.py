@@ -197,7 +197,7 @@ def real_space(
         Distance below which two ions count as being at the same place.
     table_sp : ndarray (n_segments, 16)
         Polynomials of erfc and of its derivative on segments of width 1/16, from
-        :func:`lode.ewald.erfc_table`.
+        :func:`lode.electrostatics.erfc_table`.
     out : ndarray (n, 4)
         Potential and minus its gradient are added.
     virial : ndarray (3, 3)

@@ -3,7 +3,7 @@
 import ase.io
 
 from job import started_job
-from lode.ewald import ewald_energies
+from lode.electrostatics import ewald_energies
 from lode.files import write_table
 
 
