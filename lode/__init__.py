@@ -43,6 +43,7 @@ _MODULE_OF = {
     "learning_curve": "learning",
     "LearningCurve": "learning",
     "ewald": "electrostatics",
+    "ewald_energies": "electrostatics",
 }
 
 __all__ = [*_MODULE_OF, "__version__"]

@@ -10,7 +10,7 @@ from scipy.special import erfc
 
 from lode.core import ewald as core
 from lode.parallel import thread_count, thread_map
-from lode.systems import cell_array, finite_array, structures
+from lode.systems import cell_array, finite_array, structures, system
 
 COULOMB_CONSTANT = 14.399645478425668
 """e²/(4π ε₀) in eV Å, CODATA 2018."""
@@ -57,8 +57,8 @@ class EwaldResult:
 
 def ewald(
     positions,
-    cell,
-    charges,
+    cell=None,
+    charges=None,
     *,
     tolerance=1e-10,
     splitting=None,
@@ -85,11 +85,12 @@ def ewald(
 
     Parameters
     ----------
-    positions : array_like (n, 3)
-        In Å; need not lie in the cell.
-    cell : array_like (3, 3) or None
-        Rows are the lattice vectors in Å, of either handedness; ``None`` for a
-        finite system, which is summed directly.
+    positions : array_like (n, 3) or ase.Atoms
+        In Å; need not lie in the cell. Atoms, periodic in all three directions or in
+        none, bring their cell and their initial charges.
+    cell : array_like (3, 3), optional
+        Rows are the lattice vectors in Å, of either handedness; without it the
+        system is finite and summed directly.
     charges : array_like (n,)
         In e.
     tolerance : float
@@ -112,8 +113,9 @@ def ewald(
     ------
     ValueError
         If there are no charges, shapes differ, a number is not finite, the cell is
-        zero or singular, two charges are at the same place, or ``tolerance``,
-        ``splitting`` or ``coulomb_constant`` is out of range.
+        zero or singular, two charges are at the same place, ``tolerance``,
+        ``splitting`` or ``coulomb_constant`` is out of range, or Atoms come without
+        initial charges, with a mixed boundary, or with a cell or charges beside them.
 
     Notes
     -----
@@ -130,8 +132,20 @@ def ewald(
     >>> result = lode.ewald([[0, 0, 0], [1, 0, 0]], cell, [1, -1], coulomb_constant=1)
     >>> round(-result.energy, 10)
     1.7475645946
+
+    The same of ``ase.Atoms``:
+
+    >>> from ase import Atoms
+    >>> atoms = Atoms("NaCl", [[0, 0, 0], [1, 0, 0]], cell=cell, pbc=True)
+    >>> atoms.set_initial_charges([1, -1])
+    >>> round(-lode.ewald(atoms, coulomb_constant=1).energy, 10)
+    1.7475645946
     """
     tolerance, splitting = _checked_settings(tolerance, splitting, coulomb_constant)
+    if hasattr(positions, "positions"):
+        positions, cell, charges = _atoms_arrays(positions, cell, charges)
+    elif charges is None:
+        raise ValueError("charges must be given with an array of positions, got none")
     positions, charges = _checked_charges(positions, charges)
     if cell is not None:
         cell = cell_array(cell)
@@ -210,6 +224,22 @@ def ewald_energies(
 
     title = "Ewald energies" if progress else None
     return np.array(thread_map(energy, range(len(checked)), n_threads, title, "frame"))
+
+
+def _atoms_arrays(atoms, cell, charges):
+    """Positions, cell or none, and charges of Atoms as they are."""
+    given = [n for n, v in (("cell", cell), ("charges", charges)) if v is not None]
+    if given:
+        raise ValueError(
+            "ase.Atoms must come alone, as they have a cell and charges of their own, "
+            f"got {' and '.join(given)} beside them"
+        )
+    checked = system(atoms)
+    if checked.charges is None:
+        raise ValueError("ase.Atoms must have initial charges, got none")
+    # A System is wrapped and may have another cell: equal only to rounding.
+    cell = atoms.cell.array if checked.periodic else None
+    return atoms.positions, cell, checked.charges
 
 
 def _checked_settings(tolerance, splitting, coulomb_constant):

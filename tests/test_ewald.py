@@ -499,6 +499,39 @@ def test_import_of_the_earlier_module_names_the_new_one(before, earlier):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.parametrize("periodic", [True, False])
+def test_atoms_give_the_same_bits_as_their_arrays(periodic):
+    positions, cell, charges = disordered(8)
+    # Outside of the cell, and with a slanted cell, which a System would reduce.
+    cell = np.array([[1, 0, 0], [7, 1, 0], [0, -6, 1]]) @ cell
+    positions = positions + 2 * cell[0]
+    atoms = Atoms(np.ones(len(charges)), positions, cell=cell, pbc=periodic)
+    atoms.set_initial_charges(charges)
+    found = ewald(atoms, tolerance=1e-9)
+    expected = ewald(positions, cell if periodic else None, charges, tolerance=1e-9)
+    for name, value in vars(expected).items():
+        np.testing.assert_array_equal(getattr(found, name), value)
+    assert (found.stress is None) == (not periodic)
+
+
+def test_atoms_that_cannot_be_summed_give_one_clear_error():
+    atoms = Atoms("NaCl", [[0, 0, 0], [1, 1, 1]], cell=[4, 4, 4], pbc=True)
+    with pytest.raises(ValueError, match="must have initial charges, got none"):
+        ewald(atoms)
+    atoms.set_initial_charges([1, -1])
+    with pytest.raises(ValueError, match="must come alone.*got cell beside them"):
+        ewald(atoms, atoms.cell)
+    with pytest.raises(ValueError, match="got cell and charges beside them"):
+        ewald(atoms, np.eye(3), [1, -1])
+    with pytest.raises(ValueError, match="got charges beside them"):
+        ewald(atoms, charges=[1, -1])
+    atoms.pbc = [True, True, False]
+    with pytest.raises(ValueError, match=r"in all three .*pbc = \[True, True, False\]"):
+        ewald(atoms)
+    with pytest.raises(ValueError, match="charges must be given with an array"):
+        ewald(atoms.positions, atoms.cell.array)
+
+
 SQUARE = [[0.0, 0, 0], [1.0, 0, 0]]
 
 
