@@ -22,6 +22,9 @@ import numpy as np
 from lode.systems import whole_number
 
 _LARGEST_ANGULAR = 60
+# Place among x, y, z of the real harmonics m = -1, 0, 1, and the reverse.
+_HARMONIC_ORDER = [1, 2, 0]
+_CARTESIAN_ORDER = [2, 0, 1]
 # A tensor's two halves may differ by this, relative to its largest element.
 _ASYMMETRY = 1e-8
 
@@ -120,6 +123,60 @@ def _real(k):
     return ((-k, 1 + 0j), (k, 1j))
 
 
+def spherical_vector(vectors):
+    r"""Vectors as components of λ = 1: y, z, x, as m = −1, 0, 1.
+
+    Parameters
+    ----------
+    vectors : array_like (..., 3)
+        Components x, y, z.
+
+    Returns
+    -------
+    ndarray (..., 3)
+        In the order of the real harmonics, which are these components of a unit
+        vector times √(3/4π): they turn alike.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another one, or a component is not finite.
+
+    Examples
+    --------
+    >>> import lode
+    >>> print(lode.spherical_vector([1.0, 2.0, 3.0]))
+    [2. 3. 1.]
+    """
+    return _finite_array(vectors, (3,), "vectors")[..., _HARMONIC_ORDER]
+
+
+def cartesian_vector(components):
+    """Vectors x, y, z from their components of λ = 1.
+
+    Parameters
+    ----------
+    components : array_like (..., 3)
+        As from :func:`spherical_vector`.
+
+    Returns
+    -------
+    ndarray (..., 3)
+
+    Raises
+    ------
+    ValueError
+        If the shape is another one, or a component is not finite.
+
+    Examples
+    --------
+    >>> import lode
+    >>> print(lode.cartesian_vector([2.0, 3.0, 1.0]))
+    [1. 2. 3.]
+    """
+    return _finite_array(components, (3,), "components")[..., _CARTESIAN_ORDER]
+
+
 def spherical_tensor(tensors):
     r"""Symmetric tensors of rank 2 as components of λ = 0 and λ = 2.
 
@@ -142,12 +199,14 @@ def spherical_tensor(tensors):
     ------
     ValueError
         If the shape is another one, or a tensor is not finite or not symmetric.
+
+    Examples
+    --------
+    >>> import lode
+    >>> print(lode.spherical_tensor([[1, 0, 0], [0, 1, 0], [0, 0, 4]]).round(3))
+    [3.464 0.    0.    2.449 0.    0.   ]
     """
-    tensors = np.asarray(tensors, dtype=np.float64)
-    if tensors.ndim < 2 or tensors.shape[-2:] != (3, 3):
-        raise ValueError(f"tensors must have shape (..., 3, 3), got {tensors.shape}")
-    if not np.isfinite(tensors).all():
-        raise ValueError("tensors must be finite, got NaN or infinity")
+    tensors = _finite_array(tensors, (3, 3), "tensors")
     difference = np.abs(tensors - np.swapaxes(tensors, -1, -2)).max(initial=0.0)
     if difference > _ASYMMETRY * np.abs(tensors).max(initial=0.0):
         raise ValueError(
@@ -172,13 +231,28 @@ def cartesian_tensor(components):
     ------
     ValueError
         If the shape is another one, or a component is not finite.
+
+    Examples
+    --------
+    >>> import lode
+    >>> print(lode.cartesian_tensor([3**0.5, 0, 0, 0, 0, 0]).round(12))
+    [[1. 0. 0.]
+     [0. 1. 0.]
+     [0. 0. 1.]]
     """
-    components = np.asarray(components, dtype=np.float64)
-    if components.ndim < 1 or components.shape[-1] != 6:
-        raise ValueError(f"components must have shape (..., 6), got {components.shape}")
-    if not np.isfinite(components).all():
-        raise ValueError("components must be finite, got NaN or infinity")
+    components = _finite_array(components, (6,), "components")
     return np.einsum("...c,xyc->...xy", components, _BASIS)
+
+
+def _finite_array(values, last, name):
+    """Float64 array without NaN or infinity whose last dimensions are given."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.shape[-len(last) :] != last:
+        wanted = ", ".join(map(str, ("...", *last)))
+        raise ValueError(f"{name} must have shape ({wanted}), got {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return values
 
 
 def _basis():

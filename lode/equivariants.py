@@ -306,7 +306,7 @@ class EquivariantRegression(Model):
             Training structures.
         targets : array_like (n_frames, 2 λ + 1)
             Components μ = -λ ... λ in the basis of the real harmonics, for λ = 2 the
-            last five of :func:`lode.coupling.spherical_tensor`.
+            last five of :func:`lode.spherical_tensor`.
         species : sequence of int, optional
             Neighbour species; by default all that occur.
         n_threads : int, optional

@@ -1,4 +1,5 @@
 import math
+import re
 
 import numba
 import numpy as np
@@ -11,7 +12,13 @@ from scipy.spatial.transform import Rotation
 import lode
 from lode.bases import RadialBasis
 from lode.core.harmonics import harmonics as own_harmonics
-from lode.coupling import cartesian_tensor, clebsch_gordan, spherical_tensor
+from lode.coupling import (
+    cartesian_tensor,
+    cartesian_vector,
+    clebsch_gordan,
+    spherical_tensor,
+    spherical_vector,
+)
 from lode.fields import GaussianDensity, PowerLawPotential
 from lode.invariants import EquivariantFeatures
 from lode.serialization import from_dict, to_dict
@@ -155,7 +162,52 @@ def test_coupling_outside_of_the_triangle_is_an_error():
         clebsch_gordan(1, 1, 1)[0] = 0
 
 
-# Cartesian tensors
+# Cartesian vectors and tensors
+
+
+def test_vectors_survive_a_round_trip_bit_by_bit():
+    vectors = np.random.default_rng(0).normal(size=(4, 2, 3))
+    parts = spherical_vector(vectors)
+    np.testing.assert_array_equal(parts, vectors[..., [1, 2, 0]])
+    np.testing.assert_array_equal(cartesian_vector(parts), vectors)
+    np.testing.assert_array_equal(spherical_vector(cartesian_vector(parts)), parts)
+    assert not np.shares_memory(parts, vectors)
+
+
+def test_components_of_a_vector_are_those_of_the_harmonics():
+    vectors = np.random.default_rng(0).normal(size=(20, 3))
+    vectors /= np.linalg.norm(vectors, axis=1)[:, None]
+    expected = harmonics(vectors, 1)[:, 1:] * math.sqrt(4 * math.pi / 3)
+    np.testing.assert_allclose(spherical_vector(vectors), expected, rtol=0, atol=1e-14)
+
+
+def test_vectors_turn_as_a_feature_does():
+    descriptor = lode.EquivariantPowerSpectrum(V, angular=1)
+    atoms = atoms_of(False, 5)
+    rotation = Rotation.random(random_state=3).as_matrix()
+    turned = atoms.copy()
+    turned.positions = atoms.positions @ rotation.T
+    # Components come before the features' own axis.
+    before, after = (
+        cartesian_vector(np.moveaxis(descriptor.compute(frame).values, 1, -1))
+        for frame in (atoms, turned)
+    )
+    assert relative(after, before @ rotation.T) <= 1e-10
+    assert relative(after, before) > 1e-3
+
+
+def test_vectors_that_are_none_are_an_error():
+    for convert, name in (
+        (spherical_vector, "vectors"),
+        (cartesian_vector, "components"),
+    ):
+        for shape in ((), (4,), (3, 2)):
+            got = re.escape(str(shape))
+            message = rf"{name} must have shape \(\.\.\., 3\), got {got}"
+            with pytest.raises(ValueError, match=message):
+                convert(np.zeros(shape))
+        with pytest.raises(ValueError, match=f"{name} must be finite, got NaN"):
+            convert([0.0, np.nan, 1.0])
 
 
 def test_tensors_survive_a_round_trip_with_their_norm():
