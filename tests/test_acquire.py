@@ -1,13 +1,11 @@
-"""Published data: mirror, verified and resumed downloads, failures, provenance."""
+"""Published data: mirror, verified downloads, failures, provenance."""
 
 import errno
 import hashlib
 import http.server
+import io
 import os
-import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -34,41 +32,26 @@ BLOB = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """A file, sent whole, in part, cut off, altered, late, or not at all."""
+    """A file, sent whole, cut off, altered, late, or not at all."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
         server = self.server
-        server.requests.append((self.path, self.headers.get("Range")))
-        content, start, mode = server.content, 0, server.mode
+        server.requests.append(self.path)
+        content, mode = server.content, server.mode
         if mode == "absent":
             self.send_error(404)
             return
         if mode == "late":
             server.released.wait(20.0)
             return
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if asked and mode != "whole only":
-            start = int(asked[1])
-            if start >= len(content):
-                self.send_error(416)
-                return
-            self.send_response(206)
-            first = start + (1 if mode == "other range" else 0)
-            ends = len(content) - 1
-            self.send_header("Content-Range", f"bytes {first}-{ends}/{len(content)}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(content) - start))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
         self.send_header("Connection", "close")
         self.end_headers()
-        ends = len(content)
-        if mode == "cut off" or (mode == "cut off once" and len(server.requests) == 1):
-            ends = min(ends, start + server.piece)
-        elif mode == "stalled":
-            ends = start + (ends - start) // 2
-        self.wfile.write(content[start:ends])
+        sent = len(content) if mode == "whole" else len(content) // 2
+        self.wfile.write(content[:sent])
         if mode == "stalled":
             self.wfile.flush()
             server.released.wait(20.0)
@@ -86,7 +69,7 @@ def server(monkeypatch):
     made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.daemon_threads = True
     made.content, made.mode, made.requests = CONTENT, "whole", []
-    made.piece, made.released = 100_000, threading.Event()
+    made.released = threading.Event()
     made.url = f"http://127.0.0.1:{made.server_port}/file.dat"
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -169,48 +152,14 @@ def test_whole_download_is_verified_and_leaves_nothing_else(server, tmp_path):
     assert lines[-1] == f"file.dat: {len(CONTENT)} bytes, verified"
 
 
-def test_broken_download_goes_on_where_it_was(server, tmp_path):
-    server.mode = "cut off once"
-    download(server.url, tmp_path / "file.dat", BLOB)
-    assert (tmp_path / "file.dat").read_bytes() == CONTENT
-    assert [asked for _, asked in server.requests] == [None, "bytes=100000-"]
-
-
-def test_truncated_download_is_an_error_and_a_later_one_goes_on(server, tmp_path):
-    server.mode, server.piece = "cut off", 50_000
-    message = r"connection ended before 512009 bytes \(250000 bytes so far\)"
-    with pytest.raises(AcquisitionError, match=message):
+def test_truncated_download_is_an_error_and_nothing_is_kept(server, tmp_path):
+    server.mode = "cut off"
+    with pytest.raises(AcquisitionError, match="256004 bytes read|another content"):
         download(server.url, tmp_path / "file.dat", BLOB)
-    assert hidden(tmp_path) == [f".file.dat.{BLOB[:12]}.part"]
+    assert hidden(tmp_path) == []
     server.mode = "whole"
     download(server.url, tmp_path / "file.dat", BLOB)
-    assert server.requests[-1][1] == "bytes=250000-"
     assert (tmp_path / "file.dat").read_bytes() == CONTENT
-    assert hidden(tmp_path) == ["file.dat"]
-
-
-@pytest.mark.parametrize("mode", ["whole", "whole only"])
-@pytest.mark.parametrize("kept", [b"foreign", CONTENT + b"more", CONTENT[:1000]])
-def test_kept_part_is_used_only_if_it_fits(server, tmp_path, mode, kept):
-    server.mode = mode
-    part = tmp_path / f".file.dat.{BLOB[:12]}.part"
-    part.write_bytes(kept)
-    download(server.url, tmp_path / "file.dat", BLOB)
-    assert (tmp_path / "file.dat").read_bytes() == CONTENT
-    assert hidden(tmp_path) == ["file.dat"]
-
-
-def test_finished_part_only_needs_its_name(server, tmp_path):
-    (tmp_path / f".file.dat.{BLOB[:12]}.part").write_bytes(CONTENT)
-    download(server.url, tmp_path / "file.dat", BLOB)
-    assert (tmp_path / "file.dat").read_bytes() == CONTENT
-
-
-def test_answer_with_another_range_is_refused(server, tmp_path):
-    server.mode = "other range"
-    (tmp_path / f".file.dat.{BLOB[:12]}.part").write_bytes(CONTENT[:10])
-    with pytest.raises(AcquisitionError, match="from 10 on was asked for, got 'bytes"):
-        download(server.url, tmp_path / "file.dat", BLOB)
 
 
 @pytest.mark.parametrize("altered", [CONTENT[:-1], CONTENT + b"x", b"<html>", b""])
@@ -222,21 +171,20 @@ def test_altered_download_is_an_error_and_nothing_is_kept(server, tmp_path, alte
     assert hidden(tmp_path) == []
 
 
-@pytest.mark.parametrize(("mode", "kept"), [("late", 0), ("stalled", 1)])
-def test_silent_server_is_left_after_the_timeout(server, tmp_path, mode, kept):
+@pytest.mark.parametrize("mode", ["late", "stalled"])
+def test_silent_server_is_left_after_the_timeout(server, tmp_path, mode):
     server.mode = mode
     started = time.monotonic()
-    with pytest.raises(AcquisitionError, match=r"no answer within 0\.3 s"):
+    with pytest.raises(AcquisitionError, match="cannot be downloaded: .*timed out"):
         download(server.url, tmp_path / "file.dat", BLOB, timeout=0.3)
-    # Five tries at most, and the machine may be busy.
+    # The machine may be busy.
     assert time.monotonic() - started < 10.0
-    assert len(hidden(tmp_path)) == kept
-    assert not (tmp_path / "file.dat").exists()
+    assert hidden(tmp_path) == []
 
 
 def test_missing_file_is_an_error(server, tmp_path):
     server.mode = "absent"
-    with pytest.raises(AcquisitionError, match="the server answers 404"):
+    with pytest.raises(AcquisitionError, match="cannot be downloaded: 404"):
         download(server.url, tmp_path / "file.dat", BLOB)
     assert hidden(tmp_path) == []
 
@@ -282,8 +230,7 @@ def test_unknown_host_is_an_error(published, tmp_path, monkeypatch):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    message = "the host's name cannot be resolved: Name or service not known"
-    with pytest.raises(AcquisitionError, match=message):
+    with pytest.raises(AcquisitionError, match="Name or service not known"):
         acquire("dimers", tmp_path, source="bfdb")
 
 
@@ -294,40 +241,18 @@ def test_endless_answer_is_cut_off(server, tmp_path, monkeypatch):
     assert hidden(tmp_path) == []
 
 
-class FullDisk:
-    """A file on a disk that has room for some bytes more."""
+def test_full_disk_is_an_error_and_nothing_is_kept(server, tmp_path, monkeypatch):
+    class FullDisk(io.FileIO):
+        def write(self, block):
+            if self.tell() > 70_000:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(block)
 
-    def __init__(self, path, mode, room):
-        self.file, self.room = open(path, mode), room  # noqa: SIM115
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.file.close()
-
-    def write(self, block):
-        taken = block[: self.room]
-        self.room -= len(taken)
-        self.file.write(taken)
-        if len(taken) < len(block):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_full_disk_is_an_error_and_a_rerun_goes_on(server, tmp_path, monkeypatch):
-    def nearly_full(path, mode="r", *arguments):
-        if mode in ("ab", "wb"):
-            return FullDisk(path, mode, 70_000)
-        return open(path, mode, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "open", nearly_full, raising=False)
-        with pytest.raises(OSError, match="No space left on device; start again"):
-            download(server.url, tmp_path / "file.dat", BLOB)
-    assert hidden(tmp_path) == [f".file.dat.{BLOB[:12]}.part"]
-    download(server.url, tmp_path / "file.dat", BLOB)
-    assert server.requests[-1][1] == "bytes=70000-"
-    assert (tmp_path / "file.dat").read_bytes() == CONTENT
+    monkeypatch.setattr(module, "_LimitedFile", FullDisk)
+    message = r"file\.dat cannot be written: No space left on device"
+    with pytest.raises(OSError, match=message):
+        download(server.url, tmp_path / "file.dat", BLOB)
+    assert hidden(tmp_path) == []
 
 
 def test_folder_that_cannot_be_written_is_an_error(server, published, tmp_path):
@@ -350,12 +275,10 @@ def test_read_only_folder_is_an_error(server, published, tmp_path):
 def test_read_only_folder_is_an_error_also_for_root(
     server, published, tmp_path, monkeypatch
 ):
-    def refused(path, mode="r", *arguments):
-        if mode != "r" and mode != "rb":
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
-        return open(path, mode, *arguments)
+    def refused(path, mode):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    monkeypatch.setattr(module, "open", refused, raising=False)
+    monkeypatch.setattr(module, "_LimitedFile", refused)
     with pytest.raises(OSError, match="cannot be written: Read-only file system"):
         acquire("dimers", tmp_path)
 
@@ -443,11 +366,11 @@ def test_auto_falls_back_to_the_stand_in_and_says_so(server, published, tmp_path
     server.mode, lines = "absent", []
     record = acquire("dimers", tmp_path, log=lines.append)
     assert record["source"] == GENERATED
-    assert [path.rpartition("/")[2] for path, _ in server.requests] == [
+    assert [path.rpartition("/")[2] for path in server.requests] == [
         "trajs_with_energies.xyz",
         "SSI.py",
     ]
-    assert sum("answers 404" in line for line in lines) == 2
+    assert sum("404" in line for line in lines) == 2
     assert lines[-1] == "dimers: no published data; a stand-in is generated"
     assert read_provenance(tmp_path / "provenance.json") == (record, None)
     assert "stand-in" in provenance_line(record)
@@ -483,33 +406,6 @@ def test_unknown_set_or_source_is_an_error(tmp_path):
         acquire("gas", tmp_path)
     with pytest.raises(ValueError, match="source must be one of .*got 'bfdb'"):
         acquire("water", tmp_path, source="bfdb")
-
-
-def test_killed_download_goes_on(server, tmp_path):
-    server.mode = "stalled"
-    part = tmp_path / f".file.dat.{BLOB[:12]}.part"
-    program = (
-        "import sys; from lode.datasets.acquire import download;"
-        "download(*sys.argv[1:], timeout=30)"
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-c", program, server.url, str(tmp_path / "file.dat"), BLOB],
-        cwd=Path(__file__).parents[1],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        ends = time.monotonic() + 30.0
-        while not (part.exists() and part.stat().st_size) and time.monotonic() < ends:
-            time.sleep(0.02)
-    finally:
-        child.kill()
-        child.wait()
-    kept = part.stat().st_size
-    assert kept > 0
-    server.mode = "whole"
-    download(server.url, tmp_path / "file.dat", BLOB)
-    assert server.requests[-1][1] == f"bytes={kept}-"
-    assert (tmp_path / "file.dat").read_bytes() == CONTENT
 
 
 @pytest.mark.skipif(

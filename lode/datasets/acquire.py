@@ -1,32 +1,25 @@
 """Published data: from a local mirror or by a verified download.
 
 The files are pinned by the hash of their content, so it does not matter where a
-copy comes from. A download is plain ``urllib``: the hash that git gives a file and
-the continuation of a broken download are a few lines each, and the usual download
-libraries have neither.
+copy comes from. pooch downloads; the hash, git's own, which pooch does not know, is
+verified here.
 """
 
 import hashlib
-import http.client
+import io
 import json
 import os
 import shutil
 import socket
 import threading
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lode.files import atomic_write
 
 TIMEOUT = 10.0
-# A download is given up after so many seconds altogether.
-_DEADLINE = 600.0
-# Connections for one file; a further one is made only if the last brought bytes.
-_TRIES = 5
 _BLOCK = 1 << 16
 # Far above any file in the table: a server must not fill the disk.
 _LARGEST = 1 << 28
@@ -146,7 +139,7 @@ def acquire(
         Do not use the network; by default whether the environment variable
         ``LODE_OFFLINE`` is set to anything but ``0``.
     timeout : float
-        Seconds to wait for an answer, and for each block of data.
+        Seconds to wait for a connection, and for each block of data.
     log : callable
         Takes lines on what is tried and found.
 
@@ -363,11 +356,10 @@ def _copied(origin, path, kind, wanted, log):
     return True
 
 
-def download(url, path, blob, *, timeout=TIMEOUT, deadline=_DEADLINE, log=print):
+def download(url, path, blob, *, timeout=TIMEOUT, log=print):
     """Download a file, verify it, and only then give it its name.
 
-    What has come so far is kept in a hidden file beside ``path``, from which a
-    broken download goes on, in this call or a later one.
+    Whatever goes wrong, nothing of it is left.
 
     Parameters
     ----------
@@ -378,9 +370,7 @@ def download(url, path, blob, *, timeout=TIMEOUT, deadline=_DEADLINE, log=print)
     blob : str
         Hash of its content as git computes it.
     timeout : float
-        Seconds to wait for an answer, and for each block of data.
-    deadline : float
-        Seconds for the whole download.
+        Seconds to wait for a connection, and for each block of data.
     log : callable
         Takes lines on the progress.
 
@@ -388,141 +378,69 @@ def download(url, path, blob, *, timeout=TIMEOUT, deadline=_DEADLINE, log=print)
     ------
     AcquisitionError
         If the server cannot be reached, the file is not there, the content is
-        another one, or the connection breaks again and again.
+        another one, or the connection breaks.
     OSError
         If the file cannot be written, for example on a full disk.
     """
+    # Here, as they take longer to import than most files to read.
+    import requests
+    from pooch import HTTPDownloader
+
     path = Path(path)
-    part = path.with_name(f".{path.name}.{blob[:12]}.part")
-    ends = time.monotonic() + deadline
     log(f"{path.name}: download from {url}")
-    for attempt in range(_TRIES):
-        before = part.stat().st_size if part.exists() else 0
+    with replacement(path) as temporary:
         try:
-            size = _fetch(url, part, before, timeout, ends)
-        except _BrokenConnection as error:
-            came = part.stat().st_size if part.exists() else 0
-            if came > before and attempt + 1 < _TRIES and time.monotonic() < ends:
-                log(f"{path.name}: {error} after {came} bytes; going on from there")
-                continue
-            raise AcquisitionError(
-                f"{url} cannot be downloaded: {error} ({came} bytes so far)"
-            ) from None
+            _check_reachable(url, timeout)
+            with _LimitedFile(temporary, "w") as file:
+                HTTPDownloader(timeout=timeout, chunk_size=_BLOCK)(url, file, None)
+        except requests.RequestException as error:
+            raise AcquisitionError(f"{url} cannot be downloaded: {error}") from None
         except OSError as error:
             raise OSError(
-                error.errno,
-                f"{path} cannot be written: {error.strerror}; start again to go on",
+                error.errno, f"{path} cannot be written: {error.strerror}"
             ) from None
-        if git_blob(part) == blob:
-            os.replace(part, path)
-            log(f"{path.name}: {size} bytes, verified")
-            return
-        came = git_blob(part)
-        part.unlink()
-        if before:
-            # What was kept may have been the fault: once more, from the start.
-            log(f"{path.name}: the kept part does not fit; starting afresh")
-            continue
-        raise AcquisitionError(
-            f"{url} has another content: git blob must be {blob}, got {came} "
-            f"({size} bytes); nothing was kept"
-        )
-    raise AcquisitionError(f"{url} cannot be downloaded in {_TRIES} tries")
-
-
-class _BrokenConnection(Exception):
-    """The network's fault: what has come so far is good."""
-
-
-def _fetch(url, part, start, timeout, ends):
-    """Append what is missing to the part; its size in the end.
-
-    An error of the disk goes through as it is, one of the network becomes a
-    :class:`_BrokenConnection`.
-    """
-    _check_reachable(url, timeout)
-    request = urllib.request.Request(url, headers={"User-Agent": "lode"})
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-    try:
-        answer = urllib.request.urlopen(request, timeout=timeout)
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code == 416:
-                # The part is at least as long as the file: let its hash decide.
-                return start
+        size, came = temporary.stat().st_size, git_blob(temporary)
+        if came != blob:
             raise AcquisitionError(
-                f"{url} cannot be downloaded: the server answers {error.code} "
-                f"{error.reason}"
-            ) from None
-    except (OSError, http.client.HTTPException) as error:
-        raise _BrokenConnection(_reason(error, timeout)) from None
-    with answer:
-        goes_on = answer.status == 206
-        if goes_on:
-            sent = answer.headers.get("Content-Range", "")
-            if not sent.startswith(f"bytes {start}-"):
-                raise AcquisitionError(
-                    f"{url} cannot be downloaded: the part from {start} on was asked "
-                    f"for, got {sent!r}"
-                )
-        size = start if goes_on else 0
-        length = answer.headers.get("Content-Length")
-        wanted = size + int(length) if length and length.isdigit() else None
-        with open(part, "ab" if goes_on else "wb") as file:
-            while True:
-                try:
-                    block = answer.read1(_BLOCK)
-                except (OSError, http.client.HTTPException) as error:
-                    raise _BrokenConnection(_reason(error, timeout)) from None
-                if not block:
-                    break
-                file.write(block)
-                size += len(block)
-                if size > _LARGEST:
-                    part.unlink()
-                    raise AcquisitionError(f"{url} sends more than {_LARGEST} bytes")
-                if time.monotonic() > ends:
-                    raise _BrokenConnection("out of time")
-    if wanted is not None and size < wanted:
-        raise _BrokenConnection(f"the connection ended before {wanted} bytes")
-    return size
+                f"{url} has another content: git blob must be {blob}, got {came} "
+                f"({size} bytes); nothing was kept"
+            )
+    log(f"{path.name}: {size} bytes, verified")
+
+
+class _LimitedFile(io.FileIO):
+    """A file that a server cannot fill the disk with."""
+
+    def write(self, block):
+        if self.tell() + len(block) > _LARGEST:
+            raise AcquisitionError(f"the server sends more than {_LARGEST} bytes")
+        return super().write(block)
 
 
 def _check_reachable(url, timeout):
     """Refuse a server that does not take a connection in time.
 
-    The time-out of a socket holds for each address of a host, and not at all for the
+    The time-out of requests holds for each address of a host, and not at all for the
     resolution of its name: without a network that adds up to minutes. Here a thread
-    does both and is left behind when the time is up.
+    does both and is left behind when the time is up; other errors are those of
+    requests.
     """
-    parts = urllib.parse.urlsplit(url)
-    host, scheme = parts.hostname, parts.scheme
-    if scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+    from requests.utils import get_environ_proxies, select_proxy
+
+    if select_proxy(url, get_environ_proxies(url)):
         return
-    port = parts.port or (443 if scheme == "https" else 80)
-    failures = []
+    parts = urlsplit(url)
+    address = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
     def connect():
-        try:
-            socket.create_connection((host, port), timeout).close()
-        except OSError as error:
-            failures.append(error)
+        with suppress(OSError):
+            socket.create_connection(address, timeout).close()
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(timeout)
     if thread.is_alive():
-        raise _BrokenConnection(f"no connection to {host} within {timeout:g} s")
-    if failures:
-        raise _BrokenConnection(_reason(failures[0], timeout))
-
-
-def _reason(error, timeout):
-    """The network's error in a few words."""
-    reason = getattr(error, "reason", error)
-    if isinstance(reason, TimeoutError):
-        return f"no answer within {timeout:g} s"
-    if isinstance(reason, socket.gaierror):
-        return f"the host's name cannot be resolved: {reason.strerror}"
-    return f"{type(error).__name__}: {reason}"
+        raise AcquisitionError(
+            f"{url} cannot be downloaded: no connection to {parts.hostname} within "
+            f"{timeout:g} s"
+        )
