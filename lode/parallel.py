@@ -31,7 +31,7 @@ _making = threading.RLock()
 
 @cache
 def _blas():
-    return ThreadpoolController().select(user_api="blas").lib_controllers
+    return ThreadpoolController().select(user_api="blas")
 
 
 # Cached: to start threads takes as long as the pair sum of a small frame.
@@ -56,44 +56,33 @@ class _Limit:
     """One thread of BLAS for the whole process as long as some thread is inside."""
 
     def __init__(self):
-        self.lock, self.inside, self.changed = threading.Lock(), 0, []
+        self.lock, self.inside, self.limiter = threading.Lock(), 0, None
 
-    def enter(self):
-        # As ThreadpoolController.limit, which takes a tenth of a small frame.
+    def __enter__(self):
         with self.lock:
             if not self.inside:
-                before = [(c, c.get_num_threads()) for c in _blas()]
-                self.changed = [(c, n) for c, n in before if n != 1]
-                self._set([(c, 1) for c, _ in self.changed])
+                self.limiter = _blas().limit(limits=1, user_api="blas")
+                # Until it leaves a context only this thread may set numbers, but
+                # another may be the last.
+                with _blas().limit():
+                    pass
             self.inside += 1
 
-    def leave(self):
+    def __exit__(self, *error):
         with self.lock:
             self.inside -= 1
             if not self.inside:
-                self._set(self.changed)
-
-    @staticmethod
-    def _set(wanted):
-        for controller, n in wanted:
-            controller.set_num_threads(n)
-            # Else only the thread that set the first number may set another.
-            clear = getattr(controller, "clear_controlling_thread", None)
-            if clear is not None:
-                clear()
+                # Its exit sets the numbers from before.
+                with self.limiter:
+                    pass
 
 
 _limit = _Limit()
 
 
-@contextmanager
 def single_threaded_blas():
     """Context in which BLAS uses one thread; wrap it around :func:`thread_map`."""
-    _limit.enter()
-    try:
-        yield
-    finally:
-        _limit.leave()
+    return _limit
 
 
 class _Cached:

@@ -111,10 +111,14 @@ def test_an_error_of_a_helper_gets_out():
 @pytest.fixture
 def two_threads_of_blas():
     """Libraries of BLAS, each with two threads."""
-    before = [(c, c.get_num_threads()) for c in parallel._blas()]
-    parallel._Limit._set([(c, 2) for c, _ in before])
-    yield [c for c, _ in before]
-    parallel._Limit._set(before)
+    blas = parallel._blas()
+    limiter = blas.limit(limits=2, user_api="blas")
+    # Else no other thread might set numbers.
+    with blas.limit():
+        pass
+    yield blas.lib_controllers
+    with limiter:
+        pass
 
 
 def test_blas_is_limited_as_long_as_some_thread_wants_it(two_threads_of_blas):
@@ -150,6 +154,31 @@ def test_blas_is_limited_as_long_as_some_thread_wants_it(two_threads_of_blas):
         assert numbers() == {2}
         other_is_in.clear()
         may_leave.clear()
+
+
+def test_nested_limits_end_with_the_outermost(two_threads_of_blas):
+    def numbers():
+        return {c.get_num_threads() for c in two_threads_of_blas}
+
+    with parallel.single_threaded_blas():
+        with parallel.single_threaded_blas():
+            pass
+        assert numbers() == {1}
+    assert numbers() == {2}
+
+
+def test_limits_of_many_threads_leave_the_numbers_as_they_were(two_threads_of_blas):
+    all_there, seen = threading.Barrier(4, timeout=20.0), set()
+
+    def work(_):
+        all_there.wait()
+        for _ in range(100):
+            with parallel.single_threaded_blas(), parallel.single_threaded_blas():
+                seen.update(c.get_num_threads() for c in two_threads_of_blas)
+
+    thread_map(work, range(4), 4)
+    assert seen == {1}
+    assert {c.get_num_threads() for c in two_threads_of_blas} == {2}
 
 
 @pytest.mark.parametrize("error", [False, True])
