@@ -14,7 +14,7 @@ ROOMS = [
     *("archive", "serialization", "features", "gram", "whitening", "kernels"),
     *("ridge", "models", "regression", "sparse", "learning", "equivariants"),
     *("electrostatics", "dipoles"),
-    *("calculator", "datasets", "plotting"),
+    *("calculator", "datasets"),
 ]
 # They name classes of the whole package, or its version.
 WHOLE_PACKAGE = {"serialization", "models"}

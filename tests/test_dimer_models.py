@@ -21,8 +21,8 @@ from lode.learning import (  # noqa: E402
     ordered_split,
     relative_error,
 )
-from lode.plotting import figure_2, save  # noqa: E402
 from lode.ridge import fit_features  # noqa: E402
+from plotting import figure_2, save  # noqa: E402
 
 DISTANCES = {"training": (3.0, 4.0, 5.0, 6.0), "far": (10.0, 20.0)}
 SETTINGS = {

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from lode.plotting import figure_1, save  # noqa: E402
+from plotting import figure_1, save  # noqa: E402
 
 RESOLUTION = 1e-9
 CURVES = {

@@ -388,7 +388,7 @@ def download(url, path, blob, *, timeout=TIMEOUT, log=print):
 
     path = Path(path)
     log(f"{path.name}: download from {url}")
-    with replacement(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             _check_reachable(url, timeout)
             with _LimitedFile(temporary, "w") as file:

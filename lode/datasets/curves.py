@@ -482,7 +482,7 @@ def checks(curves):
     Returns
     -------
     dict of str to float
-        Counts of dimers, frames and frames left out; ``mae_reference_ev``, the mean absolute
+        Counts of dimers, frames and exclusions; ``mae_reference_ev``, the mean absolute
         difference from the dimers' own reference energies at their first distance;
         ``charge_error_apart_e``, the largest error of a molecule's charge from
         10 Å on; at the largest distance, ``tail_distance``, the mean and largest

@@ -4,7 +4,7 @@ from statistics import fmean, stdev
 
 from job import started_job
 from lode.files import rounded, table, write_table
-from lode.plotting import figure_1, save
+from plotting import figure_1, save
 
 
 def fig1_table(errors_paths, path, *, curves, digits, resolution):

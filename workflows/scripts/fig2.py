@@ -8,7 +8,7 @@ from lode.datasets.acquire import provenance_line, read_provenance
 from lode.datasets.curves import TAIL, tail_slope
 from lode.datasets.dimers import COULOMB
 from lode.files import rounded, table, write_table
-from lode.plotting import figure_2, save
+from plotting import figure_2, save
 
 SETS = {"test": "training", "far": "far"}
 # Test dimers of each class that are drawn.

@@ -4,7 +4,7 @@ from fig1 import fig1_table
 from job import started_job
 from lode.datasets.acquire import provenance_line, read_provenance
 from lode.files import table
-from lode.plotting import figure_3, save
+from plotting import figure_3, save
 
 
 def fig3_picture(table_path, paths, *, models, provenance):

@@ -4,7 +4,7 @@ from fig1 import fig1_table
 from fig3 import water_provenance
 from job import started_job
 from lode.files import table
-from lode.plotting import figure_3_tensor, save
+from plotting import figure_3_tensor, save
 
 
 def fig3_tensor_picture(table_path, trace_path, paths, *, models, provenance):
