@@ -130,6 +130,7 @@ def test_an_unknown_case_is_refused(capsys):
     assert "got ['lode-63']" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_growth_gives_the_columns_of_the_results(tmp_path):
     folder = ["--output", str(tmp_path)]
     main(["--only", "growth", "--sizes", "96", "192", "--repeats", "1", *folder])
