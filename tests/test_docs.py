@@ -1,5 +1,7 @@
 """The examples of the pages run as they stand."""
 
+import importlib.machinery
+import importlib.util
 import re
 from pathlib import Path
 
@@ -45,3 +47,22 @@ def test_index_links_every_page():
 def test_conventions_match_featomic():
     pytest.importorskip("featomic", reason="featomic is not installed")
     exec(example("docs/conventions.md"), {})
+
+
+def test_the_picture_puts_every_room_above_those_it_imports():
+    folder = str(ROOT / "docs")
+    loader = importlib.machinery.PathFinder.find_spec("picture", [folder])
+    picture = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(picture)
+    found = picture.imports()
+    assert found["kernels"] >= {"features", "gram", "systems"}
+    layers = picture.layers(found)
+    for name, others in found.items():
+        assert all(layers[other] < layers[name] for other in others)
+        assert picture.direct(found)[name] <= others
+    # What follows from another import is not drawn.
+    assert "parallel" not in picture.direct(found)["kernels"]
+    text = picture.svg()
+    assert text.startswith("<?xml")
+    # The same bytes whenever it is made.
+    assert picture.svg() == text
