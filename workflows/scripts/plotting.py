@@ -429,7 +429,7 @@ def figure_3_tensor(rows, trace_rows, labels, *, provenance):
             ticks = sorted(set(sizes))
             ax.set_xticks(ticks, [str(n) for n in ticks])
             ax.set_xticks([], minor=True)
-        axes[0].yaxis.set_major_formatter("{x:g}")
+        _mark_percents(axes[0])
         # All curves stand in the second panel.
         entries = axes[1].get_legend_handles_labels()
         figure.legend(*entries, loc="outside lower center", ncols=4)
