@@ -232,20 +232,23 @@ class SphericalExpansion:
         values = np.empty(shape)
         size = max(1, COEFFICIENT_BYTES // (8 * math.prod(shape[1:])))
 
-        def fill(rows, system, channel_i, inner_threads):
-            out_jamn = values[rows]
+        def write(batch):
+            out_jamn = values[batch.rows]
+            _, system, own, threads = batch
             if whole_lanes(shape[-1]) == shape[-1]:
                 # Written where they stay.
-                atoms = system, channel_i, len(fields)
-                self._evaluator(*atoms, inner_threads)(out_jamn, 0, inner_threads)
+                evaluate = self._evaluator(system, own, len(fields), threads)
+                evaluate(out_jamn, 0, threads)
                 return
             start = 0
-            arguments = (system, channel_i, len(used), size, inner_threads)
-            for found in self.around_runs(*arguments):
+            for found in self.around_runs(system, own, len(used), size, threads):
                 out_jamn[start : start + len(found)] = found
                 start += len(found)
 
-        inputs.map(fill, channel_i, n_threads, progress)
+        batches, at_once = inputs.batches(channel_i, n_threads)
+        title = "expansion" if progress else None
+        counts = [batch.n_structures for batch in batches]
+        thread_map(write, batches, at_once, title, "frame", counts)
         atoms = inputs.species.copy(), inputs.frame_index, inputs.atom_index
         return Coefficients(values, fields, *atoms)
 

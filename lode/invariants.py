@@ -185,15 +185,17 @@ class _Descriptor:
         """Write the features of all atoms."""
         size = max(1, COEFFICIENT_BYTES // self._coefficient_bytes(n_used))
 
-        def write(rows, system, channel_i, inner_threads):
-            start = rows.start
-            arguments = (system, channel_i, n_used, size, inner_threads)
-            for found in self._runs(*arguments):
+        def write(batch):
+            start, (_, system, own, threads) = batch.rows.start, batch
+            for found in self._runs(system, own, n_used, size, threads):
                 stop = start + len(found[0])
-                self._write_features(values[start:stop], found, inner_threads)
+                self._write_features(values[start:stop], found, threads)
                 start = stop
 
-        inputs.map(write, channel_i, n_threads, progress)
+        batches, at_once = inputs.batches(channel_i, n_threads)
+        title = type(self).__name__ if progress else None
+        counts = [batch.n_structures for batch in batches]
+        thread_map(write, batches, at_once, title, "frame", counts)
 
     def _write_features(self, rows, coefficients, n_threads):
         """Write the features of some atoms, a part of them on each thread."""

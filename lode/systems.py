@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from lode.combinations import LinearCombination
 from lode.core import lattice as core
-from lode.parallel import thread_count, thread_map
+from lode.parallel import thread_count
 
 _NO_CHARGES = np.empty(0)
 # Share of a cell in the volume of a box of its edges, below which it is reduced, and
@@ -390,41 +391,36 @@ class Structures:
         species, channel_i = _cached_channels(self.species.tobytes(), species)
         return species, channel_i.copy()
 
-    def map(self, function, channel_i, n_threads=None, progress=False):
-        """Call ``function(rows, system, channel_i, inner_threads)`` for all structures.
+    def batches(self, channel_i, n_threads=None):
+        """What is computed in one call: a structure, or small finite ones together.
 
-        Many structures run beside each other, each on one thread; few run one after
-        the other on all threads. Small finite ones are concatenated, since a call
-        takes longer than a molecule.
+        Many batches are computed beside each other, each on one thread; few one after
+        the other on all threads.
 
         Parameters
         ----------
-        function : callable
-            ``rows`` is the slice of the atoms of the system among those of all.
         channel_i : ndarray (n_atoms,) of int
+            As from :meth:`channels`.
         n_threads : int, optional
-        progress : bool
+
+        Returns
+        -------
+        batches : list of Batch
+        at_once : int
+            How many at a time.
         """
         threads = thread_count(n_threads)
-        tasks = []
-        stop = 0
+        batches, stop = [], 0
         for group in self._groups(threads):
             system = concatenated(self.systems[group])
             rows = slice(stop, stop + len(system))
             stop = rows.stop
-            tasks.append((rows, system, channel_i[rows]))
+            batches.append(Batch(rows, system, channel_i[rows]))
         # A structure that is too small to be cut would leave threads idle.
-        largest = max(len(system) for _, system, _ in tasks)
-        is_cut = len(tasks) < threads and largest >= 2 * LEAST_CENTERS
-        inner = threads if is_cut else 1
-        thread_map(
-            lambda task: function(*task, inner),
-            tasks,
-            threads if inner == 1 else 1,
-            "expansion" if progress else None,
-            "frame",
-            [max(1, len(system.sizes)) for _, system, _ in tasks],
-        )
+        largest = max(len(batch.system) for batch in batches)
+        if len(batches) >= threads or largest < 2 * LEAST_CENTERS:
+            return batches, threads
+        return [batch._replace(n_threads=threads) for batch in batches], 1
 
     def _groups(self, threads):
         """Runs of structures computed together: small finite ones, or a single one."""
@@ -443,6 +439,30 @@ class Structures:
             ):
                 yield slice(start, stop)
                 start, n_atoms = stop, 0
+
+
+class Batch(NamedTuple):
+    """Structures that are computed in one call.
+
+    Attributes
+    ----------
+    rows : slice
+        Their atoms among those of all structures.
+    system : System
+    channel_i : ndarray (n_atoms,) of int
+    n_threads : int
+        Threads inside the call.
+    """
+
+    rows: slice
+    system: System
+    channel_i: np.ndarray
+    n_threads: int = 1
+
+    @property
+    def n_structures(self):
+        """How many structures they are."""
+        return max(1, len(self.system.sizes))
 
 
 def structures(frames, combinations=False):

@@ -1,3 +1,7 @@
+import itertools
+import traceback
+from pathlib import Path
+
 import naive_kernels as naive
 import numpy as np
 import pytest
@@ -5,6 +9,8 @@ from ase import Atoms
 from naive_kernels import ToyDescriptor
 
 import lode
+import lode.pairs
+import lode.systems
 from lode.kernels import PolynomialKernel
 from lode.models import load
 from lode.regression import GaussianProcess
@@ -297,3 +303,31 @@ def test_settings_of_the_fit_are_checked():
         solution.predict(x_new)
     with pytest.raises(ValueError, match="needs the diagonal"):
         solution.predict(x_new @ x.T, return_std=True)
+
+
+def test_each_room_is_entered_once_on_the_way_to_the_coefficients(monkeypatch):
+    entered, checked = [], []
+    add_pairs, system = lode.pairs.add_pairs, lode.systems.system
+
+    def watched(*arguments):
+        if not entered:
+            files = [Path(frame.filename) for frame in traceback.extract_stack()]
+            names = [f.stem for f in files if f.parent.name == "lode"]
+            # Threads call back: they belong to no room.
+            names = [name for name in names if name != "parallel"]
+            entered.extend(name for name, _ in itertools.groupby(names))
+        return add_pairs(*arguments)
+
+    def counted(*arguments):
+        checked.append(arguments)
+        return system(*arguments)
+
+    monkeypatch.setattr(lode.pairs, "add_pairs", watched)
+    monkeypatch.setattr(lode.systems, "system", counted)
+    density, basis = lode.GaussianDensity(0.5), lode.RadialBasis.gto(2, 3.0)
+    descriptor = lode.PowerSpectrum(lode.SphericalExpansion(density, basis, 1))
+    frames = [Atoms("H2", [(0, 0, 0), (0, 0, z)]) for z in (0.7, 0.8, 0.9)]
+    GaussianProcess(PolynomialKernel(descriptor, 2)).fit(frames, np.arange(3.0))
+    rooms = ["regression", "kernels", "features", "invariants", "expansion", "pairs"]
+    assert entered == rooms
+    assert len(checked) == len(frames)
