@@ -385,7 +385,7 @@ class SphericalExpansion:
                 yield out_jamn[..., :n_max]
 
     def _evaluator(self, system, channel_i, n_channels, n_threads):
-        """What adds up the coefficients of a frame: the plan of its terms."""
+        """Evaluator of one system: its sources, constants and terms."""
         sources = Sources(channel_i, np.ones(len(channel_i)), n_channels)
         if self.sources == "charges":
             sources = Sources(np.zeros_like(channel_i), system.charges, n_channels)

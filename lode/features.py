@@ -538,7 +538,10 @@ def _sliced(features, chunk_bytes):
 
 
 class _Layout:
-    """Where each environment goes: its block, its structure there, its row.
+    """Where each environment goes.
+
+    ``group`` is its block, ``place`` its structure within the block, and ``row`` its
+    place among the environments of the block.
 
     Parameters
     ----------

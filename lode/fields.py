@@ -38,10 +38,11 @@ class Field:
     Attributes
     ----------
     smearing : float
-        Width :math:`\sigma` in Å: beyond nine of it the tail is exact.
+        Width :math:`\sigma` in Å: farther than 9 σ the field equals its tail.
     long_range : bool
         Whether all atoms are seen, so that periodic sums are split into two halves;
-        otherwise a cutoff function ends the field, and what follows is not needed.
+        otherwise a cutoff function ends the field, and neither ``tail``,
+        ``singular_at_zero``, ``background`` nor a splitting is used.
     tail : Tail
         Its form far from the atom.
     singular_at_zero : bool
@@ -52,12 +53,13 @@ class Field:
     real(distance)
         The field g at distances in Å.
     fourier(k, splitting=None)
-        Its Fourier transform :math:`\hat g` at wave numbers in 1/Å; with a splitting
-        width that of its long-range half, which is smooth on that scale and leaves a
-        short-range half without a tail.
+        Its Fourier transform :math:`\hat g` at wave numbers in 1/Å, which falls as
+        exp(-k²σ²/2). With a splitting width s that of its long-range half, which falls
+        as exp(-k²s²/2), has the tail of the whole field and is the whole field if s is
+        the smearing.
     background(splitting)
-        What the average of the field, times the volume, lacks if the long-range half
-        is summed over k ≠ 0 and the short-range half over pairs.
+        The term at k = 0: the average of the field times the volume, less that of the
+        short-range half, which the sum over pairs contains.
     """
 
     long_range = False

@@ -117,7 +117,7 @@ def environment_gram(kernel, a, b, average, progress=False):
     ----------
     kernel : Kernel
     a, b : StructureFeatures
-        Without the second that of the first with itself.
+        If there is no ``b``, the kernel of ``a`` with itself.
     average : bool
         Whether it is divided by the numbers of atoms of both.
     progress : bool

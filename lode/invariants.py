@@ -161,7 +161,7 @@ class _Descriptor:
     def _pieces(self, inputs, channel_i, n_used, width, size, n_threads):
         """Features of at most so many atoms at a time."""
         start = 0
-        for group in inputs.chunks(size):
+        for group in inputs.ranges(size):
             part = inputs.chosen(group)
             of_part = channel_i[start : start + len(part.species)]
             start += len(of_part)
@@ -331,8 +331,8 @@ class PowerSpectrum(_Descriptor):
 
     def _fill(self, rows, *coefficients):
         first, second = coefficients[0], coefficients[-1]
-        is_own = self.other is None
-        core.power_spectrum(first, second, is_own, self.expansion.max_angular, rows)
+        same_field = self.other is None
+        core.power_spectrum(first, second, same_field, self.expansion.max_angular, rows)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,11 @@ _TRANSFORM = ("mean", "matrix", "columns")
 
 
 class Kernel:
-    """Base of the additive kernels: their algebra and their evaluation."""
+    """Base of the additive kernels: their algebra and their evaluation.
+
+    A subclass has ``_requests``, ``_averages`` and ``_block``; one that is made of
+    other kernels has ``_inner`` and ``_mapped``.
+    """
 
     def __add__(self, other):
         if not isinstance(other, Kernel):
@@ -319,7 +323,7 @@ class Kernel:
         return ()
 
     def _mapped(self, function):
-        """The same kernel with other whitened kernels in it."""
+        """A copy in which the function has replaced every whitened kernel."""
         return self
 
     def _requests(self, environments=False):
@@ -330,7 +334,7 @@ class Kernel:
         return requests
 
     def _averages(self):
-        """Settings ``average`` in it."""
+        """The settings ``average`` of all kernels in it."""
         return set().union(*(kernel._averages() for kernel in self._inner))
 
     def _gram(self, a, b, progress=False):
@@ -448,7 +452,9 @@ class PolynomialKernel(_FeatureKernel):
     Parameters
     ----------
     descriptor : object
-        Descriptor of environments: a dataclass with a method ``compute``.
+        Descriptor of environments: a frozen dataclass with
+        ``compute(frames, *, species, n_threads, progress)`` that returns
+        :class:`~lode.Features`.
     degree : int
         ζ.
     normalize : bool
@@ -565,7 +571,9 @@ class WhitenedKernel(_FeatureKernel):
     Parameters
     ----------
     descriptor : object
-        Descriptor of environments: a dataclass with a method ``compute``.
+        Descriptor of environments: a frozen dataclass with
+        ``compute(frames, *, species, n_threads, progress)`` that returns
+        :class:`~lode.Features`.
     exponent, n_components, condition
         As for :func:`~lode.whitening.whitening`.
     average : bool

@@ -15,8 +15,8 @@ from lode.tuning import neighbor_count
 
 # Finite structures with at most this many atoms: each pair is tested.
 _SMALL = 256
-# Images tested for each pair, beside some for each centre, up to which vesin's list
-# takes longer. Measured for gas, water and oxide.
+# With at most so many images for each pair found, beside so many for each centre,
+# testing all is faster than vesin's list. Measured for gas, water and oxide.
 _TESTS = 60
 _TESTS_ALONE = 2000
 # Pairs that are listed at a time, and centres.
@@ -115,7 +115,7 @@ def _images(system, sources, limit):
     axis = system.heights.index(max(system.heights))
     fraction_ix = system.positions @ system.inverse
     order_i = np.argsort(fraction_ix[:, axis])
-    # Rather too many, lest there be no room.
+    # 20 % more than the mean, so that arrays rarely have to grow.
     expected = 1.2 * neighbor_count(len(system), system.volume, limit) + 1.0
     lattice, atoms = (system.cell, system.inverse, limit), _atoms(sources)
     places = system.positions, fraction_ix, order_i

@@ -4,7 +4,7 @@ r"""Long-range term of the expansion of a periodic field.
     c_{j,\alpha nlm} = \frac{4\pi}{\Omega} \sum_{k\ne0} \hat g_s(k)\, I_{nl}(k)\,
     Y_{lm}(\hat k)\, i^l\, e^{ik\cdot r_j} \bar S_\alpha(k)
 
-over the wave vectors of a sphere, in one of two ways: a product of matrices, or
+over the wave vectors of a sphere, by one of two methods: a product of matrices, or
 non-uniform fast Fourier transforms, one to the wave vectors and back to the atoms for
 each harmonic and radial mode. ``docs/theory.md`` has the derivation.
 """
@@ -28,15 +28,15 @@ from lode.tuning import (
     wave_vector_count,
 )
 
-# Numbers of columns that are held for a frame, and wave vectors whose columns are made
-# at a time.
+# Most entries of the columns that are held for one frame.
 _MOST_HELD = 2**23
+# Wave vectors in a part, whose columns are made at a time.
 _WAVE_BLOCK = 2**13
 # Centres that are expanded at a time.
 _CENTERS = 64
 # Memory of the values that transforms give before they are expanded.
 _BATCH_BYTES = 2**26
-# Numbers of columns of a cell that is cached for the next frame.
+# Most entries of the columns that are cached for the next frame of the same cell.
 _MOST_CACHED = 2**20
 # Atoms whose phases are made at a time.
 _ATOMS = 256

@@ -432,7 +432,7 @@ def _projected(sparse, projections, kernel, frames, n_threads, progress):
 
     title = "sparse kernel" if progress else None
     with single_threaded_blas():
-        chunks = list(inputs.chunks(_CHUNK_ATOMS))
+        chunks = list(inputs.ranges(_CHUNK_ATOMS))
         found = thread_map(rows, chunks, thread_count(n_threads), title, "chunk")
     features = []
     # One choice after the other, and only once in memory.

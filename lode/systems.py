@@ -19,12 +19,12 @@ _NO_CHARGES = np.empty(0)
 # below which its vectors count as dependent.
 _SKEWED = 0.5
 _SMALLEST_SHARE = 1e-6
-# Atoms of structures whose places among the species are cached.
+# Channels of calls with at most this many atoms are cached.
 _MOST_CACHED = 4096
 # Finite structures are concatenated up to this many atoms.
-_GROUP = 256
+_GROUP_ATOMS = 256
 # Groups of them for each thread.
-_GROUPS = 2
+_GROUPS_PER_THREAD = 2
 # Least centres per thread: waking one takes as long as some of them.
 LEAST_CENTERS = 64
 
@@ -350,7 +350,7 @@ class Structures:
         needed = weights.indices[np.sort(first)]
         return Structures(self.chosen(needed).systems, weights[:, needed])
 
-    def chunks(self, n_atoms):
+    def ranges(self, n_atoms):
         """Places of consecutive structures of at most so many atoms, or of one.
 
         Yields
@@ -426,7 +426,10 @@ class Structures:
         """Runs of structures computed together: small finite ones, or a single one."""
         # Enough runs for all threads.
         total = sum(len(s) for s in self.systems if not s.periodic)
-        most = min(_GROUP, max(1, total // (_GROUPS * threads if threads > 1 else 1)))
+        most = min(
+            _GROUP_ATOMS,
+            max(1, total // (_GROUPS_PER_THREAD * threads if threads > 1 else 1)),
+        )
         start = n_atoms = 0
         for stop in range(1, len(self) + 1):
             n_atoms += len(self[stop - 1])

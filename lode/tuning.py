@@ -6,9 +6,9 @@ Costs are estimates in microseconds on one core; only choices depend on them.
 import math
 from functools import lru_cache
 
-# Of 10^6 multiply-adds of a matrix product, of an entry of its columns, of a phase of
-# an atom with a channel.
+# For each 10^6 multiply-adds of a matrix product.
 _PRODUCT = 37.0
+# For each entry of its columns, and each phase of an atom with a channel.
 _COLUMN = 0.0007
 _PHASE = 0.0018
 # Of a point of the fine grid for each doubling of its size, small and large; of a point
@@ -49,6 +49,8 @@ def cheapest_method(expansion, n_atoms, n_channels, volume):
     Returns
     -------
     method : {"products", "transforms"}
+        "split" and "reciprocal" of the expansion mean products, "nufft" transforms,
+        "auto" either.
     width : float
         In Å. Widths are on a fixed ladder, so that frames of like size share tables.
     """

@@ -55,37 +55,37 @@ def _write_rows(factor, square_xy, triangle, n_x, n_y, out_jf, j, f):
 
 
 @compiled
-def power_spectrum(c_jamn, d_jamn, is_own, l_max, out_jf):
+def power_spectrum(c_jamn, d_jamn, same_field, l_max, out_jf):
     """Power spectrum of two fields, or of a field with itself.
 
     Parameters
     ----------
     c_jamn, d_jamn : ndarray (n_centres, n_channels, (l_max + 1)**2, n_max)
-    is_own : bool
+    same_field : bool
         Whether the second is the first: each pair of channels is written once.
     l_max : int
     out_jf : ndarray (n_centres, n_features)
         Written; features (l, x, y), or (l, x, y >= x), times √2 for x != y.
     """
     n_x, n_y = c_jamn.shape[1] * c_jamn.shape[3], d_jamn.shape[1] * d_jamn.shape[3]
-    n_f = n_x * (n_x + 1) // 2 if is_own else n_x * n_y
+    n_f = n_x * (n_x + 1) // 2 if same_field else n_x * n_y
     # Lanes may end beyond the last channel, and beyond the last feature.
     second_my = np.zeros((d_jamn.shape[2], n_y + LANES))
-    first_mx = second_my if is_own else np.zeros((c_jamn.shape[2], n_x))
+    first_mx = second_my if same_field else np.zeros((c_jamn.shape[2], n_x))
     square_xy = np.zeros((n_x, n_y + LANES))
     last_f = np.empty((1, n_f + LANES))
     for j in range(c_jamn.shape[0]):
         _write_channels(d_jamn, j, second_my)
-        if not is_own:
+        if not same_field:
             _write_channels(c_jamn, j, first_mx)
         for l in range(l_max + 1):
-            _write_product(first_mx, second_my, l, is_own, n_x, n_y, square_xy)
+            _write_product(first_mx, second_my, l, same_field, n_x, n_y, square_xy)
             factor = 1.0 / math.sqrt(2 * l + 1)
-            if is_own:
+            if same_field:
                 factor *= math.sqrt(2.0)
                 for x in range(n_x):
                     square_xy[x, x] *= math.sqrt(0.5)
-            rows = (factor, square_xy, is_own, n_x, n_y)
+            rows = (factor, square_xy, same_field, n_x, n_y)
             if l < l_max and n_f >= LANES:
                 _write_rows(*rows, out_jf, j, l * n_f)
             else:
