@@ -61,6 +61,8 @@ def __getattr__(name):
         message = f"lode.{name} is now called lode.{_NEW_NAMES[name]}"
         warnings.warn(message, FutureWarning, stacklevel=2)
         name = _NEW_NAMES[name]
+    if name in _MODULE_OF.values():
+        return import_module(f"lode.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'lode' has no attribute {name!r}")
     value = getattr(import_module(f"lode.{_MODULE_OF[name]}"), name)

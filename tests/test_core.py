@@ -1,4 +1,6 @@
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,8 @@ def test_rooms_import_only_rooms_below_them(path):
         elif name.startswith("lode."):
             other = name.split(".")[1]
             assert other in below, f"{mine} imports {other}"
+
+
+def test_modules_of_public_names_are_found_without_an_import():
+    code = "import lode; lode.fields.GaussianDensity; assert callable(lode.ewald)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
