@@ -10,6 +10,7 @@ Indices of arrays: A structures, i environments, p features.
 
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,10 @@ from lode.systems import structures
 CHUNK_BYTES = 2**27
 # Number of frames that tell how many features a descriptor of the user's own has.
 _FIRST_CHUNK = 8
-_KIND = "StructureFeatures"
+# Blocks are joined up to so many numbers, and times as many with zeros as without.
+_LARGEST_JOINED = 2**24
+_MOST_ZEROS = 16
+_KIND, _VERSION = "StructureFeatures", 2
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class FeatureRequest:
     """What a kernel needs of a descriptor.
 
     ``form`` is ``"sums"`` (over each structure), ``"environments"`` or ``"scatter"``
-    (of the environments about their mean, all structures together).
+    (of the environments of a block about their mean).
     """
 
     descriptor: object
@@ -54,8 +58,8 @@ class Part(NamedTuple):
     ----------
     values : ndarray (n, n_features)
     columns : ndarray (n_features,) of int
-        A number for each label, the same in all blocks; negative if the labels of the
-        descriptor are not known, and then not to be mixed.
+        A number for each label, the same in all blocks; negative without labels, and
+        such columns match those of as many features without labels only.
     form : str
         As of the :class:`FeatureRequest`.
     """
@@ -86,16 +90,24 @@ def scalar_products(a, rows, b, columns):
 
 
 def _common(a, b):
+    """Columns that two sets share, and their places in both."""
+    return _cached_common(a.tobytes(), b.tobytes())
+
+
+# Kernels between structures of many elements meet the same sets again and again.
+@lru_cache(maxsize=512)
+def _cached_common(*columns):
+    a, b = (np.frombuffer(c, dtype=np.int64) for c in columns)
     return np.intersect1d(a, b, assume_unique=True, return_indices=True)
 
 
 def _check_known(*columns):
     """Refuse to mix columns whose labels are not known with others."""
-    columns = [c for c in columns if c.size]
-    if any(c[0] < 0 for c in columns) and len({len(c) for c in columns}) > 1:
+    kinds = {len(c) if c[0] < 0 else "labelled ones" for c in columns if c.size}
+    if len(kinds) > 1:
         raise ValueError(
             "features without labels must be equally many in all structures, got "
-            f"{' and '.join(str(len(c)) for c in columns)}"
+            f"{' and '.join(str(kind) for kind in kinds)}"
         )
 
 
@@ -108,7 +120,7 @@ class Block:
     center : int
         Atomic number of the centres.
     structures : ndarray (n,) of int
-        Structures that they are in, ascending.
+        Structures that they are in, each once.
     counts : ndarray (n,) of int
         How many are in each.
     parts : dict of str to Part
@@ -173,8 +185,8 @@ class StructureFeatures:
 
     @property
     def keys(self):
-        """Keys of what is held."""
-        return tuple(self.blocks[0].parts)
+        """Keys of what is held; none without structures."""
+        return tuple(self.blocks[0].parts) if self.blocks else ()
 
     def combined(self, weights):
         """The same structures with weighted sums of them as frames.
@@ -212,12 +224,16 @@ class StructureFeatures:
 
         Parameters
         ----------
-        places : sequence of int
+        places : sequence of int or ndarray (n_structures,) of bool
 
         Returns
         -------
         StructureFeatures
         """
+        places = np.asarray(places)
+        if places.dtype == bool:
+            places = np.flatnonzero(places)
+        places = places.astype(np.int64)
         blocks = []
         for block in self.blocks:
             own = np.full(self.n_structures, -1)
@@ -247,6 +263,21 @@ class StructureFeatures:
         ]
         return replace(self, blocks=tuple(blocks))
 
+    def joined(self):
+        """The same with few blocks, if zeros in their columns take little room.
+
+        Matrix products of many small blocks take longer than of one with zeros.
+
+        Returns
+        -------
+        StructureFeatures
+        """
+        blocks = []
+        for z in self.centers:
+            own = [block for block in self.blocks if block.center == z]
+            blocks += own if len(own) == 1 else _joined(own)
+        return replace(self, blocks=tuple(blocks))
+
     def save(self, path):
         """Write to one npz file, whole or not at all.
 
@@ -255,7 +286,7 @@ class StructureFeatures:
         path : str or path-like
             Name of the file.
         """
-        save_archive(path, _KIND, {"version": 2}, self.to_arrays())
+        save_archive(path, _KIND, {"version": _VERSION}, self.to_arrays())
 
     @classmethod
     def load(cls, path):
@@ -266,7 +297,12 @@ class StructureFeatures:
         ValueError
             If the file is truncated, damaged or of another kind.
         """
-        _, arrays = load_archive(path, _KIND)
+        header, arrays = load_archive(path, _KIND)
+        if header.get("version") != _VERSION:
+            raise ValueError(
+                f"{path} must be a {_KIND} file of version {_VERSION}, got version "
+                f"{header.get('version')}"
+            )
         return cls.from_arrays(arrays)
 
     def to_arrays(self):
@@ -329,6 +365,30 @@ class StructureFeatures:
             raise ValueError(f"features must hold the array {error}") from None
 
 
+def _joined(blocks):
+    """Blocks of one centre species as one, unless it would be many times as large."""
+    parts, size = {}, 0
+    for key, part in blocks[0].parts.items():
+        if part.form == "scatter":
+            continue
+        own = [block.parts[key] for block in blocks]
+        columns = np.unique(np.concatenate([p.columns for p in own]))
+        parts[key] = own, columns, part.form
+        size += len(columns) * sum(len(p.values) for p in own)
+    least = sum(p.values.size for own, *_ in parts.values() for p in own)
+    if size > min(_LARGEST_JOINED, _MOST_ZEROS * least):
+        return blocks
+    parts = {
+        key: Part(np.concatenate([p.at(columns) for p in own]), columns, form)
+        for key, (own, columns, form) in parts.items()
+    }
+    structures, counts = (
+        np.concatenate([getattr(block, name) for block in blocks])
+        for name in ("structures", "counts")
+    )
+    return [Block(blocks[0].center, structures, counts, parts)]
+
+
 def is_described(frames):
     """Whether frames are features already, of structures or of environments."""
     if isinstance(frames, Features | StructureFeatures):
@@ -372,6 +432,8 @@ def structure_features(
     """
     descriptors = distinct_descriptors(requests)
     if is_described(frames):
+        if atoms is not None:
+            raise ValueError("atoms must be None where features are given")
         given = [frames] if isinstance(frames, Features) else list(frames)
         _check_given(given, len(descriptors), species)
         first, weights = given[0], None
@@ -383,7 +445,17 @@ def structure_features(
         inputs = structures(frames, combinations=True)
         weights, n_structures = inputs.weights, len(inputs)
         known, _ = inputs.channels(species)
+        for descriptor in descriptors:
+            # Here an error names the frame as it was given.
+            if hasattr(descriptor, "channels"):
+                descriptor.channels(inputs, known)
         if atoms is not None:
+            atoms, n_atoms = np.asarray(atoms), len(inputs.species)
+            if atoms.dtype != bool or atoms.shape != (n_atoms,):
+                raise ValueError(
+                    f"atoms must be a mask of {n_atoms} atoms, got {atoms.dtype} of "
+                    f"shape {atoms.shape}"
+                )
             rank = np.cumsum(atoms) - 1
             weights, n_structures = None, int(np.sum(atoms))
         start = np.cumsum(inputs.sizes) - inputs.sizes
@@ -446,6 +518,11 @@ def _check_given(given, n_descriptors, species):
             f"frame_index must be below n_frames = {first.n_frames}, got {frame.max()}"
         )
     for features in given:
+        if np.ndim(features.values) != 2:
+            raise ValueError(
+                "features must be invariant, of shape (n_environments, n_features), "
+                f"got {type(features).__name__} of shape {np.shape(features.values)}"
+            )
         n_environments = len(features.values)
         lengths = {len(features.species), len(features.frame_index), n_environments}
         if len(lengths) > 1:
@@ -476,21 +553,24 @@ def _columns(features):
     labels = getattr(features, "labels", None)
     names = getattr(getattr(labels, "dtype", None), "names", None)
     n_features = features.values.shape[-1]
+    unknown = np.arange(-n_features, 0)
     if not names or len(labels) != n_features:
-        return np.arange(-n_features, 0)
+        return unknown
     bits = 63 // len(names)
     columns = np.zeros(n_features, dtype=np.int64)
     for name in names:
-        if labels[name].min() < 0 or labels[name].max() >= 2**bits:
-            return np.arange(-n_features, 0)
-        columns = (columns << bits) | labels[name]
-    return columns
+        field = labels[name]
+        if field.dtype.kind not in "iu" or not np.all((field >= 0) & (field < 2**bits)):
+            return unknown
+        columns = (columns << bits) | field.astype(np.int64)
+    return columns if len(np.unique(columns)) == n_features else unknown
 
 
 def _computed(descriptor, part, known, taken, options, chunk_bytes):
     """Features of consecutive environments, chunk by chunk, and their columns."""
     if hasattr(descriptor, "chunks"):
-        species = tuple(np.unique(part.species).tolist())
+        present = set(part.species.tolist())
+        species = tuple(z for z in known if z in present)
         chunks = descriptor.chunks(part, memory=chunk_bytes, species=species, **options)
     else:
         # A descriptor of the user's own: whole frames, and species as it likes.
@@ -621,7 +701,7 @@ def _parts(requests, source, layout, dtype):
                 if key not in room[g]:
                     room[g][key] = np.zeros((len(layout.counts[g]), n_features))
                 first, last = place.min(), place.max() + 1
-                sums = segment_sum(place - first, last - first, own)
+                sums = segment_matrix(place - first, last - first) @ own
                 room[g][key][first:last] += sums
     return [
         {
@@ -644,6 +724,7 @@ class Scatter:
 
     def add(self, rows):
         """Add some rows."""
+        rows = rows.astype(np.float64, copy=False)
         mean = rows.mean(axis=0)
         centred = rows - mean
         self.join(len(rows), mean, centred.T @ centred)
@@ -663,9 +744,8 @@ def _unit_rows(values):
     return values / np.where(norm > 0, norm, 1.0)[:, None]
 
 
-def segment_sum(segment, n_segments, values):
-    """Sum of the rows of each segment; always in the order of the rows."""
+def segment_matrix(segment, n_segments):
+    """Matrix that sums the rows of each segment; always in the order of the rows."""
     n_rows = len(segment)
-    ones = np.ones(n_rows)
-    matrix = csr_array((ones, (segment, np.arange(n_rows))), shape=(n_segments, n_rows))
-    return matrix @ values
+    places = segment, np.arange(n_rows)
+    return csr_array((np.ones(n_rows), places), shape=(n_segments, n_rows))

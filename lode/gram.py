@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from tqdm import tqdm
 
-from lode.features import scalar_products, segment_sum
+from lode.features import scalar_products, segment_matrix
 from lode.parallel import single_threaded_blas
 
 # Memory of the second moments in one block of feature pairs.
@@ -138,12 +138,14 @@ def environment_gram(kernel, a, b, average, progress=False):
 
 
 def _part(block, factor):
-    return block.parts[factor._request(True).key]
+    return block.parts[factor._environment_key]
 
 
 def _moments_are_cheaper(factors, a, b):
     """Compare the multiply-adds of the two forms of a kernel of degree 2."""
-    keys = [factor._request(True).key for factor in factors]
+    keys = [factor._environment_key for factor in factors]
+    if not (a.blocks and b.blocks):
+        return False
     # One set of columns in all blocks, or the moments would be made several times.
     for key in keys:
         columns = [block.parts[key].columns for x in (a, b) for block in x.blocks]
@@ -181,7 +183,7 @@ def moment_gram(factors, a, b, memory=None, progress=False):
     """
     other = a if b is None else b
     widths = [_part(a.blocks[0], factor).values.shape[1] for factor in factors]
-    symmetric = factors[0]._request(True).key == factors[1]._request(True).key
+    symmetric = factors[0]._environment_key == factors[1]._environment_key
     n_rows = a.n_structures + (0 if b is None else b.n_structures)
     memory = _MOMENT_BYTES if memory is None else memory
     width = max(1, int(np.sqrt(memory / (8 * n_rows))))
@@ -250,15 +252,14 @@ def direct_gram(kernel, a, b, block=None, progress=False):
     values = np.zeros((a.n_structures, (b or a).n_structures))
     pieces_a = list(enumerate(_pieces(a, block)))
     pieces_b = [piece for _, piece in pieces_a] if b is None else _pieces(b, block)
-    for i, (block_a, rows, segment_a, in_a) in _watched(pieces_a, progress):
-        for j, (block_b, columns, segment_b, in_b) in enumerate(pieces_b):
+    for i, (block_a, rows, segments_a, in_a) in _watched(pieces_a, progress):
+        for j, (block_b, columns, segments_b, in_b) in enumerate(pieces_b):
             if b is None and j < i:
                 continue
             k_ij = kernel._block(block_a, rows, block_b, columns, {})
             if k_ij is None:
                 continue
-            sums_Aj = segment_sum(segment_a, len(in_a), k_ij)
-            sums_BA = segment_sum(segment_b, len(in_b), np.ascontiguousarray(sums_Aj.T))
+            sums_BA = segments_b @ np.ascontiguousarray((segments_a @ k_ij).T)
             values[np.ix_(in_a, in_b)] += sums_BA.T
             if b is None and j > i:
                 values[np.ix_(in_b, in_a)] += sums_BA
@@ -266,7 +267,7 @@ def direct_gram(kernel, a, b, block=None, progress=False):
 
 
 def _pieces(features, size):
-    """Ranges of environments, with the structures that their rows belong to."""
+    """Ranges of environments, the sums over their structures, and these."""
     pieces = []
     for block in features.blocks:
         place = np.repeat(np.arange(len(block.structures)), block.counts)
@@ -274,7 +275,8 @@ def _pieces(features, size):
             inside = place[start : start + size]
             first, last = inside[0], inside[-1] + 1
             rows = slice(start, start + len(inside))
-            pieces.append((block, rows, inside - first, block.structures[first:last]))
+            segments = segment_matrix(inside - first, last - first)
+            pieces.append((block, rows, segments, block.structures[first:last]))
     return pieces
 
 

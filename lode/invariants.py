@@ -93,7 +93,7 @@ class _Descriptor:
             species that is not expanded.
         """
         inputs = structures(frames)
-        used, channel_i = self._channels(inputs, species)
+        used, channel_i = self.channels(inputs, species)
         labels = _labels(self, used)
         values = np.empty((len(channel_i), *self._components, len(labels)))
         self._write(values, inputs, channel_i, len(used), n_threads, progress)
@@ -142,7 +142,7 @@ class _Descriptor:
         if not memory > 0:
             raise ValueError(f"memory must be positive, got {memory}")
         inputs = structures(frames)
-        used, channel_i = self._channels(inputs, species)
+        used, channel_i = self.channels(inputs, species)
         labels, n_used = _labels(self, used), len(used)
         width = (*self._components, len(labels))
         size = int(memory // (8 * math.prod(width) + self._coefficient_bytes(n_used)))
@@ -176,8 +176,8 @@ class _Descriptor:
                 self._write_features(values, found, threads)
                 yield values
 
-    def _channels(self, inputs, species):
-        """Species to expand and the place of each atom's among them."""
+    def channels(self, inputs, species=None):
+        """As :meth:`SphericalExpansion.channels`, of all expansions alike."""
         # All agree in the species; those of charges need them besides.
         return [e.channels(inputs, species) for e in self._expansions()][0]
 

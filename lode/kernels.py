@@ -23,6 +23,7 @@ Indices of arrays: A, B structures, i, j environments, p features.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -221,7 +222,7 @@ class Kernel:
                     "both sets of structures must have the same neighbour species, got "
                     f"{a.neighbor_species} and {b.neighbor_species}"
                 )
-        values = self._gram(a, b, progress)
+        values = self._gram(a.joined(), None if b is None else b.joined(), progress)
         if a.weights is not None:
             values = a.weights @ values
         right = (a if b is None else b).weights
@@ -251,7 +252,7 @@ class Kernel:
         return values
 
     def fitted(self, features):
-        """The kernel with what it takes from data: itself, if nothing is whitened.
+        """The kernel with what it takes from data: itself, if there is nothing left.
 
         Parameters
         ----------
@@ -262,7 +263,9 @@ class Kernel:
         -------
         Kernel
         """
-        return self._mapped(lambda kernel: kernel._fitted(features))
+        return self._mapped(
+            lambda kernel: kernel if kernel._transforms else kernel._fitted(features)
+        )
 
     @property
     def is_fitted(self):
@@ -337,6 +340,7 @@ class Kernel:
         """The settings ``average`` of all kernels in it."""
         return set().union(*(kernel._averages() for kernel in self._inner))
 
+    # Of structures: gram and diagonal add the weights of combinations.
     def _gram(self, a, b, progress=False):
         return environment_gram(self, a, b, True in self._averages(), progress)
 
@@ -344,12 +348,13 @@ class Kernel:
         return environment_diagonal(self, features, True in self._averages())
 
     def _monomial(self):
-        """Weight and linear factors, if the kernel is a product of such."""
+        """Weight and linear factors of a product of such; ``None, []`` of others."""
         return None, []
 
     @property
     def is_additive(self):
         """Whether the kernel is a sum over pairs of environments."""
+        # A kernel of one descriptor is.
         return all(kernel.is_additive for kernel in self._inner)
 
     @property
@@ -358,7 +363,7 @@ class Kernel:
         return False
 
     def columns(self, features):
-        """The columns of a linear kernel's features that occur.
+        """Columns of a linear kernel's features that occur in some structures.
 
         Parameters
         ----------
@@ -371,6 +376,7 @@ class Kernel:
             of them together.
         """
         self._check_linear()
+        self._check(features)
         return self._columns(features)
 
     def linear_features(self, features, columns=None):
@@ -400,7 +406,10 @@ class Kernel:
 
     def _check_linear(self):
         if not self.is_linear:
-            raise TypeError("only a sum of kernels of degree 1 has linear features")
+            raise TypeError(
+                "linear features need a kernel of degree 1, a whitened one or a sum of "
+                f"such, got {type(self).__name__}"
+            )
 
     def _check(self, features):
         if not isinstance(features, StructureFeatures):
@@ -409,7 +418,7 @@ class Kernel:
                 f"{type(features).__name__}"
             )
         missing = [k for k in self._requests() if k not in features.keys]
-        if missing:
+        if missing and features.blocks:
             raise ValueError(
                 "features must be made by the kernel that uses them; they lack "
                 f"{missing[0]} and hold {list(features.keys)}"
@@ -418,6 +427,12 @@ class Kernel:
 
 class _FeatureKernel(Kernel):
     """Kernel of one descriptor, linear in sums over each structure if it can be."""
+
+    @cached_property
+    def _environment_key(self):
+        # Cached: it is needed for each pair of blocks.
+        (key,) = self._requests(True)
+        return key
 
     def _linear_features(self, features, columns):
         own = next(columns)
@@ -546,7 +561,7 @@ class PolynomialKernel(_FeatureKernel):
         """
         if self.species_delta and a.center != b.center:
             return None
-        key = self._request(True).key
+        key = self._environment_key
         if key not in known:
             known[key] = scalar_products(a.parts[key], rows, b.parts[key], columns)
         k_ij = known[key]
@@ -712,7 +727,7 @@ class WhitenedKernel(_FeatureKernel):
         if a.center != b.center:
             return None
         mean, matrix, own = self._transform(a.center)
-        key = self._request("environments").key
+        key = self._environment_key
         x_ip, x_jp = (
             (x.parts[key]._replace(values=x.parts[key].values[r]).at(own) - mean)
             @ matrix

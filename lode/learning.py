@@ -268,6 +268,8 @@ def fitted_term(kernel, features):
         From training and test structures to their kernel, see
         :func:`learning_curve`.
     """
+    if features.weights is not None:
+        raise ValueError("features must be of single structures, got combinations")
 
     def term(train, test):
         fitted = kernel.fitted(features.chosen(train))

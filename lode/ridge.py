@@ -30,7 +30,7 @@ structure that is left out, and the error is known in closed form,
 with the block H_AA of all components of A.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import optimize
@@ -573,6 +573,8 @@ def _solved(
     variance = (inside + outside / ridge) / (n - 1 if modes.intercept else n)
     weights = modes.weights(projection, ridge)
     regularization = float(regularization)
+    if isinstance(modes, FeatureModes):
+        modes = replace(modes, rows=None)
     return Solution(modes, mean, weights, regularization, ridge, variance, grid, errors)
 
 

@@ -164,7 +164,9 @@ class SparseGaussianProcess(Model):
                 "parts: kernel.fitted(features)"
             )
         draw = np.random.default_rng(self.seed)
-        find = self._environments if self.kernel.is_additive else self._structures
+        find = self._environment_candidates
+        if not self.kernel.is_additive:
+            find = self._structure_candidates
         pool, inside, groups = find(inputs, parts, draw, species, options)
         n_threads = thread_count(options["n_threads"])
         points = [[] for _ in parts]
@@ -179,8 +181,8 @@ class SparseGaussianProcess(Model):
         sparse = self.fitted_kernel.pruned(pool.chosen(chosen))
         return sparse, [np.searchsorted(chosen, own) for own in points]
 
-    def _structures(self, inputs, parts, draw, species, options):
-        """Structures as candidates: their features, which are in each part, all."""
+    def _structure_candidates(self, inputs, parts, draw, species, options):
+        """Structures as candidates: features, a mask for each part, one group of all."""
         if is_described(inputs):
             pool = self.kernel.precompute(inputs)
             n, weights = pool.n_structures, pool.weights
@@ -197,8 +199,8 @@ class SparseGaussianProcess(Model):
         inside = [_structures_of(part, n, weights)[drawn] for part in parts]
         return pool, inside, [(np.arange(len(drawn)), [self.n_sparse] * len(parts))]
 
-    def _environments(self, inputs, parts, draw, species, options):
-        """Environments as candidates: the same, in groups by their species."""
+    def _environment_candidates(self, inputs, parts, draw, species, options):
+        """Environments as candidates: features, masks, groups by centre species."""
         if is_described(inputs):
             raise TypeError(
                 "sparse environments are chosen from structures, got "
@@ -420,8 +422,8 @@ def _projected(sparse, projections, kernel, frames, n_threads, progress):
         values = kernel.gram(part, sparse)
         return [values[:, own] @ transform for own, transform in projections]
 
-    if isinstance(frames, StructureFeatures):
-        return columns(frames)
+    if is_described(frames):
+        return columns(kernel.precompute(frames))
     inputs = structures(frames, combinations=True)
     species = sparse.neighbor_species
     inputs.channels(species)

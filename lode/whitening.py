@@ -1,4 +1,4 @@
-r"""Conditioning of descriptors whose variance spans many orders of magnitude.
+r"""Whitening of descriptors whose variance spans many orders of magnitude.
 
 The potential in a small sphere is smooth: its coefficients are dominated by a few
 directions, and what tells environments of a liquid apart has 10⁻⁷ of the variance of
