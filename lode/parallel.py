@@ -17,7 +17,7 @@ from numbers import Real
 
 import numba
 import numpy as np
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import OpenBLASController, ThreadpoolController
 from tqdm import tqdm
 
 # ``works`` is set in a thread that does a piece of work.
@@ -53,31 +53,35 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Limit:
-    """One thread of BLAS for the whole process as long as some thread is inside."""
+    """One limit for the whole process, from the first thread in to the last out."""
 
     def __init__(self):
-        self.lock, self.inside, self.limiter = threading.Lock(), 0, None
+        self.lock, self.inside, self.limit = threading.Lock(), 0, None
 
     def __enter__(self):
         with self.lock:
             if not self.inside:
-                self.limiter = _blas().limit(limits=1, user_api="blas")
-                # Until it leaves a context only this thread may set numbers, but
-                # another may be the last.
-                with _blas().limit():
-                    pass
+                self.limit = _blas().limit(limits=1)
+                _release()
             self.inside += 1
 
     def __exit__(self, *error):
         with self.lock:
             self.inside -= 1
             if not self.inside:
-                # Its exit sets the numbers from before.
-                with self.limiter:
-                    pass
+                self.limit.restore_original_limits()
+                _release()
 
 
 _limit = _Limit()
+
+
+def _release():
+    """Let any thread set the limit next, not only the one that has set it last."""
+    # Older versions of threadpoolctl have no such restriction.
+    release = getattr(OpenBLASController, "clear_controlling_thread", None)
+    if release is not None:
+        release()
 
 
 def single_threaded_blas():

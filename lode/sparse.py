@@ -182,7 +182,7 @@ class SparseGaussianProcess(Model):
         return sparse, [np.searchsorted(chosen, own) for own in points]
 
     def _structure_candidates(self, inputs, parts, draw, species, options):
-        """Structures as candidates: features, a mask for each part, one group of all."""
+        """Structures as candidates: features, masks for the parts, one group of all."""
         if is_described(inputs):
             pool = self.kernel.precompute(inputs)
             n, weights = pool.n_structures, pool.weights

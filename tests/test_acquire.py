@@ -3,11 +3,13 @@
 import errno
 import hashlib
 import http.server
-import io
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +34,7 @@ BLOB = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """A file, sent whole, cut off, altered, late, or not at all."""
+    """A file, sent whole, in part, cut off, altered, late, or not at all."""
 
     protocol_version = "HTTP/1.1"
 
@@ -50,8 +52,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Connection", "close")
         self.end_headers()
-        sent = len(content) if mode == "whole" else len(content) // 2
-        self.wfile.write(content[:sent])
+        self.wfile.write(content if mode == "whole" else content[: len(content) // 2])
         if mode == "stalled":
             self.wfile.flush()
             server.released.wait(20.0)
@@ -152,14 +153,20 @@ def test_whole_download_is_verified_and_leaves_nothing_else(server, tmp_path):
     assert lines[-1] == f"file.dat: {len(CONTENT)} bytes, verified"
 
 
-def test_truncated_download_is_an_error_and_nothing_is_kept(server, tmp_path):
+@pytest.mark.parametrize("before", [None, b"altered"])
+def test_truncated_download_is_an_error_and_leaves_what_was_there(
+    server, tmp_path, before
+):
+    path = tmp_path / "file.dat"
+    if before is not None:
+        path.write_bytes(before)
     server.mode = "cut off"
-    with pytest.raises(AcquisitionError, match="256004 bytes read|another content"):
-        download(server.url, tmp_path / "file.dat", BLOB)
-    assert hidden(tmp_path) == []
+    with pytest.raises(AcquisitionError, match=r"cannot be downloaded: .*256005 more"):
+        download(server.url, path, BLOB)
+    assert hidden(tmp_path) == ([] if before is None else ["file.dat"])
     server.mode = "whole"
-    download(server.url, tmp_path / "file.dat", BLOB)
-    assert (tmp_path / "file.dat").read_bytes() == CONTENT
+    download(server.url, path, BLOB)
+    assert path.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("altered", [CONTENT[:-1], CONTENT + b"x", b"<html>", b""])
@@ -175,7 +182,7 @@ def test_altered_download_is_an_error_and_nothing_is_kept(server, tmp_path, alte
 def test_silent_server_is_left_after_the_timeout(server, tmp_path, mode):
     server.mode = mode
     started = time.monotonic()
-    with pytest.raises(AcquisitionError, match="cannot be downloaded: .*timed out"):
+    with pytest.raises(AcquisitionError, match=r"no answer within 0\.3 s"):
         download(server.url, tmp_path / "file.dat", BLOB, timeout=0.3)
     # The machine may be busy.
     assert time.monotonic() - started < 10.0
@@ -184,7 +191,7 @@ def test_silent_server_is_left_after_the_timeout(server, tmp_path, mode):
 
 def test_missing_file_is_an_error(server, tmp_path):
     server.mode = "absent"
-    with pytest.raises(AcquisitionError, match="cannot be downloaded: 404"):
+    with pytest.raises(AcquisitionError, match="the server answers 404"):
         download(server.url, tmp_path / "file.dat", BLOB)
     assert hidden(tmp_path) == []
 
@@ -230,7 +237,8 @@ def test_unknown_host_is_an_error(published, tmp_path, monkeypatch):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with pytest.raises(AcquisitionError, match="Name or service not known"):
+    message = "the host's name cannot be resolved: Name or service not known"
+    with pytest.raises(AcquisitionError, match=message):
         acquire("dimers", tmp_path, source="bfdb")
 
 
@@ -241,16 +249,21 @@ def test_endless_answer_is_cut_off(server, tmp_path, monkeypatch):
     assert hidden(tmp_path) == []
 
 
-def test_full_disk_is_an_error_and_nothing_is_kept(server, tmp_path, monkeypatch):
-    class FullDisk(io.FileIO):
-        def write(self, block):
-            if self.tell() > 70_000:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return super().write(block)
+def test_download_that_takes_too_long_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_DEADLINE", 0.0)
+    with pytest.raises(AcquisitionError, match="takes more than 0 s"):
+        download(server.url, tmp_path / "file.dat", BLOB)
+    assert hidden(tmp_path) == []
 
-    monkeypatch.setattr(module, "_LimitedFile", FullDisk)
-    message = r"file\.dat cannot be written: No space left on device"
-    with pytest.raises(OSError, match=message):
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is full here")
+def test_full_disk_is_an_error(server, tmp_path, monkeypatch):
+    @contextmanager
+    def full(path):
+        yield Path("/dev/full")
+
+    monkeypatch.setattr(module, "atomic_write", full)
+    with pytest.raises(OSError, match="cannot be written: No space left on device"):
         download(server.url, tmp_path / "file.dat", BLOB)
     assert hidden(tmp_path) == []
 
@@ -275,10 +288,10 @@ def test_read_only_folder_is_an_error(server, published, tmp_path):
 def test_read_only_folder_is_an_error_also_for_root(
     server, published, tmp_path, monkeypatch
 ):
-    def refused(path, mode):
+    def refused(path, url):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    monkeypatch.setattr(module, "_LimitedFile", refused)
+    monkeypatch.setattr(module, "_BoundedFile", refused)
     with pytest.raises(OSError, match="cannot be written: Read-only file system"):
         acquire("dimers", tmp_path)
 
@@ -370,7 +383,7 @@ def test_auto_falls_back_to_the_stand_in_and_says_so(server, published, tmp_path
         "trajs_with_energies.xyz",
         "SSI.py",
     ]
-    assert sum("404" in line for line in lines) == 2
+    assert sum("answers 404" in line for line in lines) == 2
     assert lines[-1] == "dimers: no published data; a stand-in is generated"
     assert read_provenance(tmp_path / "provenance.json") == (record, None)
     assert "stand-in" in provenance_line(record)
@@ -406,6 +419,32 @@ def test_unknown_set_or_source_is_an_error(tmp_path):
         acquire("gas", tmp_path)
     with pytest.raises(ValueError, match="source must be one of .*got 'bfdb'"):
         acquire("water", tmp_path, source="bfdb")
+
+
+def test_killed_download_has_not_the_name_of_a_whole_one(server, tmp_path):
+    server.mode = "stalled"
+    path = tmp_path / "file.dat"
+    program = (
+        "import sys; from lode.datasets.acquire import download;"
+        "download(*sys.argv[1:], timeout=30)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, server.url, str(path), BLOB],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        ends = time.monotonic() + 30.0
+        while not any(p.stat().st_size for p in tmp_path.iterdir()):
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+    finally:
+        child.kill()
+        child.wait()
+    assert not path.exists()
+    server.mode = "whole"
+    download(server.url, path, BLOB)
+    assert path.read_bytes() == CONTENT
 
 
 @pytest.mark.skipif(

@@ -111,14 +111,11 @@ def test_an_error_of_a_helper_gets_out():
 @pytest.fixture
 def two_threads_of_blas():
     """Libraries of BLAS, each with two threads."""
-    blas = parallel._blas()
-    limiter = blas.limit(limits=2, user_api="blas")
-    # Else no other thread might set numbers.
-    with blas.limit():
-        pass
-    yield blas.lib_controllers
-    with limiter:
-        pass
+    limit = parallel._blas().limit(limits=2)
+    parallel._release()
+    yield parallel._blas().lib_controllers
+    limit.restore_original_limits()
+    parallel._release()
 
 
 def test_blas_is_limited_as_long_as_some_thread_wants_it(two_threads_of_blas):
@@ -156,29 +153,34 @@ def test_blas_is_limited_as_long_as_some_thread_wants_it(two_threads_of_blas):
         may_leave.clear()
 
 
-def test_nested_limits_end_with_the_outermost(two_threads_of_blas):
+def test_a_limit_of_the_caller_ends_whichever_thread_left_last(two_threads_of_blas):
+    is_in, may_leave, has_left, may_return = (threading.Event() for _ in range(4))
+    seen = []
+
     def numbers():
         return {c.get_num_threads() for c in two_threads_of_blas}
 
-    with parallel.single_threaded_blas():
+    def other():
         with parallel.single_threaded_blas():
-            pass
-        assert numbers() == {1}
+            is_in.set()
+            assert may_leave.wait(timeout=20.0)
+        has_left.set()
+        assert may_return.wait(timeout=20.0)
+        with parallel.single_threaded_blas():
+            seen.append(numbers())
+
+    thread = threading.Thread(target=other)
+    with parallel._blas().limit(limits=1):
+        with parallel.single_threaded_blas():
+            thread.start()
+            assert is_in.wait(timeout=20.0)
+        may_leave.set()
+        assert has_left.wait(timeout=20.0)
     assert numbers() == {2}
-
-
-def test_limits_of_many_threads_leave_the_numbers_as_they_were(two_threads_of_blas):
-    all_there, seen = threading.Barrier(4, timeout=20.0), set()
-
-    def work(_):
-        all_there.wait()
-        for _ in range(100):
-            with parallel.single_threaded_blas(), parallel.single_threaded_blas():
-                seen.update(c.get_num_threads() for c in two_threads_of_blas)
-
-    thread_map(work, range(4), 4)
-    assert seen == {1}
-    assert {c.get_num_threads() for c in two_threads_of_blas} == {2}
+    may_return.set()
+    thread.join()
+    assert seen == [{1}]
+    assert numbers() == {2}
 
 
 @pytest.mark.parametrize("error", [False, True])

@@ -1,8 +1,8 @@
 """Published data: from a local mirror or by a verified download.
 
 The files are pinned by the hash of their content, so it does not matter where a
-copy comes from. pooch downloads; the hash, git's own, which pooch does not know, is
-verified here.
+copy comes from. They are downloaded by pooch, which does not know the hash that git
+gives a file: that is verified here, before the file gets its name.
 """
 
 import hashlib
@@ -12,15 +12,20 @@ import os
 import shutil
 import socket
 import threading
-from contextlib import suppress
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pooch
+from requests.exceptions import HTTPError, RequestException, Timeout
+from requests.utils import get_environ_proxies, select_proxy
+
 from lode.files import atomic_write
 
 TIMEOUT = 10.0
-_BLOCK = 1 << 16
+# A download is given up after so many seconds altogether.
+_DEADLINE = 600.0
 # Far above any file in the table: a server must not fill the disk.
 _LARGEST = 1 << 28
 _HOST = "https://raw.githubusercontent.com"
@@ -139,7 +144,7 @@ def acquire(
         Do not use the network; by default whether the environment variable
         ``LODE_OFFLINE`` is set to anything but ``0``.
     timeout : float
-        Seconds to wait for a connection, and for each block of data.
+        Seconds to wait for an answer, and for each block of data.
     log : callable
         Takes lines on what is tried and found.
 
@@ -281,20 +286,16 @@ def git_blob(path):
     str
         40 hexadecimal digits.
     """
-    digest = hashlib.sha1(usedforsecurity=False)
-    digest.update(b"blob %d\0" % os.path.getsize(path))
-    return _digest(path, digest)
+    header = b"blob %d\0" % os.path.getsize(path)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(
+            file, lambda: hashlib.sha1(header, usedforsecurity=False)
+        ).hexdigest()
 
 
 def _sha256(path):
-    return _digest(path, hashlib.sha256())
-
-
-def _digest(path, digest):
     with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _HASHES = {"git_blob": git_blob, "sha256": _sha256}
@@ -359,8 +360,6 @@ def _copied(origin, path, kind, wanted, log):
 def download(url, path, blob, *, timeout=TIMEOUT, log=print):
     """Download a file, verify it, and only then give it its name.
 
-    Whatever goes wrong, nothing of it is left.
-
     Parameters
     ----------
     url : str
@@ -370,7 +369,7 @@ def download(url, path, blob, *, timeout=TIMEOUT, log=print):
     blob : str
         Hash of its content as git computes it.
     timeout : float
-        Seconds to wait for a connection, and for each block of data.
+        Seconds to wait for an answer, and for each block of data.
     log : callable
         Takes lines on the progress.
 
@@ -382,59 +381,62 @@ def download(url, path, blob, *, timeout=TIMEOUT, log=print):
     OSError
         If the file cannot be written, for example on a full disk.
     """
-    # Here, as they take longer to import than most files to read.
-    import requests
-    from pooch import HTTPDownloader
-
     path = Path(path)
     log(f"{path.name}: download from {url}")
-    with atomic_write(path) as temporary:
-        try:
-            _check_reachable(url, timeout)
-            with _LimitedFile(temporary, "w") as file:
-                HTTPDownloader(timeout=timeout, chunk_size=_BLOCK)(url, file, None)
-        except requests.RequestException as error:
-            raise AcquisitionError(f"{url} cannot be downloaded: {error}") from None
-        except OSError as error:
-            raise OSError(
-                error.errno, f"{path} cannot be written: {error.strerror}"
-            ) from None
-        size, came = temporary.stat().st_size, git_blob(temporary)
-        if came != blob:
-            raise AcquisitionError(
-                f"{url} has another content: git blob must be {blob}, got {came} "
-                f"({size} bytes); nothing was kept"
-            )
+    _check_reachable(url, timeout)
+    fetch = pooch.HTTPDownloader(timeout=timeout)
+    try:
+        with atomic_write(path) as temporary:
+            with _BoundedFile(temporary, url) as file:
+                fetch(url, file, None)
+            size, came = temporary.stat().st_size, git_blob(temporary)
+            if came != blob:
+                raise AcquisitionError(
+                    f"{url} has another content: git blob must be {blob}, got {came} "
+                    f"({size} bytes); nothing was kept"
+                )
+    except RequestException as error:
+        raise _unreachable(url, error, timeout) from None
+    except OSError as error:
+        raise OSError(
+            error.errno, f"{path} cannot be written: {error.strerror}"
+        ) from None
     log(f"{path.name}: {size} bytes, verified")
 
 
-class _LimitedFile(io.FileIO):
-    """A file that a server cannot fill the disk with."""
+class _BoundedFile(io.BufferedWriter):
+    """File that takes no more bytes, and no longer, than a download may bring."""
+
+    def __init__(self, path, url):
+        super().__init__(io.FileIO(path, "wb"))
+        self._url, self._ends = url, time.monotonic() + _DEADLINE
 
     def write(self, block):
         if self.tell() + len(block) > _LARGEST:
-            raise AcquisitionError(f"the server sends more than {_LARGEST} bytes")
+            raise AcquisitionError(f"{self._url} sends more than {_LARGEST} bytes")
+        if time.monotonic() > self._ends:
+            raise AcquisitionError(f"{self._url} takes more than {_DEADLINE:g} s")
         return super().write(block)
 
 
 def _check_reachable(url, timeout):
     """Refuse a server that does not take a connection in time.
 
-    The time-out of requests holds for each address of a host, and not at all for the
-    resolution of its name: without a network that adds up to minutes. Here a thread
-    does both and is left behind when the time is up; other errors are those of
-    requests.
+    The time-out of a request holds for each address of a host, and not at all for
+    the resolution of its name: without a network that adds up to minutes. Here a
+    thread does both and is left behind when the time is up.
     """
-    from requests.utils import get_environ_proxies, select_proxy
-
     if select_proxy(url, get_environ_proxies(url)):
         return
     parts = urlsplit(url)
-    address = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    failures = []
 
     def connect():
-        with suppress(OSError):
-            socket.create_connection(address, timeout).close()
+        try:
+            socket.create_connection((parts.hostname, port), timeout).close()
+        except OSError as error:
+            failures.append(error)
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
@@ -444,3 +446,19 @@ def _check_reachable(url, timeout):
             f"{url} cannot be downloaded: no connection to {parts.hostname} within "
             f"{timeout:g} s"
         )
+    if failures:
+        raise _unreachable(url, failures[0], timeout)
+
+
+def _unreachable(url, error, timeout):
+    """What is raised for an error of the network."""
+    reason = f"{type(error).__name__}: {error}"
+    # A server that falls silent on the way gives no Timeout.
+    if isinstance(error, (Timeout, TimeoutError)) or "timed out" in reason:
+        reason = f"no answer within {timeout:g} s"
+    elif isinstance(error, HTTPError):
+        answer = error.response
+        reason = f"the server answers {answer.status_code} {answer.reason}"
+    elif isinstance(error, socket.gaierror):
+        reason = f"the host's name cannot be resolved: {error.strerror}"
+    return AcquisitionError(f"{url} cannot be downloaded: {reason}")
