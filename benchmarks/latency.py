@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 from benchmarks.report import digits, provenance
-from lode.files import atomic_write, write_table
+from lode.files import atomic_write
+from workflows.scripts.csv_tables import write_table
 
 COLUMNS = (
     "program",

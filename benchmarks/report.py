@@ -8,7 +8,8 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from lode.files import atomic_write, with_block, write_table
+from lode.files import atomic_write
+from workflows.scripts.csv_tables import with_block, write_table
 
 COLUMNS = (
     "case",

@@ -30,9 +30,10 @@ from lode import (
 from lode.core.pairs import add_pairs
 from lode.core.reciprocal import WaveVectors, add_products
 from lode.core.registers import aligned_zeros
-from lode.files import atomic_write, write_table
+from lode.files import atomic_write
 from lode.parallel import single_threaded_blas
 from lode.systems import structures
+from workflows.scripts.csv_tables import write_table
 
 # Frame and loop; multiply-adds of the products, or pairs; median time of all of them;
 # share of dgemm's rate, median over the rounds.

@@ -34,7 +34,7 @@ def save_archive(path, kind, header, arrays):
         np.savez(file, **{_HEADER: np.array(text)}, **arrays)
 
 
-def load_archive(path, kind):
+def load_archive(path, kind, version=None):
     """Header and arrays of a file written by :func:`save_archive`.
 
     Parameters
@@ -43,6 +43,8 @@ def load_archive(path, kind):
         Name of the file.
     kind : str
         What the file must hold.
+    version : int, optional
+        And of which version.
 
     Returns
     -------
@@ -56,7 +58,7 @@ def load_archive(path, kind):
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is truncated, damaged or of another kind.
+        If the file is truncated, damaged, of another kind or of another version.
     """
     wanted = f"{os.fspath(path)} must be a complete {kind} file written by lode"
     try:
@@ -81,7 +83,26 @@ def load_archive(path, kind):
         raise ValueError(f"{wanted}, got {type(error).__name__}: {error}") from None
     if found != kind:
         raise ValueError(f"{wanted}, got a {found} file")
+    if version is not None and header.get("version") != version:
+        raise ValueError(
+            f"{os.fspath(path)} must be a {kind} file of version {version}, got "
+            f"version {header.get('version')}"
+        )
     return header, arrays
+
+
+def prefixed(arrays, prefix):
+    """Arrays with a prefix before their names."""
+    return {f"{prefix}{name}": array for name, array in arrays.items()}
+
+
+def without_prefix(arrays, prefix):
+    """Arrays whose names begin so, without it."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
 
 
 def _plain(value):

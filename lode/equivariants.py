@@ -88,8 +88,7 @@ class EquivariantSums:
         ValueError
             If the file is truncated, damaged or of another kind.
         """
-        header, arrays = load_archive(path, _SUMS)
-        _check_version(path, header)
+        header, arrays = load_archive(path, _SUMS, _VERSION)
         return cls(
             arrays["values"],
             arrays["moments"],
@@ -596,11 +595,3 @@ def _columns(parts, matrices, average):
 
 def _checked_tensors(targets, n_frames, n_components):
     return finite_array(targets, (n_frames, n_components), "targets")
-
-
-def _check_version(path, header):
-    if header.get("version") != _VERSION:
-        raise ValueError(
-            f"{path} must be a file of version {_VERSION}, got version "
-            f"{header.get('version')}"
-        )

@@ -297,12 +297,7 @@ class StructureFeatures:
         ValueError
             If the file is truncated, damaged or of another kind.
         """
-        header, arrays = load_archive(path, _KIND)
-        if header.get("version") != _VERSION:
-            raise ValueError(
-                f"{path} must be a {_KIND} file of version {_VERSION}, got version "
-                f"{header.get('version')}"
-            )
+        _, arrays = load_archive(path, _KIND, _VERSION)
         return cls.from_arrays(arrays)
 
     def to_arrays(self):
@@ -398,17 +393,7 @@ def is_described(frames):
     )
 
 
-def structure_features(
-    requests,
-    frames,
-    *,
-    species=None,
-    n_threads=None,
-    progress=False,
-    dtype=np.float64,
-    chunk_bytes=CHUNK_BYTES,
-    atoms=None,
-):
+def structure_features(requests, frames, species, atoms, storage, options):
     """Features that are requested, of structures or from features of environments.
 
     Parameters
@@ -416,10 +401,12 @@ def structure_features(
     requests : dict of str to FeatureRequest
     frames : anything that holds structures, or Features
         Of features one set for each of the different descriptors, in their order.
-    species, n_threads, progress, dtype, chunk_bytes
+    species, atoms
         As for :meth:`lode.kernels.Kernel.precompute`.
-    atoms : ndarray (n_atoms,) of bool, optional
-        Environments to keep, each as a structure of its own.
+    storage : (dtype, int)
+        ``dtype`` and ``chunk_bytes`` of the same.
+    options : dict
+        ``n_threads`` and ``progress`` of the same.
 
     Returns
     -------
@@ -430,7 +417,7 @@ def structure_features(
     ValueError
         As :meth:`lode.kernels.Kernel.precompute`.
     """
-    descriptors = distinct_descriptors(requests)
+    descriptors, (dtype, chunk_bytes) = distinct_descriptors(requests), storage
     if is_described(frames):
         if atoms is not None:
             raise ValueError("atoms must be None where features are given")
@@ -471,7 +458,6 @@ def structure_features(
             else:
                 own = np.arange(int(taken.sum()))
                 layout = _Layout(part.species[taken], own, rank[rows][taken])
-            options = {"n_threads": n_threads, "progress": progress}
             sources = [
                 _computed(d, part, known, taken, options, chunk_bytes)
                 for d in descriptors

@@ -28,6 +28,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from lode.archive import prefixed, without_prefix
 from lode.features import (
     CHUNK_BYTES,
     FeatureRequest,
@@ -177,16 +178,9 @@ class Kernel:
         requests = self._requests()
         if environments:
             requests = requests | self._requests(True)
-        return structure_features(
-            requests,
-            frames,
-            species=species,
-            n_threads=n_threads,
-            progress=progress,
-            dtype=dtype,
-            chunk_bytes=chunk_bytes,
-            atoms=atoms,
-        )
+        storage = dtype, chunk_bytes
+        options = {"n_threads": n_threads, "progress": progress}
+        return structure_features(requests, frames, species, atoms, storage, options)
 
     def represent(self, *arguments, **options):
         """Name of :meth:`precompute` in an earlier version."""
@@ -290,8 +284,7 @@ class Kernel:
         """What :meth:`fitted` found, as a dictionary of plain arrays."""
         arrays = {}
         for i, kernel in enumerate(self._whitened()):
-            for name, array in kernel._arrays().items():
-                arrays[f"{i}_{name}"] = array
+            arrays |= prefixed(kernel._arrays(), f"{i}_")
         return arrays
 
     def with_arrays(self, arrays):
@@ -307,12 +300,11 @@ class Kernel:
         """
         order = iter(range(len(self._whitened())))
 
-        def with_own(kernel):
-            prefix = f"{next(order)}_"
-            own = {k: a for k, a in arrays.items() if k.startswith(prefix)}
-            return kernel._with_arrays({k[len(prefix) :]: a for k, a in own.items()})
-
-        return self._mapped(with_own)
+        return self._mapped(
+            lambda kernel: kernel._with_arrays(
+                without_prefix(arrays, f"{next(order)}_")
+            )
+        )
 
     def _whitened(self):
         """The whitened kernels that this one is made of, in order."""
@@ -538,8 +530,8 @@ class PolynomialKernel(_FeatureKernel):
         for block in features.blocks:
             part = block.parts[key]
             if self.average:
-                by = block.counts if self.average == _BY_SPECIES else n_atoms
-                by = by if self.average == _BY_SPECIES else by[block.structures]
+                by_species = self.average == _BY_SPECIES
+                by = block.counts if by_species else n_atoms[block.structures]
                 part = part._replace(values=part.values / by[:, None])
             center = block.center if self.species_delta else 0
             sums.append((center, block.structures, part))
@@ -759,7 +751,7 @@ class ScaledKernel(Kernel):
     weight: float
 
     def __post_init__(self):
-        _check_kernels([self.kernel], "kernel")
+        check_kernels([self.kernel], "kernel")
         if not (np.isfinite(self.weight) and self.weight > 0):
             raise ValueError(f"weight must be positive and finite, got {self.weight}")
 
@@ -817,7 +809,7 @@ class SumKernel(Kernel):
     kernels: tuple
 
     def __post_init__(self):
-        object.__setattr__(self, "kernels", _check_kernels(self.kernels, "kernels"))
+        object.__setattr__(self, "kernels", check_kernels(self.kernels, "kernels"))
 
     def weighted(self, weights):
         """The sum with other weights; terms of weight zero are left out.
@@ -931,7 +923,7 @@ class ProductKernel(Kernel):
     kernels: tuple
 
     def __post_init__(self):
-        object.__setattr__(self, "kernels", _check_kernels(self.kernels, "kernels"))
+        object.__setattr__(self, "kernels", check_kernels(self.kernels, "kernels"))
         if not all(kernel.is_additive for kernel in self.kernels):
             raise TypeError(
                 "the factors of a product must be additive, got a kernel with a "
@@ -998,7 +990,7 @@ class StructureKernel(Kernel):
     degree: int = 2
 
     def __post_init__(self):
-        _check_kernels([self.kernel], "kernel")
+        check_kernels([self.kernel], "kernel")
         _check_degree(self.degree)
 
     @property
@@ -1050,10 +1042,19 @@ def _check_degree(degree):
         raise ValueError(f"degree must be a positive integer, got {degree!r}")
 
 
-def _check_kernels(kernels, name):
+def check_kernels(kernels, name):
+    """Kernels as a tuple.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is no kernel, or there are none.
+    """
     if not isinstance(kernels, Sequence) or not kernels:
         raise ValueError(f"{name} must hold at least one kernel, got {kernels!r}")
     for kernel in kernels:
         if not isinstance(kernel, Kernel):
-            raise TypeError(f"{name} must be kernels, got {type(kernel).__name__}")
+            raise TypeError(
+                f"{name} must hold kernels of lode, got {type(kernel).__name__}"
+            )
     return tuple(kernels)

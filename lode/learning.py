@@ -182,7 +182,10 @@ def learning_curve(
             ]
             kernel, chosen = parts[0], settings
             if gram is None:
-                kernel, likeliest = _weighted(parts, values[train])
+                grams = [k[:size] for k in parts]
+                weights, likeliest = max_likelihood_weights(grams, values[train])
+                pairs = zip(weights, parts, strict=True)
+                kernel = sum(w * k for w, k in pairs if w > 0.0)
                 chosen = [likeliest, *settings[1:]]
             solution = solve_kernel(kernel[:size], values[train], True, *chosen)
             predicted = solution.predict(kernel[size:])
@@ -242,14 +245,6 @@ def _square(matrix):
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"gram must be square, got shape {matrix.shape}")
     return matrix
-
-
-def _weighted(parts, values):
-    """Sum of kernels with the training structures, and the regularisation."""
-    n = len(values)
-    weights, regularization = max_likelihood_weights([k[:n] for k in parts], values)
-    kernel = sum(w * k for w, k in zip(weights, parts, strict=True) if w > 0.0)
-    return kernel, regularization
 
 
 def fitted_term(kernel, features):

@@ -57,12 +57,7 @@ def load(path):
     ValueError
         If the file is truncated, damaged, of another kind or of another version.
     """
-    header, arrays = load_archive(path, _KIND)
-    if header.get("version") != _VERSION:
-        raise ValueError(
-            f"{path} must be a {_KIND} file of version {_VERSION}, got version "
-            f"{header.get('version')}"
-        )
+    header, arrays = load_archive(path, _KIND, _VERSION)
     try:
         model = from_dict(header["model"])
         if not isinstance(model, Model):
@@ -74,17 +69,3 @@ def load(path):
             f"{path} must be a complete {_KIND} file written by lode, it lacks {error}"
         ) from None
     return model
-
-
-def prefixed(arrays, prefix):
-    """Arrays with a prefix before their names."""
-    return {f"{prefix}{name}": array for name, array in arrays.items()}
-
-
-def without_prefix(arrays, prefix):
-    """Arrays whose names begin so, without it."""
-    return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lode.archive import prefixed, without_prefix
 from lode.features import StructureFeatures, is_described
-from lode.kernels import Kernel, SumKernel
-from lode.models import Model, prefixed, without_prefix
+from lode.kernels import Kernel, SumKernel, check_kernels
+from lode.models import Model
 from lode.ridge import (
     Solution,
     checked_targets,
@@ -75,7 +76,7 @@ class GaussianProcess(Model):
     _training: StructureFeatures | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
-        check_kernel(self.kernel)
+        check_kernels([self.kernel], "kernel")
         if self.weights == "likely":
             warnings.warn(
                 "weights 'likely' are now called 'max_likelihood'",
@@ -247,18 +248,6 @@ class GaussianProcess(Model):
         self._columns = []
         while own := without_prefix(arrays, f"columns_{len(self._columns)}_"):
             self._columns.append({int(z): columns for z, columns in own.items()})
-
-
-def check_kernel(kernel):
-    """Refuse what is no kernel.
-
-    Raises
-    ------
-    TypeError
-        If it is none.
-    """
-    if not isinstance(kernel, Kernel):
-        raise TypeError(f"kernel must be a kernel of lode, got {type(kernel).__name__}")
 
 
 def checked_training(frames, targets):

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lode.archive import prefixed, without_prefix
 from lode.features import StructureFeatures, is_described
-from lode.kernels import Kernel
-from lode.models import Model, prefixed, without_prefix
+from lode.kernels import Kernel, check_kernels
+from lode.models import Model
 from lode.parallel import single_threaded_blas, thread_count, thread_map
-from lode.regression import check_kernel, checked_training
+from lode.regression import checked_training
 from lode.ridge import Solution, solve_features
 from lode.systems import structures
 
@@ -89,7 +90,7 @@ class SparseGaussianProcess(Model):
     _transform: np.ndarray | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
-        check_kernel(self.kernel)
+        check_kernels([self.kernel], "kernel")
         for name in ("n_sparse", "n_candidates"):
             value = getattr(self, name)
             if isinstance(value, bool) or int(value) != value or value < 1:

@@ -214,7 +214,7 @@ def test_structure_kernel_is_the_power_of_the_kernel():
         )
     with pytest.raises(ValueError, match="degree must be a positive integer, got 0"):
         StructureKernel(LINEAR, 0)
-    with pytest.raises(TypeError, match="kernel must be kernels, got str"):
+    with pytest.raises(TypeError, match="kernel must hold kernels of lode, got str"):
         StructureKernel("linear")
     with pytest.raises(TypeError, match="must be additive"):
         LINEAR * StructureKernel(LINEAR)
@@ -328,7 +328,7 @@ def test_parts_are_masks():
 
 
 def test_sparse_model_is_checked(tmp_path):
-    with pytest.raises(TypeError, match="kernel must be a kernel of lode, got str"):
+    with pytest.raises(TypeError, match="kernel must hold kernels of lode, got"):
         SparseGaussianProcess("linear")
     for name in ("n_sparse", "n_candidates"):
         with pytest.raises(ValueError, match=f"{name} must be a positive whole"):

@@ -11,11 +11,11 @@ import dimer_features as features_script  # noqa: E402
 import dimer_model as model_script  # noqa: E402
 import fig2 as fig2_script  # noqa: E402
 import summary as summary_script  # noqa: E402
+from csv_tables import table, write_table  # noqa: E402
 from lode.archive import save_archive  # noqa: E402
 from lode.charges import formal_charges  # noqa: E402
 from lode.datasets.acquire import write_provenance  # noqa: E402
 from lode.datasets.dimers import COULOMB  # noqa: E402
-from lode.files import table, write_table  # noqa: E402
 from lode.learning import (  # noqa: E402
     group_splits,
     ordered_split,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lode.files import atomic_write, markers, rounded, table, with_block, write_table
+from csv_tables import markers, rounded, table, with_block, write_table
+from lode.files import atomic_write
 
 
 def test_replacement_writes_the_file_and_makes_its_folder(tmp_path):

@@ -347,7 +347,7 @@ def test_parts_of_kernels_are_checked():
         PolynomialKernel("soap")
     with pytest.raises(TypeError, match="unsupported operand"):
         PolynomialKernel(TOY) + 1.0
-    with pytest.raises(TypeError, match="kernels must be kernels"):
+    with pytest.raises(TypeError, match="kernels must hold kernels of lode"):
         SumKernel((PolynomialKernel(TOY), TOY))
     with pytest.raises(ValueError, match="at least one kernel"):
         ProductKernel(())

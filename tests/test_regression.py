@@ -240,7 +240,7 @@ def test_model_must_be_fitted_first(tmp_path):
         model.predict(NEW)
     with pytest.raises(RuntimeError, match="must be fitted first"):
         model.save(tmp_path / "model.npz")
-    with pytest.raises(TypeError, match="kernel must be a kernel"):
+    with pytest.raises(TypeError, match="kernel must hold kernels of lode"):
         GaussianProcess("linear")
 
 

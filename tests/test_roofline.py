@@ -15,8 +15,8 @@ import lode.pairs
 from benchmarks import latency, roofline
 from benchmarks.cases import system_frames
 from benchmarks.report import WRITER
+from csv_tables import markers
 from lode import reciprocal
-from lode.files import markers
 
 compiled = pytest.mark.skipif(
     bool(numba.config.DISABLE_JIT), reason="thousands of pairs in plain Python"

@@ -7,11 +7,11 @@ from ase.io import write
 
 pytest.importorskip("matplotlib")
 
+from csv_tables import table, write_table  # noqa: E402
 from fig1 import fig1_table  # noqa: E402
 from fig3_tensor import fig3_tensor_picture  # noqa: E402
 from lode.coupling import spherical_tensor  # noqa: E402
 from lode.equivariants import EquivariantSums, equivariant_learning_curve  # noqa: E402
-from lode.files import table, write_table  # noqa: E402
 from plotting import figure_3_tensor  # noqa: E402
 from water_tensor_curve import water_tensor_curve  # noqa: E402
 from water_tensor_features import water_tensor_features  # noqa: E402

@@ -27,7 +27,7 @@ import learning_curve as learning_curve_script  # noqa: E402
 import readme as readme_script  # noqa: E402
 import source as source_script  # noqa: E402
 import summary as summary_script  # noqa: E402
-from lode.files import markers, table, write_table  # noqa: E402
+from csv_tables import markers, table, write_table  # noqa: E402
 from workflows.code_hash import code_files, code_hash  # noqa: E402
 from workflows.configuration import (  # noqa: E402
     check_configuration,

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import ase.io
 
+from csv_tables import write_table
 from job import started_job
 from lode.datasets.acquire import provenance_line, read_provenance
 from lode.datasets.curves import checks, published_curves, reference_curves
 from lode.datasets.dimers import read_dimers
 from lode.datasets.engines import engine as named_engine
-from lode.files import atomic_write, write_table
+from lode.files import atomic_write
 
 
 def dimer_curves(

@@ -3,9 +3,9 @@
 import ase.io
 import numpy as np
 
+from csv_tables import rounded, write_table
 from dimer_features import LEARNT, isolated_molecules, saved_features, splits
 from job import started_job
-from lode.files import rounded, write_table
 from lode.learning import relative_error
 from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.ridge import fit_features

@@ -2,9 +2,9 @@
 
 import ase.io
 
+from csv_tables import write_table
 from job import started_job
 from lode.electrostatics import ewald_energies
-from lode.files import write_table
 
 
 def energies(frames_path, path, *, tolerance, n_threads=None):

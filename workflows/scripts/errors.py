@@ -1,6 +1,6 @@
 """The table of errors behind a learning curve."""
 
-from lode.files import rounded, write_table
+from csv_tables import rounded, write_table
 
 
 def write_errors(path, curve, digits, resolution=0.0):

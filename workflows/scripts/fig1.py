@@ -2,8 +2,8 @@
 
 from statistics import fmean, stdev
 
+from csv_tables import rounded, table, write_table
 from job import started_job
-from lode.files import rounded, table, write_table
 from plotting import figure_1, save
 
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from csv_tables import rounded, table, write_table
 from dimer_model import CLASSES, EXPERIMENTS, error_cells
 from job import started_job
 from lode.datasets.acquire import provenance_line, read_provenance
 from lode.datasets.curves import TAIL, tail_slope
 from lode.datasets.dimers import COULOMB
-from lode.files import rounded, table, write_table
 from plotting import figure_2, save
 
 SETS = {"test": "training", "far": "far"}

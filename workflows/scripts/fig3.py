@@ -1,9 +1,9 @@
 """Figure 3: learning curves of the dielectric response of water."""
 
+from csv_tables import table
 from fig1 import fig1_table
 from job import started_job
 from lode.datasets.acquire import provenance_line, read_provenance
-from lode.files import table
 from plotting import figure_3, save
 
 

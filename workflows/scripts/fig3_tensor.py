@@ -1,9 +1,9 @@
 """Both parts of the dielectric tensor of water: learning curves beside each other."""
 
+from csv_tables import table
 from fig1 import fig1_table
 from fig3 import water_provenance
 from job import started_job
-from lode.files import table
 from plotting import figure_3_tensor, save
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from csv_tables import table
 from errors import write_errors
 from job import started_job
 from lode.features import StructureFeatures
-from lode.files import table
 from lode.learning import learning_curve
 from lode.parallel import single_threaded_blas
 from lode.serialization import from_dict

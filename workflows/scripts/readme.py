@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
+from csv_tables import markers, table, with_block, write_table
 from job import started_job
-from lode.files import atomic_write, markers, table, with_block, write_table
+from lode.files import atomic_write
 from summary import FIGURES, markdown_row
 
 WRITER = "snakemake"

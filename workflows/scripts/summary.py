@@ -2,11 +2,12 @@
 
 from statistics import fmean, stdev
 
+from csv_tables import table, write_table
 from fig1 import gas_provenance
 from fig2 import dimers_provenance
 from fig3 import water_provenance
 from job import started_job
-from lode.files import atomic_write, table, write_table
+from lode.files import atomic_write
 
 COLUMNS = ["figure", "claim", "paper", "ours", "met"]
 FIGURES = ("fig1", "fig2", "fig3", "fig3_tensor")
