@@ -81,7 +81,7 @@ def clebsch_gordan(l_1, l_2, angular):
     result = np.zeros((2 * l_1 + 1, 2 * l_2 + 1, 2 * angular + 1))
     for k_1 in range(-l_1, l_1 + 1):
         for k_2 in range(max(-l_2, -angular - k_1), min(l_2, angular - k_1) + 1):
-            value = phase * _complex(l_1, k_1, l_2, k_2, angular)
+            value = phase * _complex_coupling(l_1, k_1, l_2, k_2, angular)
             # Terms that cancel each other do so exactly: they are the same numbers.
             for m_1, u_1 in _real(k_1):
                 for m_2, u_2 in _real(k_2):
@@ -94,8 +94,8 @@ def clebsch_gordan(l_1, l_2, angular):
     return result
 
 
-def _complex(l_1, m_1, l_2, m_2, l):
-    """Clebsch–Gordan coefficient of the complex harmonics, with the usual phases."""
+def _complex_coupling(l_1, m_1, l_2, m_2, l):
+    """Clebsch–Gordan coefficient of complex harmonics, by Racah's formula."""
     a, b, c = l_1 + l_2 - l, l_1 + l - l_2, l_2 + l - l_1
     total = 0
     for k in range(

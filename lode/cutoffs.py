@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StepCutoff:
-    """Every neighbour closer than the radius counts fully: the authors' hard cutoff.
+    """Every neighbour closer than the radius counts fully, as in the paper.
 
     Parameters
     ----------
@@ -16,6 +16,7 @@ class StepCutoff:
 
     radius: float
 
+    # No part of it is smooth: not a field of the dataclass.
     width = 0.0
 
     def __post_init__(self):

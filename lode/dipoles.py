@@ -148,7 +148,7 @@ def dielectric_tensor(
     if polarizabilities is None:
         raise ValueError("polarizabilities must be one number per position, got None")
     settings = _checked_settings(damping, tolerance, splitting)
-    # In units of the square roots of the polarisabilities the diagonal is of order 1.
+    # (α⁻¹ − T)⁻¹ = √α (1 − √α T √α)⁻¹ √α, whose diagonal is of order one.
     root = np.repeat(np.sqrt(polarizabilities), 3)
     matrix = _tensor(positions, cell, polarizabilities, *settings)
     matrix *= -root[:, None]

@@ -341,7 +341,7 @@ class EquivariantRegression(Model):
                 _whitenings(part, 0, exponent, self.n_components)
                 for part, exponent in zip(parts, self.exponent, strict=True)
             ]
-            rows = _columns(parts, matrices, self.average)
+            rows = _whitened_rows(parts, matrices, self.average)
             fitted = TensorModes.of(rows, targets)
             if self.regularization is None:
                 self.regularizations = TENSOR_REGULARIZATIONS
@@ -527,7 +527,7 @@ def equivariant_learning_curve(
             _whitenings(part, repeat, e, n_components)
             for part, e in zip(sums, exponent, strict=True)
         ]
-        return _columns(sums, matrices, average)
+        return _whitened_rows(sums, matrices, average)
 
     def errors(repeat, some):
         pool, test = repeats[repeat]
@@ -583,7 +583,7 @@ def _whitenings(part, group, exponent, n_components):
     ]
 
 
-def _columns(parts, matrices, average):
+def _whitened_rows(parts, matrices, average):
     """Whitened features of each structure, (n_frames, 2 λ + 1, n_columns)."""
     columns = []
     for part, of_descriptor in zip(parts, matrices, strict=True):

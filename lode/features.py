@@ -384,7 +384,7 @@ def _joined(blocks):
     return [Block(blocks[0].center, structures, counts, parts)]
 
 
-def is_described(frames):
+def holds_features(frames):
     """Whether frames are features already, of structures or of environments."""
     if isinstance(frames, Features | StructureFeatures):
         return True
@@ -418,7 +418,7 @@ def structure_features(requests, frames, species, atoms, storage, options):
         As :meth:`lode.kernels.Kernel.precompute`.
     """
     descriptors, (dtype, chunk_bytes) = distinct_descriptors(requests), storage
-    if is_described(frames):
+    if holds_features(frames):
         if atoms is not None:
             raise ValueError("atoms must be None where features are given")
         given = [frames] if isinstance(frames, Features) else list(frames)
@@ -534,7 +534,7 @@ def _check_given(given, n_descriptors, species):
         )
 
 
-def _columns(features):
+def _column_numbers(features):
     """A number for each column, the same wherever its label is."""
     labels = getattr(features, "labels", None)
     names = getattr(getattr(labels, "dtype", None), "names", None)
@@ -566,7 +566,7 @@ def _computed(descriptor, part, known, taken, options, chunk_bytes):
         values = features.values
         rows = slice(start, start + len(values))
         start = rows.stop
-        columns = _columns(features) if columns is None else columns
+        columns = _column_numbers(features) if columns is None else columns
         yield (values if taken is None else values[taken[rows]]), columns
 
 
@@ -597,7 +597,7 @@ def _whole_frames(descriptor, part, known, options, chunk_bytes):
 
 def _sliced(features, chunk_bytes):
     """Features of consecutive environments, from an array, chunk by chunk."""
-    values, columns = features.values, _columns(features)
+    values, columns = features.values, _column_numbers(features)
     step = max(1, chunk_bytes // max(1, 8 * values.shape[1]))
     for start in range(0, len(values), step):
         yield values[start : start + step], columns
@@ -655,15 +655,15 @@ def _blocks(requests, descriptors, sources, layout, dtype):
 def _parts(requests, source, layout, dtype):
     """Parts of each block that rest on one descriptor."""
     n_blocks = len(layout.species)
-    room = [{} for _ in range(n_blocks)]
+    stored = [{} for _ in range(n_blocks)]
     start, columns = 0, None
-    for values, found in source:
-        columns = found
+    for values, numbers in source:
+        columns = numbers
         if not np.isfinite(values).all():
             raise ValueError("features must be finite, got NaN or infinity")
         n_features = values.shape[1]
         unit = None
-        here = slice(start, start + len(values))
+        in_chunk = slice(start, start + len(values))
         start += len(values)
         for key, request in requests.items():
             chunk = values
@@ -671,34 +671,34 @@ def _parts(requests, source, layout, dtype):
                 unit = _unit_rows(values) if unit is None else unit
                 chunk = unit
             for g in range(n_blocks):
-                rows = np.flatnonzero(layout.group[here] == g)
+                rows = np.flatnonzero(layout.group[in_chunk] == g)
                 if not len(rows):
                     continue
-                own, place = chunk[rows], layout.place[here][rows]
+                block_rows, place = chunk[rows], layout.place[in_chunk][rows]
                 if request.form == "scatter":
-                    room[g].setdefault(key, Scatter()).add(own)
+                    stored[g].setdefault(key, Scatter()).add(block_rows)
                     continue
                 if request.form == "environments":
                     shape = (int(layout.counts[g].sum()), n_features)
-                    if key not in room[g]:
-                        room[g][key] = np.empty(shape, dtype=dtype)
-                    room[g][key][layout.row[here][rows]] = own
+                    if key not in stored[g]:
+                        stored[g][key] = np.empty(shape, dtype=dtype)
+                    stored[g][key][layout.row[in_chunk][rows]] = block_rows
                     continue
-                if key not in room[g]:
-                    room[g][key] = np.zeros((len(layout.counts[g]), n_features))
+                if key not in stored[g]:
+                    stored[g][key] = np.zeros((len(layout.counts[g]), n_features))
                 first, last = place.min(), place.max() + 1
-                sums = segment_matrix(place - first, last - first) @ own
-                room[g][key][first:last] += sums
+                sums = segment_matrix(place - first, last - first) @ block_rows
+                stored[g][key][first:last] += sums
     return [
         {
             key: Part(
-                found[key].matrix if request.form == "scatter" else found[key],
+                parts[key].matrix if request.form == "scatter" else parts[key],
                 columns,
                 request.form,
             )
             for key, request in requests.items()
         }
-        for found in room
+        for parts in stored
     ]
 
 

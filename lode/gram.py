@@ -126,7 +126,7 @@ def environment_gram(kernel, a, b, average, progress=False):
     -------
     ndarray (n_a, n_b)
     """
-    weight, factors = kernel._monomial()
+    weight, factors = kernel._linear_factors()
     use_moments = len(factors) == 2 and _moments_are_cheaper(factors, a, b or a)
     if use_moments:
         values = weight * moment_gram(factors, a, b, progress=progress)

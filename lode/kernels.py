@@ -36,7 +36,7 @@ from lode.features import (
     Scatter,
     StructureFeatures,
     distinct_descriptors,
-    is_described,
+    holds_features,
     scalar_products,
     structure_features,
 )
@@ -107,12 +107,12 @@ class Kernel:
         if frames_b is None:
             return self.gram(self.precompute(frames_a, **options))
         sets = [
-            x if is_described(x) else structures(x, combinations=True)
+            x if holds_features(x) else structures(x, combinations=True)
             for x in (frames_a, frames_b)
         ]
         if species is None:
             # Both sets must be described by the same fields.
-            known = [_neighbor_species(x) for x in sets if is_described(x)]
+            known = [_neighbor_species(x) for x in sets if holds_features(x)]
             found = known or [x.species for x in sets]
             options["species"] = tuple(np.unique(np.concatenate(found)).tolist())
         return self.gram(*[self.precompute(x, **options) for x in sets])
@@ -339,7 +339,7 @@ class Kernel:
     def _diagonal(self, features):
         return environment_diagonal(self, features, True in self._averages())
 
-    def _monomial(self):
+    def _linear_factors(self):
         """Weight and linear factors of a product of such; ``None, []`` of others."""
         return None, []
 
@@ -559,7 +559,7 @@ class PolynomialKernel(_FeatureKernel):
         k_ij = known[key]
         return k_ij if self.degree == 1 else power(k_ij, int(self.degree))
 
-    def _monomial(self):
+    def _linear_factors(self):
         """Weight and linear factors, if the kernel is a product of such."""
         return 1.0, [replace(self, degree=1)] * int(self.degree)
 
@@ -784,8 +784,8 @@ class ScaledKernel(Kernel):
         block = self.kernel._block(a, rows, b, columns, known)
         return None if block is None else self.weight * block
 
-    def _monomial(self):
-        weight, factors = self.kernel._monomial()
+    def _linear_factors(self):
+        weight, factors = self.kernel._linear_factors()
         return None if weight is None else self.weight * weight, factors
 
 
@@ -857,7 +857,7 @@ class SumKernel(Kernel):
         if len(averages) > 1 or _BY_SPECIES in averages:
             return (), self.kernels
         direct = [
-            k.is_additive and not k.is_linear and len(k._monomial()[1]) != 2
+            k.is_additive and not k.is_linear and len(k._linear_factors()[1]) != 2
             for k in self.kernels
         ]
         needed = set()
@@ -955,10 +955,10 @@ class ProductKernel(Kernel):
             product = block if product is None else product * block
         return product
 
-    def _monomial(self):
+    def _linear_factors(self):
         weight, factors = 1.0, []
         for kernel in self.kernels:
-            w, inner = kernel._monomial()
+            w, inner = kernel._linear_factors()
             if w is None:
                 return None, []
             weight, factors = weight * w, factors + inner

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lode.archive import prefixed, without_prefix
-from lode.features import StructureFeatures, is_described
+from lode.features import StructureFeatures, holds_features
 from lode.kernels import Kernel, SumKernel, check_kernels
 from lode.models import Model
 from lode.ridge import (
@@ -263,7 +263,7 @@ def checked_training(frames, targets):
     TypeError, ValueError
         If a frame is not valid or there is not one finite target for each.
     """
-    if not is_described(frames):
+    if not holds_features(frames):
         frames = structures(frames, combinations=True)
     first = frames[0] if isinstance(frames, list | tuple) else frames
     return frames, checked_targets(targets, first.n_frames)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lode.archive import prefixed, without_prefix
-from lode.features import StructureFeatures, is_described
+from lode.features import StructureFeatures, holds_features
 from lode.kernels import Kernel, check_kernels
 from lode.models import Model
 from lode.parallel import single_threaded_blas, thread_count, thread_map
@@ -139,7 +139,7 @@ class SparseGaussianProcess(Model):
         """
         options = {"n_threads": n_threads, "progress": progress}
         inputs = frames
-        if not is_described(frames):
+        if not holds_features(frames):
             inputs = structures(frames, combinations=True)
         sparse, _ = self._chosen(inputs, [None], species, options)
         self._transform = self._whitening(self.fitted_kernel.gram(sparse))
@@ -184,7 +184,7 @@ class SparseGaussianProcess(Model):
 
     def _structure_candidates(self, inputs, parts, draw, species, options):
         """Structures as candidates: features, masks for the parts, one group of all."""
-        if is_described(inputs):
+        if holds_features(inputs):
             pool = self.kernel.precompute(inputs)
             n, weights = pool.n_structures, pool.weights
             drawn = _drawn(draw, n, self.n_candidates)
@@ -202,7 +202,7 @@ class SparseGaussianProcess(Model):
 
     def _environment_candidates(self, inputs, parts, draw, species, options):
         """Environments as candidates: features, masks, groups by centre species."""
-        if is_described(inputs):
+        if holds_features(inputs):
             raise TypeError(
                 "sparse environments are chosen from structures, got "
                 f"{type(inputs).__name__}"
@@ -423,7 +423,7 @@ def _projected(sparse, projections, kernel, frames, n_threads, progress):
         values = kernel.gram(part, sparse)
         return [values[:, own] @ transform for own, transform in projections]
 
-    if is_described(frames):
+    if holds_features(frames):
         return columns(kernel.precompute(frames))
     inputs = structures(frames, combinations=True)
     species = sparse.neighbor_species

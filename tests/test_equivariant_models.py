@@ -13,7 +13,7 @@ from lode.bases import RadialBasis
 from lode.coupling import spherical_tensor
 from lode.equivariants import (
     EquivariantSums,
-    _columns,
+    _whitened_rows,
     _whitenings,
     equivariant_learning_curve,
     equivariant_sums,
@@ -177,7 +177,7 @@ def test_left_out_errors_are_those_of_models_without_each_structure():
     # λ and the whitening stay those of all structures.
     parts = [equivariant_sums(d, FRAMES, [range(4)]) for d in model.descriptors]
     matrices = [_whitenings(part, 0, 0.4, None) for part in parts]
-    rows = _columns(parts, matrices, False)
+    rows = _whitened_rows(parts, matrices, False)
     ridge = regularization * np.sum(rows**2) / (5 * N_FRAMES)
     for left in range(N_FRAMES):
         kept = np.arange(N_FRAMES) != left

@@ -185,7 +185,7 @@ def test_product_distributes_over_a_sum():
 @pytest.mark.parametrize("memory", [1, 3000, 2**28])
 def test_second_moments_equal_the_environment_kernel(species_delta, memory):
     kernel = PolynomialKernel(TOY, 2, species_delta=species_delta)
-    factors = kernel._monomial()[1]
+    factors = kernel._linear_factors()[1]
     a, b = (kernel.precompute(random_features(s)) for s in (1, 2))
     for other in (None, b):
         moments = gram.moment_gram(factors, a, other, memory)
@@ -195,7 +195,7 @@ def test_second_moments_equal_the_environment_kernel(species_delta, memory):
 
 def test_cheaper_form_is_the_moments_for_large_structures_alone():
     kernel = PolynomialKernel(TOY, 2)
-    factors = kernel._monomial()[1]
+    factors = kernel._linear_factors()[1]
     small, large = (
         kernel.precompute(random_features(1, 40, n_atoms=n)) for n in (2, 300)
     )
