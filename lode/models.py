@@ -10,6 +10,11 @@ _KIND, _VERSION = "model", 2
 class Model:
     """Base of the models: saving and the check that they are fitted."""
 
+    @property
+    def is_fitted(self):
+        """Whether the model can predict."""
+        return self.solution is not None
+
     def save(self, path):
         """Write the fitted model to one npz file, whole or not at all.
 

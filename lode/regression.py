@@ -100,11 +100,6 @@ class GaussianProcess(Model):
                     f"choose it, got {self.regularization}"
                 )
 
-    @property
-    def is_fitted(self):
-        """Whether the model can predict."""
-        return self.solution is not None
-
     def fit(
         self,
         frames,

@@ -107,11 +107,6 @@ class SparseGaussianProcess(Model):
         if not 0.0 < self.condition < 1.0:
             raise ValueError(f"condition must be from 0 to 1, got {self.condition}")
 
-    @property
-    def is_fitted(self):
-        """Whether the model can predict."""
-        return self.solution is not None
-
     def select(self, frames, *, species=None, n_threads=None, progress=False):
         """Choose the sparse points among those of the frames.
 
@@ -221,9 +216,7 @@ class SparseGaussianProcess(Model):
         pool = self.kernel.precompute(
             described, species=species, atoms=atoms, **options
         )
-        self.fitted_kernel = self.kernel
-        if not self.kernel.is_fitted:
-            self.fitted_kernel = self.kernel.fitted(pool)
+        self.fitted_kernel = self.kernel.fitted(pool)
         pool = self.fitted_kernel.pruned(pool)
         n_inputs, weights = len(inputs), inputs.weights
         inside = [_structures_of(part, n_inputs, weights)[owner] for part in parts]
