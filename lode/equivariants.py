@@ -12,6 +12,7 @@ for λ > 0 none turns with the structure.
 Indices of arrays: A structures, z centre species, q components μ, f features.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -23,13 +24,15 @@ from lode.learning import repeated, splits
 from lode.models import Model
 from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.ridge import TENSOR_REGULARIZATIONS, TensorModes, checked_grid
-from lode.systems import finite_array, structures, whole_number
+from lode.systems import ROUNDING, finite_array, structures, whole_number
 from lode.whitening import whitening
 
-_SUMS, _VERSION = "EquivariantSums", 1
+_SUMS, _VERSION = "EquivariantSums", 2
 # Features of so much memory exist at a time: small enough for the allocator to use the
 # same memory again.
 _CHUNK_BYTES = 2**24
+# Share of the targets above which leave-one-out errors are those of no model.
+_NOTHING = 0.95
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class EquivariantSums:
         Atomic numbers of the expanded fields.
     n_atoms : ndarray (n_frames,) of int
         Number of environments of each structure.
+    error : float
+        By which features of the same environment may differ, relative to their size.
     """
 
     values: np.ndarray
@@ -58,6 +63,7 @@ class EquivariantSums:
     centers: tuple
     neighbor_species: tuple
     n_atoms: np.ndarray
+    error: float = ROUNDING
 
     def save(self, path):
         """Write to one npz file, whole or not at all.
@@ -71,6 +77,7 @@ class EquivariantSums:
             "version": _VERSION,
             "centers": self.centers,
             "neighbor_species": self.neighbor_species,
+            "error": self.error,
         }
         arrays = {
             "values": self.values,
@@ -95,6 +102,7 @@ class EquivariantSums:
             tuple(header["centers"]),
             tuple(header["neighbor_species"]),
             arrays["n_atoms"],
+            header["error"],
         )
 
 
@@ -190,6 +198,7 @@ def equivariant_sums(
         tuple(centers.tolist()),
         tuple(int(z) for z in neighbors),
         inputs.sizes,
+        descriptor.relative_error(inputs),
     )
 
 
@@ -304,8 +313,9 @@ class EquivariantRegression(Model):
         frames : iterable of ase.Atoms
             Training structures.
         targets : array_like (n_frames, 2 λ + 1)
-            Components μ = -λ ... λ in the basis of the real harmonics, for λ = 2 the
-            last five of :func:`lode.spherical_tensor`.
+            Components μ = -λ ... λ in the basis of the real harmonics, not x, y, z:
+            for λ = 1 from :func:`lode.spherical_vector`, for λ = 2 the last five of
+            :func:`lode.spherical_tensor`.
         species : sequence of int, optional
             Neighbour species; by default all that occur.
         n_threads : int, optional
@@ -323,6 +333,12 @@ class EquivariantRegression(Model):
         ValueError
             If shapes do not fit, a number is not finite, a frame is not valid, the
             descriptors expand different species or all features vanish.
+
+        Warns
+        -----
+        UserWarning
+            If the smallest leave-one-out error is hardly below the targets themselves,
+            as of Cartesian components.
         """
         inputs = structures(frames)
         targets = _checked_tensors(targets, len(inputs), 2 * self.angular + 1)
@@ -346,6 +362,7 @@ class EquivariantRegression(Model):
             if self.regularization is None:
                 self.regularizations = TENSOR_REGULARIZATIONS
                 chosen, self.errors = fitted.strongest(TENSOR_REGULARIZATIONS)
+                _warn_of_nothing_learnt(self.errors.min(), targets)
             else:
                 self.regularizations = self.errors = np.empty(0)
                 chosen = float(self.regularization)
@@ -546,6 +563,19 @@ def equivariant_learning_curve(
     return repeated(errors, sizes, [sizes], n_repeats, n_threads, progress)
 
 
+def _warn_of_nothing_learnt(error, targets):
+    size = float(np.sqrt(np.mean(targets**2)))
+    if error > _NOTHING * size:
+        warnings.warn(
+            f"leave-one-out errors are {100.0 * error / size:.0f} % of the targets: "
+            f"the model has learnt nothing; are the {targets.shape[1]} components "
+            "those of real harmonics, as from lode.spherical_vector and "
+            "lode.spherical_tensor?",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def _exponents(exponent, n):
     exponents = (exponent,) * n if np.ndim(exponent) == 0 else tuple(exponent)
     if len(exponents) != n or not all(0.0 <= e <= 0.5 for e in exponents):
@@ -578,7 +608,12 @@ def _whitenings(part, group, exponent, n_components):
                 f"of atomic number {part.centers[z]} in group {group}"
             )
     return [
-        whitening(moment, exponent=exponent, n_components=n_components)
+        whitening(
+            moment,
+            exponent=exponent,
+            n_components=n_components,
+            noise=part.error**2 * moment.trace(),
+        )
         for moment in part.moments[group]
     ]
 

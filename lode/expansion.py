@@ -31,6 +31,7 @@ from lode.parallel import scratch, thread_map
 from lode.reciprocal import ProductTerm, TransformTerm
 from lode.systems import (
     LEAST_CENTERS,
+    ROUNDING,
     Sources,
     atomic_numbers,
     structures,
@@ -340,6 +341,29 @@ class SphericalExpansion:
                         f"got none (frame {frame})"
                     )
         return inputs.channels(self.species if species is None else species)
+
+    def relative_error(self, inputs=None):
+        """Error by which coefficients of the same environment may differ.
+
+        Rounding, and the tolerance where wave vectors are summed: the same crystal in
+        two cells is summed differently. What is interpolated depends on the distance
+        alone and is the same wherever a pair is.
+
+        Parameters
+        ----------
+        inputs : Structures, optional
+            By default any.
+
+        Returns
+        -------
+        float
+            Relative to the size of the coefficients.
+        """
+        rounding = ROUNDING if inputs is None else inputs.rounding
+        is_summed = inputs is None or any(system.periodic for system in inputs)
+        if self.field.long_range and is_summed:
+            return max(self.tolerance, rounding)
+        return rounding
 
     def fields(self, species):
         """Fields that are expanded: one for each species, or 0, that of the charges.

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from lode.archive import load_archive, save_archive
 from lode.invariants import Features
 from lode.serialization import to_dict
-from lode.systems import structures
+from lode.systems import ROUNDING, structures
 
 # Features of at most this size exist at a time while structures are described.
 CHUNK_BYTES = 2**27
@@ -29,7 +29,7 @@ _FIRST_CHUNK = 8
 # Blocks are joined up to so many numbers, and times as many with zeros as without.
 _LARGEST_JOINED = 2**24
 _MOST_ZEROS = 16
-_KIND, _VERSION = "StructureFeatures", 2
+_KIND, _VERSION = "StructureFeatures", 3
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,9 @@ class StructureFeatures:
     n_structures : int
     neighbor_species : tuple of int
         Atomic numbers that the structures were checked against.
+    errors : dict of str to float
+        By :attr:`FeatureRequest.key`: by how much the features of the same environment
+        may differ, relative to their size.
     weights : csr_array (n_frames, n_structures), optional
         Frames that are linear combinations of the structures; by default each
         structure is a frame.
@@ -163,6 +166,7 @@ class StructureFeatures:
     blocks: tuple
     n_structures: int
     neighbor_species: tuple
+    errors: dict
     weights: csr_array | None = None
 
     @property
@@ -253,7 +257,8 @@ class StructureFeatures:
                 if part.form != "scatter"
             }
             blocks.append(Block(block.center, new, block.counts[order], parts))
-        return StructureFeatures(tuple(blocks), len(places), self.neighbor_species)
+        described = len(places), self.neighbor_species, self.errors
+        return StructureFeatures(tuple(blocks), *described)
 
     def pruned(self, keys):
         """The same structures with some of the parts."""
@@ -304,6 +309,7 @@ class StructureFeatures:
         """The features as a dictionary of plain arrays."""
         arrays = {
             "keys": np.array(self.keys, dtype=np.str_),
+            "errors": np.array([self.errors[key] for key in self.keys]),
             "n_structures": np.array(self.n_structures),
             "neighbor_species": np.array(self.neighbor_species, dtype=np.int64),
             "centers": np.array([block.center for block in self.blocks]),
@@ -355,7 +361,9 @@ class StructureFeatures:
                     shape=(len(start) - 1, n_structures),
                 )
             species = tuple(arrays["neighbor_species"].tolist())
-            return cls(tuple(blocks), n_structures, species, weights)
+            keys, errors = arrays["keys"].tolist(), arrays["errors"].tolist()
+            errors = dict(zip(keys, errors, strict=True))
+            return cls(tuple(blocks), n_structures, species, errors, weights)
         except KeyError as error:
             raise ValueError(f"features must hold the array {error}") from None
 
@@ -428,6 +436,7 @@ def structure_features(requests, frames, species, atoms, storage, options):
         sources = [_sliced(f, chunk_bytes) for f in given]
         layout = _Layout(first.species, first.frame_index, np.arange(n_structures))
         blocks = _blocks(requests, descriptors, sources, layout, dtype)
+        found = [_relative_error(d) for d in descriptors]
     else:
         inputs = structures(frames, combinations=True)
         weights, n_structures = inputs.weights, len(inputs)
@@ -446,6 +455,7 @@ def structure_features(requests, frames, species, atoms, storage, options):
             rank = np.cumsum(atoms) - 1
             weights, n_structures = None, int(np.sum(atoms))
         start = np.cumsum(inputs.sizes) - inputs.sizes
+        found = [_relative_error(d, inputs) for d in descriptors]
         blocks = []
         for members in _by_species(inputs):
             part = inputs.chosen(members)
@@ -464,7 +474,20 @@ def structure_features(requests, frames, species, atoms, storage, options):
             ]
             blocks += _blocks(requests, descriptors, sources, layout, dtype)
         blocks.sort(key=lambda block: block.center)
-    return StructureFeatures(tuple(blocks), n_structures, tuple(known), weights)
+    smallest = float(np.finfo(dtype).eps)
+    errors = {
+        key: max(found[descriptors.index(request.descriptor)], smallest)
+        for key, request in requests.items()
+    }
+    described = n_structures, tuple(known), errors
+    return StructureFeatures(tuple(blocks), *described, weights)
+
+
+def _relative_error(descriptor, inputs=None):
+    """Error of features, of a descriptor of the user's own their rounding."""
+    if hasattr(descriptor, "relative_error"):
+        return descriptor.relative_error(inputs)
+    return ROUNDING if inputs is None else inputs.rounding
 
 
 def distinct_descriptors(requests):

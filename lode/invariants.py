@@ -176,6 +176,22 @@ class _Descriptor:
                 self._write_features(values, found, threads)
                 yield values
 
+    def relative_error(self, inputs=None):
+        """Error by which features of the same environment may differ.
+
+        Parameters
+        ----------
+        inputs : Structures, optional
+            By default any.
+
+        Returns
+        -------
+        float
+            Relative to the size of the features.
+        """
+        # Of products of two coefficients at most.
+        return 2.0 * max(e.relative_error(inputs) for e in self._expansions())
+
     def channels(self, inputs, species=None):
         """As :meth:`SphericalExpansion.channels`, of all expansions alike."""
         # All agree in the species; those of charges need them besides.

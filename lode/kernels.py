@@ -20,6 +20,7 @@ is fitted to a set of structures, :meth:`Kernel.fitted`, before it is evaluated.
 Indices of arrays: A, B structures, i, j environments, p features.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -245,6 +246,27 @@ class Kernel:
             values[frame] = w_t @ self._gram(features.chosen(terms), None) @ w_t
         return values
 
+    def noise(self, features):
+        """Error of what the kernel is a scalar product of.
+
+        Structures that are closer to each other than this cannot be told apart.
+
+        Parameters
+        ----------
+        features : StructureFeatures
+
+        Returns
+        -------
+        float
+            Root mean square over the frames, in units of the root of the kernel.
+        """
+        self._check(features)
+        noise = self._noise(features)
+        if features.weights is None:
+            return noise
+        squares = features.weights.power(2).sum(axis=1)
+        return noise * float(np.sqrt(np.mean(squares)))
+
     def fitted(self, features):
         """The kernel with what it takes from data: itself, if there is nothing left.
 
@@ -278,7 +300,10 @@ class Kernel:
         StructureFeatures
         """
         self._check(features)
-        return features.pruned(self._requests())
+        keys = self._requests()
+        if not keys.keys() <= set(features.keys):
+            keys = self._requests(True)
+        return features.pruned(keys)
 
     def fitted_arrays(self):
         """What :meth:`fitted` found, as a dictionary of plain arrays."""
@@ -338,6 +363,10 @@ class Kernel:
 
     def _diagonal(self, features):
         return environment_diagonal(self, features, True in self._averages())
+
+    def _size(self, features):
+        """Root mean square of what the kernel is a scalar product of."""
+        return float(np.sqrt(np.mean(self._diagonal(features))))
 
     def _linear_factors(self):
         """Weight and linear factors of a product of such; ``None, []`` of others."""
@@ -410,7 +439,9 @@ class Kernel:
                 f"{type(features).__name__}"
             )
         missing = [k for k in self._requests() if k not in features.keys]
-        if missing and features.blocks:
+        # Of environments everything else can be made.
+        enough = set(self._requests(True)) <= set(features.keys)
+        if missing and features.blocks and not enough:
             raise ValueError(
                 "features must be made by the kernel that uses them; they lack "
                 f"{missing[0]} and hold {list(features.keys)}"
@@ -448,6 +479,20 @@ class _FeatureKernel(Kernel):
         if not self.is_linear:
             return super()._diagonal(features)
         return diagonal_of_sums(self._sums(features), features.n_structures)
+
+    def _sum_part(self, block):
+        """Sums over each structure, made of environments if these alone are held."""
+        key = self._request("sums").key
+        if key in block.parts:
+            return block.parts[key]
+        part, start = block.parts[self._environment_key], block.bounds[:-1]
+        values = np.add.reduceat(part.values, start, dtype=np.float64)
+        return part._replace(values=values, form="sums")
+
+    def _error(self, features):
+        """Relative error of the features of an environment."""
+        requests = self._requests() | self._requests(True)
+        return max(features.errors[key] for key in requests if key in features.keys)
 
 
 @dataclass(frozen=True)
@@ -512,23 +557,25 @@ class PolynomialKernel(_FeatureKernel):
         """Whether the kernel is a scalar product of sums over structures."""
         return self.degree == 1
 
-    def _request(self, environments):
-        form = "environments" if environments or not self.is_linear else "sums"
+    def _request(self, form):
         return FeatureRequest(self.descriptor, self.normalize, form)
 
     def _requests(self, environments=False):
-        request = self._request(environments)
+        form = "environments" if environments or not self.is_linear else "sums"
+        request = self._request(form)
         return {request.key: request}
 
     def _averages(self):
         return {self.average}
 
+    def _noise(self, features):
+        return self.degree * self._error(features) * self._size(features)
+
     def _sums(self, features):
         """Sums over each structure: centre species, structures and part of each."""
-        key, n_atoms = self._request(False).key, features.n_atoms
-        sums = []
+        n_atoms, sums = features.n_atoms, []
         for block in features.blocks:
-            part = block.parts[key]
+            part = self._sum_part(block)
             if self.average:
                 by_species = self.average == _BY_SPECIES
                 by = block.counts if by_species else n_atoms[block.structures]
@@ -655,11 +702,14 @@ class WhitenedKernel(_FeatureKernel):
                 half = part.at(columns).T
                 matrix = Part(half, part.columns, part.form).at(columns)
                 total.join(len(block), mean, matrix)
+            covariance = total.matrix / total.count
+            square = np.trace(covariance) + total.mean @ total.mean
             matrix = whitening(
-                total.matrix / total.count,
+                covariance,
                 self.exponent,
                 self.n_components,
                 self.condition,
+                self._error(features) ** 2 * square,
             )
             transforms[z] = (total.mean, matrix, columns)
         return self._with(transforms)
@@ -699,17 +749,29 @@ class WhitenedKernel(_FeatureKernel):
 
     def _sums(self, features):
         """Sums over each structure: centre species, structures and part of each."""
-        key, n_atoms = self._request("sums").key, features.n_atoms
-        sums = []
+        n_atoms, sums = features.n_atoms, []
         for block in features.blocks:
             mean, matrix, columns = self._transform(block.center)
-            part = block.parts[key]
+            part = self._sum_part(block)
             values = (part.at(columns) - block.counts[:, None] * mean) @ matrix
             if self.average:
                 values /= n_atoms[block.structures][:, None]
             part = Part(values, np.arange(matrix.shape[1]), part.form)
             sums.append((block.center, block.structures, part))
         return sums
+
+    def _noise(self, features):
+        # Centred features may cancel in their sum, and their errors do not.
+        squares = np.zeros(features.n_structures)
+        for block in features.blocks:
+            _, matrix, _ = self._transform(block.center)
+            size = np.linalg.norm(self._sum_part(block).values, axis=1)
+            if self.average:
+                size = size / features.n_atoms[block.structures]
+            # Its columns are orthogonal.
+            longest = np.linalg.norm(matrix, axis=0).max(initial=0.0)
+            squares[block.structures] += (longest * size) ** 2
+        return self._error(features) * float(np.sqrt(np.mean(squares)))
 
     def _columns(self, features):
         return [{z: np.arange(t[1].shape[1]) for z, t in self._transforms.items()}]
@@ -773,6 +835,9 @@ class ScaledKernel(Kernel):
     def _linear_features(self, features, columns):
         values = self.kernel._linear_features(features, columns)
         return np.sqrt(self.weight) * values
+
+    def _noise(self, features):
+        return float(np.sqrt(self.weight)) * self.kernel._noise(features)
 
     def _gram(self, a, b, progress=False):
         return self.weight * self.kernel._gram(a, b, progress)
@@ -876,6 +941,9 @@ class SumKernel(Kernel):
     def _linear_features(self, features, columns):
         return np.hstack([k._linear_features(features, columns) for k in self.kernels])
 
+    def _noise(self, features):
+        return math.hypot(*[kernel._noise(features) for kernel in self.kernels])
+
     def _gram(self, a, b, progress=False):
         together, apart = self._terms()
         values = [kernel._gram(a, b, progress) for kernel in apart]
@@ -946,6 +1014,13 @@ class ProductKernel(Kernel):
     def _requests(self, environments=False):
         return super()._requests(True)
 
+    def _noise(self, features):
+        relative = 0.0
+        for kernel in self.kernels:
+            size = kernel._size(features)
+            relative += kernel._noise(features) / size if size > 0.0 else 0.0
+        return relative * self._size(features)
+
     def _block(self, a, rows, b, columns, known):
         product = None
         for kernel in self.kernels:
@@ -1004,6 +1079,11 @@ class StructureKernel(Kernel):
 
     def _mapped(self, function):
         return replace(self, kernel=self.kernel._mapped(function))
+
+    def _noise(self, features):
+        size = self.kernel._size(features)
+        relative = self.kernel._noise(features) / size if size > 0.0 else 0.0
+        return self.degree * relative * self._size(features)
 
     def _gram(self, a, b, progress=False):
         return power(self.kernel._gram(a, b, progress), int(self.degree))

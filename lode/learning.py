@@ -8,11 +8,13 @@ from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.ridge import (
     REGULARIZATIONS,
     checked_targets,
+    features_size,
+    kernel_size,
     max_likelihood_weights,
     solve_features,
     solve_kernel,
 )
-from lode.systems import finite_array
+from lode.systems import ROUNDING, finite_array
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,9 @@ def learning_curve(
         pool, test = repeats[repeat]
         train = pool[:size]
         if features is not None:
-            solution = solve_features(features[train], values[train], True, *settings)
+            rows = features[train]
+            noise = ROUNDING * features_size(rows)
+            solution = solve_features(rows, values[train], noise, True, *settings)
             predicted = solution.predict(features[test])
         else:
             rows = np.concatenate([train, test])
@@ -187,7 +191,8 @@ def learning_curve(
                 pairs = zip(weights, parts, strict=True)
                 kernel = sum(w * k for w, k in pairs if w > 0.0)
                 chosen = [likeliest, *settings[1:]]
-            solution = solve_kernel(kernel[:size], values[train], True, *chosen)
+            noise = ROUNDING * kernel_size(kernel[:size])
+            solution = solve_kernel(kernel[:size], values[train], noise, True, *chosen)
             predicted = solution.predict(kernel[size:])
         if inverse_transform is not None:
             predicted = inverse_transform(predicted, test)
@@ -397,16 +402,18 @@ def relative_error(predicted, targets):
     Returns
     -------
     rmse, rmse_percent : float
-        The second is NaN if the targets are all equal.
 
     Raises
     ------
     ValueError
-        If there are no targets.
+        If shapes differ, a number is not finite, or there are no targets or only
+        equal ones.
     """
-    predicted, targets = np.asarray(predicted), np.asarray(targets)
+    targets = finite_array(targets, (None,), "targets")
+    predicted = finite_array(predicted, targets.shape, "predicted")
     if len(targets) == 0:
         raise ValueError("targets must be at least one, got none")
+    if np.ptp(targets) == 0.0:
+        raise ValueError(f"targets must differ, got {targets[0]} for all")
     rmse = float(np.sqrt(np.mean((predicted - targets) ** 2)))
-    spread = float(targets.std())
-    return rmse, 100.0 * rmse / spread if spread > 0 else float("nan")
+    return rmse, 100.0 * rmse / float(targets.std())

@@ -147,18 +147,22 @@ class GaussianProcess(Model):
         gram = None
         if self.weights == "max_likelihood":
             grams = [term.gram(training) for term in kernel.kernels]
+            noises = [term.noise(training) for term in kernel.kernels]
             weights, settings[0] = max_likelihood_weights(
-                grams, targets, intercept=self.intercept
+                grams, targets, intercept=self.intercept, noises=noises
             )
             kernel = kernel.weighted(weights)
             gram = sum(w * k for w, k in zip(weights, grams, strict=True))
+        noise = kernel.noise(training)
         if kernel.is_linear:
             columns = kernel.columns(training)
             features = kernel.linear_features(training, columns)
-            solution = solve_features(features, targets, self.intercept, *settings)
+            solution = solve_features(
+                features, targets, noise, self.intercept, *settings
+            )
         else:
             gram = kernel.gram(training) if gram is None else gram
-            solution = solve_kernel(gram, targets, self.intercept, *settings)
+            solution = solve_kernel(gram, targets, noise, self.intercept, *settings)
         self.solution, self._columns, self.fitted_kernel = solution, columns, kernel
         self.species = training.neighbor_species
         self._training = None if kernel.is_linear else kernel.pruned(training)

@@ -28,6 +28,11 @@ structure that is left out, and the error is known in closed form,
     H = X (X^TX + \lambda)^{-1} X^T,
 
 with the block H_AA of all components of A.
+
+Features have errors: rounding, or the tolerance of a descriptor. With ε for their root
+mean square in a structure, those of n structures move the singular values by √n ε at
+most. Directions below are not resolved and carry nothing: structures that differ by
+their errors alone teach the mean, and the standard deviation is that of the targets.
 """
 
 from dataclasses import dataclass, replace
@@ -36,7 +41,7 @@ import numpy as np
 from scipy import optimize
 from scipy.linalg import lapack
 
-from lode.systems import finite_array
+from lode.systems import ROUNDING, finite_array
 
 # Grid of the regularisation, relative to the mean diagonal of the centred kernel;
 # descending, so that of equal errors the strongest regularisation is taken.
@@ -59,6 +64,8 @@ _SAVED = (
 # Errors this close are equal: take the strongest regularisation.
 _EQUAL_ERRORS = 1e-3
 _EPSILON = np.finfo(np.float64).eps
+# Kernels may come in single precision.
+_SINGLE = np.finfo(np.float32).eps
 # Directions of the squared features of tensors below this, relative to the largest,
 # are not resolved by their matrix of scalar products.
 _CONDITION = 1e-12
@@ -121,7 +128,9 @@ class Solution:
 
                 std² = v [k̃(x,x) − k̃ᵀ (K̃+λ)⁻¹ k̃ + λ/n],
 
-            whose last term is the uncertainty of the intercept, if there is one.
+            whose last term is the uncertainty of the intercept, if there is one. If
+            the training structures are all alike, v k̃(x,x) is the variance of the
+            targets, whatever the structure.
 
         Returns
         -------
@@ -140,6 +149,9 @@ class Solution:
         if not return_std:
             return values
         posterior = self.modes.posterior(rows, centred, diagonal, self.ridge)
+        if not len(self.modes.values):
+            # Nothing is known of f: it varies as the targets do.
+            posterior = np.full(len(rows), self.ridge)
         if outside is not None:
             posterior = posterior + np.einsum("ap,ap->a", outside, outside)
         if self.modes.intercept:
@@ -199,8 +211,16 @@ class KernelModes:
     intercept: bool = True
 
     @classmethod
-    def of(cls, kernel, intercept=True):
-        """Decomposition of a kernel matrix (n, n)."""
+    def of(cls, kernel, noise, intercept=True):
+        """Decomposition of a kernel matrix.
+
+        Parameters
+        ----------
+        kernel : ndarray (n, n)
+        noise : float
+            Root mean square error of what it is a scalar product of.
+        intercept : bool
+        """
         n = len(kernel)
         row_mean = kernel.mean(axis=1) if intercept else np.zeros(n)
         centred = kernel - row_mean[:, None] - row_mean + row_mean.mean()
@@ -208,8 +228,8 @@ class KernelModes:
         # K̃ is positive semi-definite and has no direction 1: what is negative, and
         # its mirror image, is rounding, as is all below that of the entries of K. To
         # divide by such a value would amplify noise, so these directions carry nothing.
-        noise = max(-2.0 * values[0], n * _EPSILON * np.abs(kernel).max())
-        resolved = values > noise
+        rounding = max(-2.0 * values[0], n * _EPSILON * np.abs(kernel).max())
+        resolved = values > max(rounding, n * noise**2)
         scale = _scale(np.trace(centred), n)
         return cls(row_mean, vectors[:, resolved], values[resolved], scale, intercept)
 
@@ -238,6 +258,27 @@ class KernelModes:
     def weights(self, projection, ridge):
         """Coefficients for one λ (n,) or a grid of them (n, n_grid)."""
         return self.vectors @ _over(projection, self.values, ridge)
+
+    def left_out(self, deviations, regularizations):
+        """Root mean square error of structures left out one by one, (n_grid,).
+
+        Exact, the intercept fitted anew each time: e_i = (P ỹ)_i / P_ii, with P = H
+        (K̃+λ)⁻¹ H.
+        """
+        projection = self.projection(deviations)
+        # What no direction of the kernel describes, unless it is rounding.
+        outside_i = deviations - self.vectors @ projection
+        share_i = 1.0 - self.intercept / self.n_train - np.sum(self.vectors**2, axis=1)
+        rounding = share_i < self.n_train * _EPSILON
+        outside_i[rounding], share_i[rounding] = 0.0, 0.0
+        errors = np.empty(len(regularizations))
+        for g, regularization in enumerate(regularizations):
+            ridge = regularization * self.scale
+            inside = 1.0 / (self.values + ridge)
+            solved = self.vectors @ (inside * projection) + outside_i / ridge
+            diagonal = self.vectors**2 @ inside + share_i / ridge
+            errors[g] = np.sqrt(np.mean((solved / diagonal) ** 2))
+        return errors
 
     def posterior(self, rows, centred, diagonal, ridge):
         """k̃(x,x) − k̃ᵀ (K̃+λ)⁻¹ k̃."""
@@ -285,8 +326,16 @@ class FeatureModes:
     rows: np.ndarray | None = None
 
     @classmethod
-    def of(cls, features, intercept=True):
-        """Decomposition of features (n, n_features)."""
+    def of(cls, features, noise, intercept=True):
+        """Decomposition of features.
+
+        Parameters
+        ----------
+        features : ndarray (n, n_features)
+        noise : float
+            Root mean square error of a row.
+        intercept : bool
+        """
         n, n_features = features.shape
         mean = features.mean(axis=0) if intercept else np.zeros(n_features)
         centred = features - mean
@@ -302,7 +351,7 @@ class FeatureModes:
             left, right = q @ left, right_t.T
         # Rounding of the decomposition, and of the subtraction of the mean.
         rounding = max(n, n_features) * s[:1].sum() + np.linalg.norm(features)
-        resolved = s > _EPSILON * rounding
+        resolved = s > max(_EPSILON * rounding, np.sqrt(n) * noise)
         return cls(
             mean,
             left[:, resolved],
@@ -372,6 +421,7 @@ def fit_kernel(
     groups=None,
     regularizations=REGULARIZATIONS,
     intercept=True,
+    error=ROUNDING,
 ):
     """Ridge regression with a free intercept on a precomputed kernel.
 
@@ -394,6 +444,9 @@ def fit_kernel(
         Grid of the cross-validation.
     intercept : bool
         Whether a constant is fitted beside the kernel, without penalty.
+    error : float
+        Relative error of the features that the kernel is a scalar product of.
+        Structures that differ by less are not told apart.
 
     Returns
     -------
@@ -402,25 +455,54 @@ def fit_kernel(
     Raises
     ------
     ValueError
-        If shapes do not fit, a number is not finite, the kernel is not symmetric, a
-        regularisation is not positive or there are fewer than two structures (three
-        if the regularisation is to be chosen).
+        If shapes do not fit, a number is not finite, the kernel is not symmetric or
+        not positive semi-definite, a regularisation is not positive or there are fewer
+        than two structures (three if the regularisation is to be chosen).
     """
     kernel = finite_array(kernel, (None, None), "kernel")
     if kernel.shape[0] != kernel.shape[1]:
         raise ValueError(f"kernel must be square, got shape {kernel.shape}")
     if not np.allclose(kernel, kernel.T, rtol=1e-8, atol=1e-8 * np.abs(kernel).max()):
         raise ValueError("kernel must be symmetric, got a matrix that is not")
+    centred = _contrasts(kernel) if intercept else kernel
+    lowest, highest = np.linalg.eigvalsh(centred)[[0, -1]] if len(centred) else (0, 0)
+    if lowest < -len(kernel) * _SINGLE * np.abs(kernel).max():
+        raise ValueError(
+            "kernel must be positive semi-definite, got an eigenvalue of "
+            f"{lowest:.3g} beside a largest of {highest:.3g}"
+        )
     targets = checked_targets(targets, len(kernel))
+    noise = checked_error(error) * kernel_size(kernel)
     settings = regularization, n_folds, seed, groups, regularizations
-    return solve_kernel(kernel, targets, intercept, *settings)
+    return solve_kernel(kernel, targets, noise, intercept, *settings)
 
 
-def solve_kernel(kernel, targets, intercept, *settings):
-    """As :func:`fit_kernel`, of a kernel and targets that are known to be right."""
+def checked_error(error):
+    """Relative error of features, from 0 to below 1.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    if not 0.0 <= error < 1.0:
+        raise ValueError(f"error must be from 0 to below 1, got {error}")
+    return float(error)
+
+
+def kernel_size(kernel):
+    """Root mean square of what a kernel (n, n) is a scalar product of."""
+    return float(np.sqrt(max(np.mean(kernel.diagonal()), 0.0)))
+
+
+def solve_kernel(kernel, targets, noise, intercept, *settings):
+    """As :func:`fit_kernel`, of a kernel and targets that are known to be right.
+
+    ``noise`` is the root mean square error of what the kernel is a scalar product of.
+    """
 
     def modes(inside):
-        return KernelModes.of(kernel[np.ix_(inside, inside)], intercept)
+        return KernelModes.of(kernel[np.ix_(inside, inside)], noise, intercept)
 
     def rows(outside, inside):
         return kernel[np.ix_(outside, inside)]
@@ -438,6 +520,7 @@ def fit_features(
     groups=None,
     regularizations=REGULARIZATIONS,
     intercept=True,
+    error=ROUNDING,
     normal_equations=False,
 ):
     """Ridge regression with a free intercept on features: K = Φ Φᵀ, never formed.
@@ -446,7 +529,7 @@ def fit_features(
     ----------
     features : ndarray (n, n_features)
         Φ.
-    targets, regularization, n_folds, seed, groups, regularizations, intercept
+    targets, regularization, n_folds, seed, groups, regularizations, intercept, error
         As in :func:`fit_kernel`.
     normal_equations : bool
         Decompose Φᵀ Φ instead of Φ: ten times faster with many more structures than
@@ -473,27 +556,43 @@ def fit_features(
     """
     features = finite_array(features, (None, None), "features")
     targets = checked_targets(targets, len(features))
+    noise = checked_error(error) * features_size(features)
     settings = regularization, n_folds, seed, groups, regularizations
     return solve_features(
-        features, targets, intercept, *settings, normal_equations=normal_equations
+        features,
+        targets,
+        noise,
+        intercept,
+        *settings,
+        normal_equations=normal_equations,
     )
 
 
-def solve_features(features, targets, intercept, *settings, normal_equations=False):
-    """As :func:`fit_features`, of features and targets that are known to be right."""
+def features_size(features):
+    """Root mean square of the rows of features (n, n_features)."""
+    return float(np.linalg.norm(features) / np.sqrt(max(len(features), 1)))
+
+
+def solve_features(
+    features, targets, noise, intercept, *settings, normal_equations=False
+):
+    """As :func:`fit_features`, of features and targets that are known to be right.
+
+    ``noise`` is the root mean square error of a row.
+    """
 
     def modes(inside):
-        return FeatureModes.of(features[inside], intercept)
+        return FeatureModes.of(features[inside], noise, intercept)
 
     def rows(outside, inside):
         return features[outside]
 
     if normal_equations:
-        modes = _moment_modes(features, intercept)
+        modes = _moment_modes(features, noise, intercept)
     return _solved(modes, rows, targets, *settings)
 
 
-def _moment_modes(features, intercept):
+def _moment_modes(features, noise, intercept):
     """Decomposition of some rows by the eigenvectors of Φ̃ᵀ Φ̃, as a function of them.
 
     Of a training set with a fold left out, Φᵀ Φ is that of the whole less that of
@@ -507,8 +606,6 @@ def _moment_modes(features, intercept):
         return x_ap.T @ x_ap
 
     whole = moments_of(slice(None))
-    # Rounding of the subtraction of the mean.
-    rounding = (_EPSILON * np.linalg.norm(features)) ** 2
 
     def modes(inside):
         n = len(inside)
@@ -521,8 +618,9 @@ def _moment_modes(features, intercept):
                 shift = rows.mean(axis=0) - centre
                 moments = moments - n * np.multiply.outer(shift, shift)
         values, vectors = np.linalg.eigh(moments)
-        noise = n_features * _EPSILON * max(float(values[-1]), 0.0) + rounding
-        resolved = values > max(noise, -2.0 * values[0])
+        lowest, highest = (values[0], values[-1]) if n_features else (0.0, 0.0)
+        rounding = n_features * _EPSILON * max(highest, 0.0)
+        resolved = values > max(rounding, -2.0 * lowest, n * noise**2)
         right = np.ascontiguousarray(vectors[:, resolved])
         scale, mean = _scale(float(moments.trace()), n), centre + shift
         arrays = mean, None, right, values[resolved]
@@ -617,12 +715,14 @@ def _validation_errors(modes_of, rows_of, targets, grid, fold):
     return np.sqrt(squares / len(targets))
 
 
-def max_likelihood_weights(grams, targets, *, intercept=True):
+def max_likelihood_weights(grams, targets, *, intercept=True, noises=None):
     r"""Weights of kernels that make the targets most likely.
 
     The covariance Σ_t w_t K_t + s² of the targets has non-negative weights and a noise
     variance that maximise the marginal likelihood; with an intercept the restricted
-    one, of the n − 1 contrasts that no constant changes.
+    one, of the n − 1 contrasts that no constant changes. With few structures the
+    likeliest sum may be much worse than one of its terms: if one alone has a smaller
+    leave-one-out error, it gets all the weight.
 
     Parameters
     ----------
@@ -632,12 +732,15 @@ def max_likelihood_weights(grams, targets, *, intercept=True):
         What to learn.
     intercept : bool
         Whether a constant is fitted beside the kernels.
+    noises : sequence of float, optional
+        Root mean square errors of what the kernels are scalar products of; by default
+        those of rounding.
 
     Returns
     -------
     weights : ndarray (n_kernels,)
         w_t, for kernels of unit mean variance of the targets' own; zero for a kernel
-        that does not help.
+        that does not help, or does not tell the structures apart.
     regularization : float
         s² relative to the mean diagonal of the centred sum, as :func:`fit_kernel`
         takes it.
@@ -666,6 +769,37 @@ def max_likelihood_weights(grams, targets, *, intercept=True):
         raise ValueError(f"at least 3 training frames are needed, got {n}")
     if np.ptp(targets) == 0.0 and (intercept or targets[0] == 0.0):
         raise ValueError(f"targets must differ, got {targets[0]} for all {n}")
+    if noises is None:
+        noises = [ROUNDING * kernel_size(k) for k in grams]
+    pairs = zip(grams, noises, strict=True)
+    terms = [KernelModes.of(k, noise, intercept) for k, noise in pairs]
+    scales = np.array([modes.scale for modes in terms])
+    resolved = [t for t, modes in enumerate(terms) if len(modes.values)]
+    weights = np.zeros(len(grams))
+    if not resolved:
+        # The mean, whatever the kernel.
+        weights[:] = _WEIGHTS[0] / scales
+        return weights, _NOISES[1] / _WEIGHTS[0]
+    few = [grams[t] for t in resolved]
+    weights[resolved], regularization = _likeliest(few, targets, intercept)
+    mean = targets.mean() if intercept else 0.0
+    total = sum(w * k for w, k in zip(weights, grams, strict=True) if w > 0.0)
+    noise = float(np.hypot.reduce(np.sqrt(weights) * noises))
+    together = KernelModes.of(total, noise, intercept)
+    least = together.left_out(targets - mean, [regularization])[0]
+    for t in resolved:
+        grid = REGULARIZATIONS
+        errors = terms[t].left_out(targets - mean, grid)
+        if errors.min() < least:
+            least, regularization = errors.min(), _strongest(grid, errors)
+            weights[:] = 0.0
+            weights[t] = 1.0 / scales[t]
+    return weights, regularization
+
+
+def _likeliest(grams, targets, intercept):
+    """Weights and regularisation of the greatest likelihood."""
+    n = len(targets)
     if intercept:
         grams, targets = [_contrasts(k) for k in grams], _contrasts(targets)
     size = len(targets)
@@ -691,21 +825,21 @@ def max_likelihood_weights(grams, targets, *, intercept=True):
         slopes.append(np.trace(inverse) - solved @ solved)
         return value / size, np.exp(logs) * np.array(slopes) / size
 
-    start = np.log([*np.full(len(grams), 1.0 / len(grams)), _FIRST_NOISE])
+    start = np.log([*np.full(len(units), 1.0 / len(units)), _FIRST_NOISE])
     low, high = np.log(_WEIGHTS)
     found = optimize.minimize(
         negative,
         start,
         jac=True,
         method="L-BFGS-B",
-        bounds=[(low, high)] * len(grams) + [tuple(np.log(_NOISES))],
+        bounds=[(low, high)] * len(units) + [tuple(np.log(_NOISES))],
         options={"maxiter": 500, "ftol": 1e-9, "gtol": 1e-6},
     )
     *weights, noise = np.exp(found.x)
     weights = np.where(found.x[:-1] > low + 0.1, weights, 0.0)
     if not weights.any():
         # Nothing but noise: the mean, whatever the kernel.
-        weights = np.full(len(grams), _WEIGHTS[0])
+        weights = np.full(len(units), _WEIGHTS[0])
     return weights / scales, float(noise * n / (size * weights.sum()))
 
 

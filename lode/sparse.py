@@ -11,7 +11,7 @@ from lode.models import Model
 from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.regression import checked_training
 from lode.ridge import Solution, solve_features
-from lode.systems import structures
+from lode.systems import ROUNDING, structures
 
 _SELECTIONS = ("cholesky", "fps")
 # Atoms whose features exist at a time in each thread while frames meet sparse points.
@@ -311,10 +311,26 @@ class SparseGaussianProcess(Model):
         self.select(inputs, species=species, n_threads=n_threads, progress=progress)
         features = self.features(inputs, n_threads=n_threads, progress=progress)
         settings = self.regularization, self.n_folds, self.seed, groups
+        noise = self._noise(inputs, features)
         self.solution = solve_features(
-            features, targets, self.intercept, *settings, normal_equations=True
+            features, targets, noise, self.intercept, *settings, normal_equations=True
         )
         return self
+
+    def _noise(self, inputs, features):
+        """Root mean square error of the features of a frame."""
+        kernel, weights = self.fitted_kernel, getattr(inputs, "weights", None)
+        noise = kernel.noise(self.sparse)
+        if kernel.is_additive and True not in kernel._averages():
+            # Errors of the environments of a structure add up.
+            noise *= float(np.sqrt(np.mean(inputs.sizes.astype(float) ** 2)))
+        if weights is not None:
+            noise *= float(np.sqrt(np.mean(weights.power(2).sum(axis=1))))
+        # Rounding of the kernel, which is divided by the roots of its eigenvalues.
+        values = 1.0 / np.sum(self._transform**2, axis=0)
+        row = np.sqrt(np.mean(features**2 @ values)) if len(values) else 0.0
+        rounding = ROUNDING * row / np.sqrt(values.min(initial=np.inf))
+        return float(np.hypot(noise, rounding))
 
     def predict(self, frames, *, return_std=False, n_threads=None, progress=False):
         """Predicted targets.
@@ -463,6 +479,9 @@ def pivoted_cholesky(kernel, n_points, tolerance=1e-10):
     H. Harbrecht, M. Peters and R. Schneider, Appl. Numer. Math. 62, 428 (2012).
     """
     left = kernel.diagonal().copy()
+    if not left.max() > 0.0:
+        # All alike: one describes them as well as all.
+        return np.zeros(1, dtype=np.int64)
     smallest = tolerance * left.max()
     n_points = min(int(n_points), len(left))
     factor_ki = np.zeros((n_points, len(left)))

@@ -25,6 +25,11 @@ _MOST_CACHED = 4096
 _GROUP_ATOMS = 256
 # Groups of them for each thread.
 _GROUPS_PER_THREAD = 2
+_EPSILON = np.finfo(np.float64).eps
+# Relative rounding of features, and for each Å of the coordinates: bounds of what was
+# measured on molecules and crystals that were turned and shifted.
+ROUNDING = 64.0 * _EPSILON
+_ROUNDING_PER_LENGTH = 4.0 * _EPSILON
 # Least centres per thread: waking one takes as long as some of them.
 LEAST_CENTERS = 64
 
@@ -306,6 +311,13 @@ class Structures:
         if len(self) == 1:
             return self.systems[0].species
         return np.concatenate([s.species for s in self.systems])
+
+    @cached_property
+    def rounding(self):
+        """Relative rounding of features: of sums over atoms, and of coordinates."""
+        largest = max(float(np.abs(s.positions).max()) for s in self.systems)
+        of_sums = _EPSILON * float(self.sizes.max())
+        return ROUNDING + of_sums + _ROUNDING_PER_LENGTH * largest
 
     @cached_property
     def frame_index(self):

@@ -21,7 +21,7 @@ from lode.systems import finite_array
 _EPSILON = np.finfo(np.float64).eps
 
 
-def whitening(covariance, exponent=0.4, n_components=None, condition=1e-14):
+def whitening(covariance, exponent=0.4, n_components=None, condition=1e-14, noise=0.0):
     """Linear map that evens out the variances of features.
 
     Parameters
@@ -35,6 +35,9 @@ def whitening(covariance, exponent=0.4, n_components=None, condition=1e-14):
     condition : float
         Components whose variance is not above this share of the largest are left
         out. Rounding of the covariance itself is about 1e-16.
+    noise : float
+        Mean square error of the features: components whose variance is not above it
+        are left out.
 
     Returns
     -------
@@ -62,6 +65,7 @@ def whitening(covariance, exponent=0.4, n_components=None, condition=1e-14):
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1], vectors[:, ::-1]
     resolved = values > max(condition, _EPSILON) * max(values[:1].sum(), 0.0)
+    resolved &= values > noise
     if n_components is not None:
         resolved[n_components:] = False
     values, vectors = values[resolved], vectors[:, resolved]

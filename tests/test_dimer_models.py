@@ -547,8 +547,12 @@ def test_a_fraction_of_the_groups_is_cut_as_it_is_written(fraction, n):
 
 def test_relative_error_is_in_percent_of_the_spread():
     assert relative_error([1.0, 3.0], [0.0, 2.0]) == (1.0, 100.0)
-    rmse, percent = relative_error([1.0], [3.0])
-    assert rmse == 2.0
-    assert np.isnan(percent)
-    with pytest.raises(ValueError, match="at least one, got none"):
-        relative_error([], [])
+    for wrong, message in [
+        (([], []), "at least one, got none"),
+        (([1.0], [3.0]), "must differ, got 3.0"),
+        (([1.0, 2.0], [3.0, 3.0]), "must differ, got 3.0"),
+        (([1.0], [3.0, 4.0]), "predicted must have shape"),
+        (([np.nan, 1.0], [3.0, 4.0]), "predicted must be finite"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            relative_error(*wrong)

@@ -1,11 +1,13 @@
 import itertools
 import traceback
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import naive_kernels as naive
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
 from naive_kernels import ToyDescriptor
 
 import lode
@@ -164,12 +166,181 @@ def test_shift_of_targets_or_features_only_shifts_the_prediction():
     np.testing.assert_allclose(moved + 7.0, reference, rtol=1e-12)
 
 
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("n_features", [4, 40])
+def test_left_out_errors_are_those_of_models_without_each(intercept, n_features):
+    x, _, y, _ = random_problem(n=12, n_features=n_features)
+    gram = x @ x.T
+    modes = KernelModes.of(gram, 0.0, intercept)
+    deviations = y - y.mean() if intercept else y
+    found = modes.left_out(deviations, [1e-1, 1e-6])
+    for regularization, error in zip([1e-1, 1e-6], found, strict=True):
+        squares = []
+        for i in range(12):
+            rest = np.delete(np.arange(12), i)
+            part = gram[np.ix_(rest, rest)]
+            # The same ridge, whatever the scale of the part.
+            own = KernelModes.of(part, 0.0, intercept).scale
+            fitted = fit_kernel(
+                part,
+                y[rest],
+                regularization=regularization * modes.scale / own,
+                intercept=intercept,
+            )
+            squares.append((fitted.predict(gram[[i]][:, rest])[0] - y[i]) ** 2)
+        assert error == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-6)
+
+
 @pytest.mark.parametrize("modes", [KernelModes.of, FeatureModes.of])
 def test_structures_all_alike_are_given_the_mean(modes):
     data = np.ones((6, 6))
     fit = fit_kernel if modes == KernelModes.of else fit_features
     y = np.arange(6.0)
     np.testing.assert_allclose(fit(data, y).predict(data), y.mean(), rtol=1e-14)
+
+
+RHO = lode.SphericalExpansion(
+    lode.GaussianDensity(0.4), lode.RadialBasis.gto(4, 3.0), max_angular=3
+)
+SOAP = lode.PowerSpectrum(RHO)
+COULOMB = lode.SphericalExpansion(
+    lode.PowerLawPotential(1, 1.0), lode.RadialBasis.gto(4, 3.0), max_angular=3
+)
+LODE2 = lode.PowerSpectrum(COULOMB)
+OF_ALL_KINDS = [
+    LINEAR_SOAP := PolynomialKernel(SOAP),
+    PolynomialKernel(LODE2, degree=2, normalize=True),
+    PolynomialKernel(SOAP, degree=3) * PolynomialKernel(LODE2),
+    10 * PolynomialKernel(SOAP) + PolynomialKernel(lode.RadialSpectrum(COULOMB)),
+    lode.StructureKernel(PolynomialKernel(LODE2, average=True), 2),
+    lode.WhitenedKernel(LODE2),
+    lode.WhitenedKernel(SOAP, average=True),
+    lode.WhitenedKernel(SOAP) + lode.WhitenedKernel(LODE2),
+    lode.WhitenedKernel(SOAP) * PolynomialKernel(SOAP),
+]
+MODELS = [
+    GaussianProcess,
+    lambda kernel: lode.SparseGaussianProcess(kernel, n_sparse=10),
+    lambda kernel: GaussianProcess(
+        lode.SumKernel([kernel, LINEAR_SOAP]), weights="max_likelihood"
+    ),
+]
+
+
+def turned(atoms, n, shift, seed=0):
+    rng = np.random.default_rng(seed)
+    copies = []
+    for _ in range(n):
+        copy = atoms.copy()
+        copy.rotate(rng.uniform(0, 360), rng.normal(size=3), rotate_cell=True)
+        copy.translate(shift * rng.normal(size=3))
+        copies.append(copy)
+    return copies
+
+
+def mean_is_predicted(model, frames, other):
+    """Energies with noise of 1e-6 eV: no other structure is far from their mean."""
+    energies = -14.2 + 1e-6 * np.random.default_rng(1).normal(size=len(frames))
+    value, std = model.fit(frames, energies).predict([other], return_std=True)
+    assert abs(value[0] + 14.2) < 1e-4
+    assert 0.0 < std[0] < 1.0
+
+
+@pytest.mark.parametrize("kind", ["turned", "far away", "one frame"])
+@pytest.mark.parametrize("model", MODELS, ids=["full", "sparse", "max_likelihood"])
+@pytest.mark.parametrize("kernel", OF_ALL_KINDS, ids=range(len(OF_ALL_KINDS)))
+def test_structures_that_differ_by_rounding_teach_their_mean(kernel, model, kind):
+    one = molecule("NH3")
+    frames = {
+        "turned": turned(one, 12, 4.0),
+        "far away": turned(one, 12, 1000.0),
+        "one frame": [one] * 12,
+    }[kind]
+    other = one.copy()
+    other.positions[1] += [0.1, 0.0, 0.05]
+    mean_is_predicted(model(kernel), frames, other)
+
+
+@pytest.mark.parametrize("model", MODELS[:2], ids=["full", "sparse"])
+@pytest.mark.parametrize("descriptor", [SOAP, LODE2], ids=["SOAP", "LODE2"])
+def test_supercells_teach_their_mean(descriptor, model):
+    crystal = Atoms("HNO", [[0, 0, 0], [1.3, 0.9, 0], [0.2, 1.9, 1.1]], pbc=True)
+    crystal.set_cell(3.1 * np.eye(3) + 0.2)
+    sizes = itertools.product((1, 2), (1, 2), (1, 2))
+    frames = [crystal.repeat(size) for size in sizes]
+    other = crystal.copy()
+    other.positions[1] += [0.1, 0.0, 0.05]
+    for kernel in [
+        PolynomialKernel(descriptor, degree=2, average=True),
+        PolynomialKernel(descriptor, average="species"),
+        lode.WhitenedKernel(descriptor, average=True),
+    ]:
+        mean_is_predicted(model(kernel), frames, other)
+
+
+def test_interactions_that_differ_by_rounding_teach_nothing():
+    dimer = molecule("CH3COOH")
+    pairs = lode.interactions(turned(dimer, 10, 4.0), [4] * 10)
+    energies = 1e-6 * np.random.default_rng(1).normal(size=10)
+    other = dimer.copy()
+    other.positions[1] += [0.1, 0.0, 0.05]
+    other = lode.interactions([other], [4])
+    for model in MODELS:
+        fitted = model(LINEAR_SOAP).fit(pairs, energies)
+        assert np.abs(fitted.predict(other)).max() < 1e-5
+
+
+@pytest.mark.parametrize("normal_equations", [False, True])
+def test_constant_columns_carry_nothing(normal_equations):
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=30) + 5.0
+    # Sums in another order differ in the last place.
+    columns = np.array([0.1, 1e3, 7e-5]) * (1.0 + 1e-15 * rng.normal(size=(30, 3)))
+    options = {"normal_equations": normal_equations}
+    solution = fit_features(columns, y, **options)
+    value, std = solution.predict(columns[:1] + 1.0, return_std=True)
+    assert value[0] == pytest.approx(y.mean(), rel=1e-12)
+    assert std[0] == pytest.approx(y.std(ddof=1) * np.sqrt(1 + 1 / 30), rel=1e-9)
+    varied = rng.normal(size=(30, 2))
+    solution = fit_features(np.hstack([columns, varied]), y, **options)
+    moved = np.hstack([columns + 1.0, varied])
+    assert np.abs(solution.predict(moved) - y.mean()).max() < 5 * y.std()
+
+
+@dataclass(frozen=True)
+class NoisyDescriptor(ToyDescriptor):
+    """Features with an error, which is told or not."""
+
+    error: float = 1e-6
+    is_told: bool = True
+
+    def relative_error(self, inputs):
+        return self.error if self.is_told else 1e-15
+
+    def compute(self, frames, **options):
+        exact = super().compute(frames, **options)
+        noise = np.random.default_rng(len(exact.values)).normal(size=exact.values.shape)
+        return replace(exact, values=exact.values * (1.0 + 0.1 * self.error * noise))
+
+
+@pytest.mark.parametrize(
+    "kernel_of",
+    [
+        PolynomialKernel,
+        lambda d: PolynomialKernel(d, degree=2),
+        lode.WhitenedKernel,
+        lambda d: lode.StructureKernel(PolynomialKernel(d), 2),
+    ],
+)
+def test_error_of_a_descriptor_tells_what_is_alike(kernel_of):
+    energies = -14.2 + 1e-3 * np.random.default_rng(1).normal(size=12)
+    other = NEW[:1]
+    far = []
+    for told in (True, False):
+        model = GaussianProcess(kernel_of(NoisyDescriptor(is_told=told)))
+        fitted = model.fit([TRAIN[0]] * 12, energies)
+        far.append(np.abs(fitted.predict(other) + 14.2).max())
+    assert far[0] < 1e-2 < far[1]
 
 
 def test_folds_are_balanced_and_keep_groups_whole():
@@ -298,6 +469,17 @@ def test_settings_of_the_fit_are_checked():
         fit_kernel(x, y)
     with pytest.raises(ValueError, match="kernel must be symmetric"):
         fit_kernel(np.arange(900.0).reshape(30, 30), y)
+    indefinite = x @ x.T
+    for wrong in (indefinite - 20.0 * np.eye(30), -indefinite, np.fliplr(np.eye(30))):
+        with pytest.raises(ValueError, match="positive semi-definite, got an eigen"):
+            fit_kernel(wrong, y)
+    # Single precision, and a constant, which the intercept takes.
+    fit_kernel(indefinite.astype(np.float32), y)
+    fit_kernel(indefinite - 1e3, y)
+    with pytest.raises(ValueError, match="semi-definite"):
+        fit_kernel(indefinite - 1e3, y, intercept=False)
+    with pytest.raises(ValueError, match="error must be from 0 to below 1, got 1"):
+        fit_kernel(indefinite, y, error=1.0)
     solution = fit_kernel(x @ x.T, y, regularization=1.0)
     with pytest.raises(ValueError, match="rows must have shape"):
         solution.predict(x_new)

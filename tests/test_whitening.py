@@ -374,6 +374,49 @@ def test_a_kernel_of_noise_gets_no_weight():
     assert weights[1] < 0.1 * weights[0]
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("n", [10, 50, 100])
+def test_likeliest_sum_is_not_much_worse_than_its_best_term(n, seed):
+    # What the targets depend on most has the smallest variance of the second term's
+    # features: from few structures the first, which is nearly useless, is likelier.
+    rng = np.random.default_rng(seed)
+    near = rng.normal(size=(160, 60))
+    far = rng.normal(size=(160, 6)) * [10.0, 3.0, 1.0, 0.3, 0.1, 0.05]
+    targets = far @ [0.05, 0.1, 1.0, 3.0, 3.0, 0.0] + 0.05 * near[:, :5].sum(axis=1)
+    train, test = slice(n), slice(100, None)
+
+    def error(gram, regularization=None):
+        fitted = lode.fit_kernel(
+            gram[train, train], targets[train], regularization=regularization
+        )
+        return np.std(fitted.predict(gram[test, train]) - targets[test])
+
+    grams = [near @ near.T, far @ far.T]
+    weights, regularization = max_likelihood_weights(
+        [k[train, train] for k in grams], targets[train]
+    )
+    likeliest = sum(w * k for w, k in zip(weights, grams, strict=True))
+    best = min(error(k) for k in grams)
+    assert error(likeliest, regularization) <= 1.25 * best
+
+
+def test_kernels_that_tell_nothing_apart_get_no_weight():
+    grams, targets = kernels_and_targets(n=20)
+    rng = np.random.default_rng(0)
+    alike = 3.0 + 1e-16 * rng.normal(size=(20, 20))
+    weights, _ = max_likelihood_weights([grams[0], alike + alike.T], targets)
+    assert weights[0] > 0.0
+    assert weights[1] == 0.0
+    both, regularization = max_likelihood_weights([alike + alike.T] * 2, targets)
+    fitted = lode.fit_kernel(
+        both.sum() * (alike + alike.T), targets, regularization=regularization
+    )
+    np.testing.assert_allclose(fitted.predict(10 * alike), targets.mean(), rtol=1e-12)
+    # By errors that are told, too.
+    weights, _ = max_likelihood_weights(grams, targets, noises=[1e-9, 1e3, 1e-9])
+    assert weights[1] == 0.0
+
+
 def test_impossible_weights_are_refused():
     grams, targets = kernels_and_targets(n=10)
     for arguments, message in (

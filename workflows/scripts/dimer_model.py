@@ -209,8 +209,11 @@ def error_cells(predicted, energy, digits):
     """
     if len(energy) == 0:
         return "", "", 0
-    rmse, percent = relative_error(predicted, energy)
-    percent = f"{rounded(percent, digits):g}" if np.isfinite(percent) else ""
+    if np.ptp(energy) == 0.0:
+        rmse, percent = np.sqrt(np.mean((predicted - energy) ** 2)), ""
+    else:
+        rmse, percent = relative_error(predicted, energy)
+        percent = f"{rounded(percent, digits):g}"
     return percent, f"{rounded(1e3 * rmse, digits):g}", len(energy)
 
 
