@@ -153,3 +153,66 @@ def test_caches_that_nobody_used_for_long_are_deleted(copy, tmp_path):
     assert not old.exists()
     assert recent.exists()
     assert other.exists()
+
+
+# Everything that is compiled, once: hashes of what it gives.
+BITS = """
+import hashlib
+import numpy as np
+import lode
+from ase import Atoms
+from lode.datasets.gas import gas_frames
+from lode.datasets.water import synthetic_boxes
+from lode.dipoles import dipole_tensor
+
+rng = np.random.default_rng(1)
+cell = np.array([[9.0, 0, 0], [1.0, 8.0, 0], [0.5, -2.0, 10.0]])
+salt = Atoms("Na32Cl32", rng.random((64, 3)) @ cell, cell=cell, pbc=True)
+salt.set_initial_charges([1.0] * 32 + [-1.0] * 32)
+molecule = salt[::7]
+molecule.pbc = False
+
+def show(name, *arrays):
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    print(name, digest.hexdigest()[:16])
+
+for atoms in (salt, molecule):
+    found = lode.ewald(atoms)
+    stress = 0.0 if found.stress is None else found.stress
+    show("ewald", found.energy, found.potential, found.forces, stress)
+    show("energies", lode.ewald_energies([atoms]))
+    for n, l in ((3, 2), (8, 6)):
+        basis = lode.RadialBasis.gto(n, 3.0)
+        rho = lode.SphericalExpansion(lode.GaussianDensity(0.4), basis, l)
+        show("density", rho.compute(atoms).values)
+        V = {
+            method: lode.SphericalExpansion(
+                lode.PowerLawPotential(1, 1.0), basis, l, method=method
+            )
+            for method in ("split", "reciprocal", "nufft")
+        }
+        for method, expansion in V.items():
+            show(method, expansion.compute(atoms).values)
+        for descriptor in (
+            lode.RadialSpectrum(V["split"]),
+            lode.PowerSpectrum(rho),
+            lode.PowerSpectrum(rho, V["split"]),
+            lode.EquivariantPowerSpectrum(rho, V["split"], angular=2),
+        ):
+            show(type(descriptor).__name__, descriptor.compute(atoms).values)
+for atoms in gas_frames(2, n_pairs=4, seed=0):
+    show("gas", atoms.positions)
+show("dipoles", dipole_tensor(salt.positions, cell, np.full(64, 0.5)))
+for atoms in synthetic_boxes(2, n_sweeps=2, n_burn_in=5, seed=0):
+    show("water", atoms.positions)
+"""
+
+
+@pytest.mark.slow
+def test_compiled_here_or_read_from_the_cache_gives_the_same_bits(tmp_path):
+    package = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first, *others = (run(PACKAGE.parent, BITS, **package).stdout for _ in range(3))
+    assert len(first.splitlines()) > 30
+    assert [other for other in others if other != first] == []
