@@ -7,7 +7,6 @@ gives a file: that is verified here, before the file gets its name.
 
 import hashlib
 import io
-import json
 import os
 import shutil
 import socket
@@ -21,7 +20,7 @@ import pooch
 from requests.exceptions import HTTPError, RequestException, Timeout
 from requests.utils import get_environ_proxies, select_proxy
 
-from lode.files import atomic_write
+from lode.files import atomic_write, read_json, write_json
 
 TIMEOUT = 10.0
 # A download is given up after so many seconds altogether.
@@ -112,6 +111,7 @@ SOURCES = {
     },
 }
 GENERATED = "generated"
+PROVENANCE = "provenance.json"
 
 
 def acquire(
@@ -161,7 +161,8 @@ def acquire(
     AcquisitionError
         If the source that is asked for cannot be had.
     ValueError
-        If there is no such set or source, or a copy in the mirror is altered.
+        If there is no such set or source, a copy in the mirror is altered, or there is
+        a folder where a file belongs.
     OSError
         If the folder cannot be written.
     """
@@ -179,6 +180,7 @@ def acquire(
     if mirror is not None and not Path(mirror).is_dir():
         raise ValueError(f"the mirror must be a folder, got {mirror}")
     folder.mkdir(parents=True, exist_ok=True)
+    _refuse_folders(folder / PROVENANCE)
     names = list(published) if source == "auto" else [source]
     for name in names:
         if name == GENERATED:
@@ -215,8 +217,7 @@ def write_provenance(folder, record):
     -------
     dict
     """
-    with atomic_write(Path(folder) / "provenance.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(Path(folder) / PROVENANCE, record, indent=2)
     return record
 
 
@@ -237,17 +238,25 @@ def read_provenance(path):
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
-        If the data file is missing or altered.
+        If it is damaged or not of this form, or the data file is missing or altered.
     """
     path = Path(path)
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_json(path)
+    keys = ["data_set", "source", "title"]
+    if "file" in record:
+        keys += ["file", "origin", _hash_kind(record)]
+    faulty = [key for key in keys if not isinstance(record.get(key), str)]
+    if faulty:
+        raise ValueError(f"{path} must hold texts for {keys}, got none for {faulty}")
     if "file" not in record:
         return record, None
     data = path.parent / record["file"]
     if not data.is_file():
         raise ValueError(f"{path} names {record['file']}, which must lie beside it")
-    kind = "git_blob" if "git_blob" in record else "sha256"
+    kind = _hash_kind(record)
     _verify(data, kind, record[kind])
     return record, data
 
@@ -266,11 +275,16 @@ def provenance_line(record):
     """
     if "file" not in record:
         return f"{record['source']}: {record['title']}"
-    kind = "git_blob" if "git_blob" in record else "sha256"
+    kind = _hash_kind(record)
     return (
         f"{record['source']}: {record['title']} ({record['file']}, {kind} "
         f"{record[kind][:12]})"
     )
+
+
+def _hash_kind(record):
+    """Which hash a record has of its file."""
+    return "git_blob" if "git_blob" in record else "sha256"
 
 
 def git_blob(path):
@@ -311,6 +325,13 @@ def _verify(path, kind, wanted):
         )
 
 
+def _refuse_folders(*paths):
+    """Refuse a folder under the name of a file that is looked for or written."""
+    for path in paths:
+        if path.is_dir():
+            raise ValueError(f"{path} must be a file, got a folder")
+
+
 def _published(file, folder, mirror, offline, timeout, log):
     """Put a published file into the folder; its part of the provenance."""
     record = {
@@ -333,6 +354,7 @@ def _published(file, folder, mirror, offline, timeout, log):
                     "sha256": sha256,
                 }
     path = folder / file.name
+    _refuse_folders(path)
     if path.is_file() and git_blob(path) == file.git_blob:
         log(f"{file.name}: already there")
         return record
@@ -347,6 +369,7 @@ def _published(file, folder, mirror, offline, timeout, log):
 
 def _copied(origin, path, kind, wanted, log):
     """Whether a verified copy of a mirror's file now lies in the folder."""
+    _refuse_folders(origin, path)
     if not origin.is_file():
         return False
     _verify(origin, kind, wanted)
@@ -378,10 +401,13 @@ def download(url, path, blob, *, timeout=TIMEOUT, log=print):
     AcquisitionError
         If the server cannot be reached, the file is not there, the content is
         another one, or the connection breaks.
+    ValueError
+        If there is a folder where the file goes.
     OSError
         If the file cannot be written, for example on a full disk.
     """
     path = Path(path)
+    _refuse_folders(path)
     log(f"{path.name}: download from {url}")
     _check_reachable(url, timeout)
     fetch = pooch.HTTPDownloader(timeout=timeout)
@@ -395,7 +421,8 @@ def download(url, path, blob, *, timeout=TIMEOUT, log=print):
                     f"{url} has another content: git blob must be {blob}, got {came} "
                     f"({size} bytes); nothing was kept"
                 )
-    except RequestException as error:
+    # A malformed header of the answer is a ValueError of whoever reads it.
+    except (RequestException, ValueError) as error:
         raise _unreachable(url, error, timeout) from None
     except OSError as error:
         raise OSError(

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lode.datasets.dimers import COULOMB, DECIMALS, separation
-from lode.files import atomic_write
+from lode.files import read_json, write_json
 
 FAR = (10.0, 12.5, 15.0, 20.0, 25.0)
 # From here on the charges of both molecules are held to be their own.
@@ -393,8 +393,7 @@ def _computed(dimers, engine, settings, path):
             }
         )
     try:
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(curves), encoding="utf-8")
+        write_json(path, {"curves": curves})
     except OSError as error:
         raise OSError(
             error.errno,
@@ -407,12 +406,9 @@ def _computed(dimers, engine, settings, path):
 def _chunk(path):
     """Content of a finished chunk; None if there is none, or a damaged one."""
     try:
-        curves = json.loads(path.read_text(encoding="utf-8"))
-        for curve in curves:
-            curve["points"], curve["excluded"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return read_json(path)["curves"]
+    except (FileNotFoundError, ValueError):
         return None
-    return curves
 
 
 def _fingerprint(dimers, common):

@@ -10,18 +10,17 @@ those of its second, with ``info`` keys
 - ``e_int_ref_ev``, where the file has one: its interaction energy in eV.
 """
 
-import gzip
 import math
 import re
-from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 from ase.units import Bohr, Hartree, kcal, kJ, mol
 
 from lode.charges import formal_charges
+from lode.datasets.frames import read_frames
+from lode.files import read_text
 
 # e²/4πε₀ in eV Å.
 COULOMB = Hartree * Bohr
@@ -37,40 +36,6 @@ _UNITS = {"eV": 1.0, "Hartree": Hartree, "kcal/mol": kcal / mol, "kJ/mol": kJ / 
 # At the end of a curve two charges are as good as points, within such a factor.
 _POINTLIKE = 1.5
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-
-
-def read_frames(path):
-    """Frames of an extended-xyz file, plain or compressed by gzip.
-
-    Parameters
-    ----------
-    path : path_like
-
-    Returns
-    -------
-    list of ase.Atoms
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is damaged or empty.
-    """
-    try:
-        opened = gzip.open if Path(path).suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8") as file:
-            frames = ase.io.read(file, ":", format="extxyz")
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        # ASE lets errors of many kinds through, from KeyError to XYZError.
-        raise ValueError(
-            f"{path} must be a whole extended-xyz file: {type(error).__name__}: {error}"
-        ) from None
-    if not frames:
-        raise ValueError(f"{path} must hold at least one frame, got none")
-    return frames
 
 
 def dimer(atoms, n_atoms_a, charge_a, charge_b, name, reference=None):
@@ -262,7 +227,7 @@ def read_ssi(path):
         If there are no geometries, or one is malformed or lacks its reference; the
         entry is named.
     """
-    text = Path(path).read_text(encoding="utf-8")
+    text = read_text(path, "psi4 module")
     key = r"\[\s*'%s-%s{}'\s*%\s*\(\s*dbse\s*,\s*'([^'\n]+)'\s*\)\s*\]\s*=\s*"
     heads = list(re.finditer(r"^GEOS" + key.format("-dimer"), text, re.MULTILINE))
     if not heads:

@@ -21,7 +21,8 @@ from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from lode.core import montecarlo as core
-from lode.datasets.dimers import COULOMB, DECIMALS, read_frames
+from lode.datasets.dimers import COULOMB, DECIMALS
+from lode.datasets.frames import read_frames
 from lode.dipoles import dielectric_tensor
 from lode.parallel import single_threaded_blas, thread_count, thread_map
 

@@ -26,7 +26,7 @@ rule dimer_geometries:
     input:
         provenance=rules.dimer_source.output.provenance,
     output:
-        dimers="<results>/dimers/geometries.extxyz",
+        dimers="<results>/dimers/geometries.extxyz.gz",
     log:
         "<logs>/dimers/geometries.log",
     benchmark:
@@ -51,7 +51,7 @@ rule dimer_curves:
         provenance=rules.dimer_source.output.provenance,
         dimers=rules.dimer_geometries.output.dimers,
     output:
-        curves="<results>/dimers/curves.extxyz",
+        curves="<results>/dimers/curves.extxyz.gz",
         excluded="<results>/dimers/excluded.csv",
         checks="<results>/dimers/checks.csv",
     log:

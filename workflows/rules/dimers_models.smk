@@ -4,7 +4,7 @@
 rule dimer_features:
     """Sparse points of one model in each split, and its features of every frame."""
     input:
-        curves="<results>/dimers/curves.extxyz",
+        curves="<results>/dimers/curves.extxyz.gz",
     output:
         features="<results>/dimers/features/{model}.npz",
     log:
@@ -33,11 +33,11 @@ rule dimer_features:
 rule dimer_model:
     """Predictions of one model, and its errors where other dimers are left out."""
     input:
-        curves="<results>/dimers/curves.extxyz",
+        curves="<results>/dimers/curves.extxyz.gz",
         features=rules.dimer_features.output.features,
     output:
-        predictions="<results>/dimers/predictions/{model}.csv",
-        experiments="<results>/dimers/experiments/{model}.csv",
+        predictions="<results>/dimers/predictions/{model}.csv.gz",
+        experiments="<results>/dimers/experiments/{model}.csv.gz",
     log:
         "<logs>/dimers/model/{model}.log",
     benchmark:

@@ -1,4 +1,8 @@
-"""Figures and summaries: they read tables and compute nothing else."""
+"""Figures and summaries: they read tables and compute nothing else.
+
+Tables are written twice: as text for people, and compressed, with a checksum, for the
+rules that read them.
+"""
 
 
 rule fig1:
@@ -10,6 +14,7 @@ rule fig1:
         ),
     output:
         table="<figures>/fig1.csv",
+        checked="<results>/tables/fig1.csv.gz",
         pdf="<figures>/fig1.pdf",
         png="<figures>/fig1.png",
     log:
@@ -45,10 +50,13 @@ rule fig2:
         ),
     output:
         table="<figures>/fig2.csv",
+        checked_table="<results>/tables/fig2.csv.gz",
         classes="<figures>/fig2_classes.csv",
         curves="<figures>/fig2_curves.csv",
         experiments="<figures>/fig2_experiments.csv",
+        checked_experiments="<results>/tables/fig2_experiments.csv.gz",
         tails="<figures>/fig2_tails.csv",
+        checked_tails="<results>/tables/fig2_tails.csv.gz",
         pdf="<figures>/fig2.pdf",
         png="<figures>/fig2.png",
     log:
@@ -78,6 +86,7 @@ rule fig3:
         ),
     output:
         table="<figures>/fig3.csv",
+        checked="<results>/tables/fig3.csv.gz",
         pdf="<figures>/fig3.pdf",
         png="<figures>/fig3.png",
     log:
@@ -99,16 +108,17 @@ rule fig3:
 rule summary:
     """Each claim of the configuration: what the paper says, what we find."""
     input:
-        fig1=rules.fig1.output.table,
-        fig2=rules.fig2.output.table,
-        fig2_experiments=rules.fig2.output.experiments,
-        fig2_tails=rules.fig2.output.tails,
+        fig1=rules.fig1.output.checked,
+        fig2=rules.fig2.output.checked_table,
+        fig2_experiments=rules.fig2.output.checked_experiments,
+        fig2_tails=rules.fig2.output.checked_tails,
         provenance=rules.dimer_source.output.provenance,
-        fig3=rules.fig3.output.table,
-        fig3_tensor=rules.fig3_tensor.output.table,
+        fig3=rules.fig3.output.checked,
+        fig3_tensor=rules.fig3_tensor.output.checked,
         water=rules.water_source.output.provenance,
     output:
         table="<figures>/summary.csv",
+        checked="<results>/tables/summary.csv.gz",
         page="<figures>/summary.md",
     log:
         "<logs>/summary.log",
@@ -136,7 +146,7 @@ rule summary:
 rule readme:
     """The table in the README, and the times that the rules took."""
     input:
-        summary=rules.summary.output.table,
+        summary=rules.summary.output.checked,
         fig1=[
             "<benchmarks>/gas.tsv",
             "<benchmarks>/energies.tsv",

@@ -5,7 +5,7 @@
 rule gas:
     """Generate the frames."""
     output:
-        frames="<results>/gas.extxyz",
+        frames="<results>/gas.extxyz.gz",
     log:
         "<logs>/gas.log",
     benchmark:
@@ -26,7 +26,7 @@ rule energies:
     input:
         frames=rules.gas.output.frames,
     output:
-        energies="<results>/energies.csv",
+        energies="<results>/energies.csv.gz",
     log:
         "<logs>/energies.log",
     benchmark:
@@ -76,7 +76,7 @@ rule learning_curve:
         representation=rules.features.output.representation,
         energies=rules.energies.output.energies,
     output:
-        errors="<results>/learning_curve/{curve}.csv",
+        errors="<results>/learning_curve/{curve}.csv.gz",
     log:
         "<logs>/learning_curve/{curve}.log",
     benchmark:

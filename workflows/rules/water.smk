@@ -26,7 +26,7 @@ rule water_boxes:
     input:
         provenance=rules.water_source.output.provenance,
     output:
-        boxes="<results>/water/boxes.extxyz",
+        boxes="<results>/water/boxes.extxyz.gz",
     log:
         "<logs>/water/boxes.log",
     benchmark:
@@ -81,7 +81,7 @@ rule water_curve:
             kernel=config["water_models"][wildcards.curve]["kernels"],
         ),
     output:
-        errors="<results>/water/curves/{curve}.csv",
+        errors="<results>/water/curves/{curve}.csv.gz",
     log:
         "<logs>/water/curves/{curve}.log",
     benchmark:

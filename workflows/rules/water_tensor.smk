@@ -38,7 +38,7 @@ rule water_tensor_curve:
             features=config["water_tensor_models"][wildcards.curve]["features"],
         ),
     output:
-        errors="<results>/water/tensor_curves/{curve}.csv",
+        errors="<results>/water/tensor_curves/{curve}.csv.gz",
     log:
         "<logs>/water/tensor_curves/{curve}.log",
     benchmark:
@@ -67,13 +67,14 @@ rule fig3_tensor:
     """Both parts of the tensor: the table of the second, and the picture."""
     input:
         provenance=rules.water_source.output.provenance,
-        trace="<figures>/fig3.csv",
+        trace="<results>/tables/fig3.csv.gz",
         errors=collect(
             rules.water_tensor_curve.output.errors,
             curve=config["water_tensor_models"],
         ),
     output:
         table="<figures>/fig3_tensor.csv",
+        checked="<results>/tables/fig3_tensor.csv.gz",
         pdf="<figures>/fig3_tensor.pdf",
         png="<figures>/fig3_tensor.png",
     log:

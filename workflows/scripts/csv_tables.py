@@ -1,9 +1,10 @@
 """Tables whose digits are stable, and pages that a program writes parts of."""
 
 import csv
+import io
 import math
 
-from lode.files import atomic_write
+from lode.files import read_text, write_text
 
 
 def write_table(path, columns, rows):
@@ -12,7 +13,8 @@ def write_table(path, columns, rows):
     Parameters
     ----------
     path : path_like
-        File to write.
+        File to write; if its name ends with ``.gz`` it is compressed, and an altered or
+        truncated one is refused by :func:`table`.
     columns : sequence of str
         The header.
     rows : iterable of sequence
@@ -23,16 +25,17 @@ def write_table(path, columns, rows):
     ValueError
         If a row has another number of entries.
     """
-    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in rows:
-            row = list(row)
-            if len(row) != len(columns):
-                raise ValueError(
-                    f"a row of {path} must have {len(columns)} entries, got {len(row)}"
-                )
-            writer.writerow(row)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        row = list(row)
+        if len(row) != len(columns):
+            raise ValueError(
+                f"a row of {path} must have {len(columns)} entries, got {len(row)}"
+            )
+        writer.writerow(row)
+    write_text(path, file.getvalue())
 
 
 def table(path):
@@ -46,9 +49,37 @@ def table(path):
     Returns
     -------
     list of dict
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, or a row has another number of entries.
     """
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+    lines = csv.reader(io.StringIO(read_text(path, "CSV")))
+    columns, *rows = [line for line in lines if line] or [[]]
+    if not columns:
+        raise ValueError(f"{path} must begin with a header, got an empty file")
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(
+                f"a row of {path} must have {len(columns)} entries, got {len(row)}"
+            )
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def checked_copy(path, copy):
+    """Copy a table, for the rules that read it.
+
+    Parameters
+    ----------
+    path : path_like
+        The table, as people read it.
+    copy : path_like
+        File to write; its name ends with ``.gz``, so that damage is noticed.
+    """
+    write_text(copy, read_text(path, "CSV"))
 
 
 def rounded(value, digits, resolution=0.0, spread=None):

@@ -4,15 +4,13 @@ import math
 import shutil
 from pathlib import Path
 
-import ase.io
-
 from csv_tables import write_table
 from job import started_job
 from lode.datasets.acquire import provenance_line, read_provenance
 from lode.datasets.curves import checks, published_curves, reference_curves
 from lode.datasets.dimers import read_dimers
 from lode.datasets.engines import engine as named_engine
-from lode.files import atomic_write
+from lode.datasets.frames import read_frames, write_frames
 
 
 def dimer_curves(
@@ -56,7 +54,7 @@ def dimer_curves(
     """
     record, _ = read_provenance(provenance_path)
     if record["source"] == "published":
-        curves, method = published_curves(ase.io.read(dimers_path, ":")), "published"
+        curves, method = published_curves(read_frames(dimers_path)), "published"
     else:
         program = named_engine(engine)
         method = f"{program.name}, {program.version}"
@@ -82,8 +80,7 @@ def dimer_curves(
     excluded = ((d.name, d.kind, d.distance, d.reason) for d in curves.excluded)
     write_table(excluded_path, columns, excluded)
     write_table(checks_path, ["check", "value"], rows)
-    with atomic_write(curves_path) as temporary:
-        ase.io.write(temporary, curves.frames, format="extxyz")
+    write_frames(curves_path, curves.frames)
     if record["source"] != "published":
         shutil.rmtree(chunks)
 

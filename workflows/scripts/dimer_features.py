@@ -1,6 +1,5 @@
 """Features of every frame of the binding curves, from which a model is linear."""
 
-import ase.io
 import numpy as np
 
 # A model's dictionary names classes of these modules, which are then imported
@@ -15,6 +14,7 @@ from job import started_job
 from lode.archive import load_archive, save_archive
 from lode.charges import formal_charges
 from lode.combinations import interactions
+from lode.datasets.frames import read_frames
 from lode.learning import group_splits, ordered_split
 from lode.parallel import single_threaded_blas
 from lode.serialization import from_dict
@@ -66,7 +66,7 @@ def dimer_features(
     """
     if difference and isolated:
         raise ValueError("difference and isolated must not both be true")
-    frames = charged(ase.io.read(curves_path, ":"))
+    frames = charged(read_frames(curves_path))
     kind = np.array([str(a.info["kind"]) for a in frames])
     masks = splits(frames, train_fraction, n_splits, seed)
     if isolated:

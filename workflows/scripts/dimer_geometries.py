@@ -1,7 +1,5 @@
 """The charged dimers of the data, whatever their source, in one form."""
 
-import ase.io
-
 from job import started_job
 from lode.datasets.acquire import read_provenance
 from lode.datasets.dimers import (
@@ -11,8 +9,8 @@ from lode.datasets.dimers import (
     read_ssi,
 )
 from lode.datasets.engines import engine as named_engine
+from lode.datasets.frames import write_frames
 from lode.datasets.synthetic import monomers, synthetic_dimers
-from lode.files import atomic_write
 
 
 def dimer_geometries(provenance_path, path, *, elements, generated, engine):
@@ -48,8 +46,7 @@ def dimer_geometries(provenance_path, path, *, elements, generated, engine):
         else:
             dimers = read_dimers(data)
         frames = charged_dimers(dimers, elements, log=print)
-    with atomic_write(path) as temporary:
-        ase.io.write(temporary, frames, format="extxyz")
+    write_frames(path, frames)
 
 
 if "snakemake" in globals():

@@ -1,11 +1,11 @@
 """Predictions of one model of the dimers, and its errors on other splits."""
 
-import ase.io
 import numpy as np
 
 from csv_tables import rounded, write_table
 from dimer_features import LEARNT, isolated_molecules, saved_features, splits
 from job import started_job
+from lode.datasets.frames import read_frames
 from lode.learning import relative_error
 from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.ridge import fit_features
@@ -85,7 +85,7 @@ def dimer_model(
     n_threads : int, optional
         Experiments done at once.
     """
-    frames = ase.io.read(curves_path, ":")
+    frames = read_frames(curves_path)
     features, *others = saved_features(features_path)
     name, kind = (
         np.array([str(a.info[key]) for a in frames]) for key in ("name", "kind")

@@ -1,9 +1,8 @@
 """Coulomb energies of the frames of the gas."""
 
-import ase.io
-
 from csv_tables import write_table
 from job import started_job
+from lode.datasets.frames import read_frames
 from lode.electrostatics import ewald_energies
 
 
@@ -21,7 +20,7 @@ def energies(frames_path, path, *, tolerance, n_threads=None):
     n_threads : int, optional
         Threads to use.
     """
-    frames = ase.io.read(frames_path, ":")
+    frames = read_frames(frames_path)
     values = ewald_energies(
         frames, tolerance=tolerance, n_threads=n_threads, progress=True
     )

@@ -1,7 +1,5 @@
 """What the kernel of one learning curve needs of each frame."""
 
-import ase.io
-
 # A kernel's dictionary names classes of these modules, which are then imported
 # while running: they stand here so that the rule follows their code.
 import lode.bases  # noqa: F401
@@ -10,6 +8,7 @@ import lode.fields  # noqa: F401
 import lode.invariants  # noqa: F401
 import lode.kernels  # noqa: F401
 from job import started_job
+from lode.datasets.frames import read_frames
 from lode.serialization import from_dict
 
 
@@ -27,7 +26,7 @@ def features(frames_path, path, *, kernel, n_threads=None):
     n_threads : int, optional
         Threads to use.
     """
-    frames = ase.io.read(frames_path, ":")
+    frames = read_frames(frames_path)
     representation = from_dict(kernel).precompute(
         frames, n_threads=n_threads, progress=True
     )

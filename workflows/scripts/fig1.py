@@ -2,7 +2,7 @@
 
 from statistics import fmean, stdev
 
-from csv_tables import rounded, table, write_table
+from csv_tables import checked_copy, rounded, table, write_table
 from job import started_job
 from plotting import figure_1, save
 
@@ -90,6 +90,7 @@ if "snakemake" in globals():
         resolution=params.resolution,
         **params.settings,
     )
+    checked_copy(job.output.table, job.output.checked)
     fig1_picture(
         job.output.table,
         [job.output.pdf, job.output.png],

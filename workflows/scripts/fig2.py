@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from csv_tables import rounded, table, write_table
+from csv_tables import checked_copy, rounded, table, write_table
 from dimer_model import CLASSES, EXPERIMENTS, error_cells
 from job import started_job
 from lode.datasets.acquire import provenance_line, read_provenance
@@ -242,6 +242,8 @@ if "snakemake" in globals():
         job.output.experiments,
         models=params.models,
     )
+    for name in ("table", "experiments", "tails"):
+        checked_copy(job.output[name], job.output[f"checked_{name}"])
     fig2_picture(
         job.output.table,
         job.output.classes,

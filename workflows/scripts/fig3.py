@@ -1,6 +1,6 @@
 """Figure 3: learning curves of the dielectric response of water."""
 
-from csv_tables import table
+from csv_tables import checked_copy, table
 from fig1 import fig1_table
 from job import started_job
 from lode.datasets.acquire import provenance_line, read_provenance
@@ -56,6 +56,7 @@ if "snakemake" in globals():
         resolution=0.0,
         **params.settings,
     )
+    checked_copy(job.output.table, job.output.checked)
     fig3_picture(
         job.output.table,
         [job.output.pdf, job.output.png],

@@ -1,6 +1,6 @@
 """Both parts of the dielectric tensor of water: learning curves beside each other."""
 
-from csv_tables import table
+from csv_tables import checked_copy, table
 from fig1 import fig1_table
 from fig3 import water_provenance
 from job import started_job
@@ -41,6 +41,7 @@ if "snakemake" in globals():
         resolution=0.0,
         **params.settings,
     )
+    checked_copy(job.output.table, job.output.checked)
     fig3_tensor_picture(
         job.output.table,
         job.input.trace,

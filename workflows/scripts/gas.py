@@ -1,10 +1,8 @@
 """Frames of the random gas of point charges."""
 
-import ase.io
-
 from job import started_job
+from lode.datasets.frames import write_frames
 from lode.datasets.gas import gas_frames
-from lode.files import atomic_write
 
 
 def gas(path, *, n_frames, n_pairs, side, min_distance, seed):
@@ -33,8 +31,7 @@ def gas(path, *, n_frames, n_pairs, side, min_distance, seed):
         seed=seed,
         progress=True,
     )
-    with atomic_write(path) as temporary:
-        ase.io.write(temporary, frames, format="extxyz")
+    write_frames(path, frames)
 
 
 if "snakemake" in globals():

@@ -82,9 +82,7 @@ def seconds(benchmarks):
     """
     total = 0.0
     for path in benchmarks:
-        header, *lines = Path(path).read_text(encoding="utf-8").splitlines()
-        column = header.split("\t").index("s")
-        total += sum(float(line.split("\t")[column]) for line in lines)
+        total += sum(float(row["s"]) for row in _benchmark(path))
     return total
 
 
@@ -104,8 +102,7 @@ def times(path, benchmarks):
     for figure, files in benchmarks.items():
         jobs = []
         for file in map(Path, files):
-            header, line, *_ = file.read_text(encoding="utf-8").splitlines()
-            found = dict(zip(header.split("\t"), line.split("\t"), strict=True))
+            found = _benchmark(file)[0]
             name = file.relative_to(folder).with_suffix("").as_posix()
             jobs.append((float(found["s"]), name, found["max_rss"]))
         rows += [
@@ -113,6 +110,18 @@ def times(path, benchmarks):
             for time, name, memory in sorted(jobs, reverse=True)
         ]
     write_table(path, ["figure", "job", "seconds", "memory_mb"], rows)
+
+
+def _benchmark(path):
+    """Rows of a benchmark file, of which there is at least one."""
+    header, *lines = Path(path).read_text(encoding="utf-8").splitlines() or [""]
+    columns, rows = header.split("\t"), [line.split("\t") for line in lines]
+    if not rows or "s" not in columns or {len(row) for row in rows} != {len(columns)}:
+        raise ValueError(
+            f"{path} must be a whole benchmark file of Snakemake: delete it and run "
+            "again"
+        )
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def duration(time):

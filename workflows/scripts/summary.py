@@ -2,7 +2,7 @@
 
 from statistics import fmean, stdev
 
-from csv_tables import table, write_table
+from csv_tables import checked_copy, table, write_table
 from fig1 import gas_provenance
 from fig2 import dimers_provenance
 from fig3 import water_provenance
@@ -231,3 +231,4 @@ if "snakemake" in globals():
         experiments_path=job.input.fig2_experiments,
         tails_path=job.input.fig2_tails,
     )
+    checked_copy(job.output.table, job.output.checked)

@@ -1,11 +1,9 @@
 """Boxes of water with their dielectric tensors, whatever their source, in one form."""
 
-import ase.io
-
 from job import started_job
 from lode.datasets.acquire import read_provenance
+from lode.datasets.frames import write_frames
 from lode.datasets.water import read_boxes, synthetic_boxes
-from lode.files import atomic_write
 
 
 def water_boxes(provenance_path, path, *, generated, n_threads=None):
@@ -27,8 +25,7 @@ def water_boxes(provenance_path, path, *, generated, n_threads=None):
         boxes = read_boxes(data)
     else:
         boxes = synthetic_boxes(**generated, n_threads=n_threads, progress=True)
-    with atomic_write(path) as temporary:
-        ase.io.write(temporary, boxes, format="extxyz")
+    write_frames(path, boxes)
 
 
 if "snakemake" in globals():

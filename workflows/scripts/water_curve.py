@@ -1,10 +1,10 @@
 """Test errors of one learning curve of the dielectric response of water."""
 
-import ase.io
 import numpy as np
 
 from errors import write_errors
 from job import started_job
+from lode.datasets.frames import read_frames
 from lode.datasets.water import geometry_features
 from lode.dipoles import clausius_mossotti, dielectric_constant
 from lode.learning import learning_curve
@@ -56,7 +56,7 @@ def water_curve(
     n_threads : int, optional
         Fits done at a time.
     """
-    frames = ase.io.read(boxes_path, ":")
+    frames = read_frames(boxes_path)
     trace = np.array([float(a.info["epsilon_trace"]) for a in frames])
     curve = {"n_test": n_test, "n_repeats": n_repeats, "seed": seed}
     if geometry:

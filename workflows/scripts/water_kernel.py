@@ -1,6 +1,5 @@
 """One kernel between the boxes of water, for every training set of the curves."""
 
-import ase.io
 import numpy as np
 
 # A kernel's dictionary names classes of these modules, which are then imported
@@ -12,6 +11,7 @@ import lode.invariants  # noqa: F401
 import lode.kernels  # noqa: F401
 from job import started_job
 from lode.archive import load_archive, save_archive
+from lode.datasets.frames import read_frames
 from lode.learning import fitted_term, splits
 from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.serialization import from_dict
@@ -36,7 +36,7 @@ def water_kernel(boxes_path, path, *, kernel, curve, n_threads=None):
     n_threads : int, optional
         Threads to use.
     """
-    frames = ase.io.read(boxes_path, ":")
+    frames = read_frames(boxes_path)
     kernel = from_dict(kernel)
     n_threads = thread_count(n_threads)
     if kernel.is_fitted:

@@ -1,11 +1,11 @@
 """Test errors of one learning curve of the anisotropic dielectric tensor of water."""
 
-import ase.io
 import numpy as np
 
 from errors import write_errors
 from job import started_job
 from lode.coupling import spherical_tensor
+from lode.datasets.frames import read_frames
 from lode.equivariants import EquivariantSums, equivariant_learning_curve
 
 
@@ -50,7 +50,7 @@ def water_tensor_curve(
     n_threads : int, optional
         Repeats done at a time.
     """
-    frames = ase.io.read(boxes_path, ":")
+    frames = read_frames(boxes_path)
     tensors = np.array([np.reshape(a.info["epsilon"], (3, 3)) for a in frames])
     volume = np.array([a.cell.volume for a in frames])
     curve = equivariant_learning_curve(

@@ -1,7 +1,5 @@
 """Equivariant features of the boxes of water, summed over each box."""
 
-import ase.io
-
 import lode.bases  # noqa: F401
 
 # A descriptor's dictionary names classes of these modules, which are then imported
@@ -11,6 +9,7 @@ import lode.expansion  # noqa: F401
 import lode.fields  # noqa: F401
 import lode.invariants  # noqa: F401
 from job import started_job
+from lode.datasets.frames import read_frames
 from lode.equivariants import equivariant_sums, whitening_groups
 from lode.serialization import from_dict
 
@@ -32,7 +31,7 @@ def water_tensor_features(boxes_path, path, *, descriptor, curve, n_threads=None
     n_threads : int, optional
         Threads to use.
     """
-    frames = ase.io.read(boxes_path, ":")
+    frames = read_frames(boxes_path)
     sums = equivariant_sums(
         from_dict(descriptor),
         frames,
