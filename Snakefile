@@ -9,7 +9,8 @@ from snakemake.utils import min_version
 min_version("9.19")
 
 
-configfile: "workflows/config.yaml"
+# Beside this file, whatever the working folder is.
+configfile: f"{workflow.basedir}/workflows/config.yaml"
 
 
 include: "workflows/rules/common.smk"
