@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from plotting import figure_1, save  # noqa: E402
+from plotting import figure_1, figure_3, save  # noqa: E402
 
 RESOLUTION = 1e-9
 CURVES = {
@@ -85,6 +85,12 @@ def test_figure_1_legends_and_axes_do_not_overlap():
 def test_figure_1_names_a_curve_that_is_missing_from_the_table():
     with pytest.raises(ValueError, match="a curve must be one of .* got 'limit'"):
         figure_1(ROWS[:6], CURVES, resolution=RESOLUTION, provenance="")
+
+
+def test_note_of_a_curve_stands_in_the_legend_and_not_in_the_table():
+    curves = {**CURVES, "lode": {**CURVES["lode"], "note": "whitened"}}
+    paper, _ = figure_3(ROWS, curves, provenance="boxes").axes
+    assert labels(paper)[:2] == ["SOAP 9", "LODE(1) (whitened)"]
 
 
 @pytest.mark.parametrize("suffix", [".pdf", ".png"])

@@ -25,7 +25,7 @@ _FIGURES = {
     "fig3_tensor": ("water_tensor_models", "water_curve"),
 }
 # What a figure shows of a curve beside its numbers.
-_SHOWN = ("label", "group", "counterpart", "reference")
+_SHOWN = ("label", "note", "group", "counterpart", "reference")
 
 
 def check_configuration(config, schema=SCHEMA):

@@ -17,7 +17,7 @@ def fig3_picture(table_path, paths, *, models, provenance):
     paths : sequence of path_like
         Files to write; the suffix sets the format.
     models : dict of str to dict
-        For each curve ``label`` and ``group``.
+        For each curve ``label``, ``group`` and, optionally, ``note``.
     provenance : str
         Where the data come from; stands in the title.
     """

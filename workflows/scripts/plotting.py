@@ -116,7 +116,7 @@ def figure_3(rows, curves, *, provenance):
     ----------
     rows, curves
         As for :func:`figure_1`; a curve of the group ``baseline`` is drawn in both
-        panels.
+        panels, and a ``note`` stands behind the label of a curve.
     provenance : str
         Where the data come from.
 
@@ -206,7 +206,8 @@ def _draw_counterparts(ax, members, curves, points, styles):
 def _draw_curve(ax, curve, points, style, resolution):
     """One curve with error bars, open where it is not resolved."""
     sizes, means, spreads = points
-    ax.errorbar(sizes, means, spreads, capsize=2, label=curve["label"], **style)
+    label = curve["label"] + (f" ({curve['note']})" if "note" in curve else "")
+    ax.errorbar(sizes, means, spreads, capsize=2, label=label, **style)
     low = [(n, y) for n, y in zip(sizes, means, strict=True) if y <= resolution]
     if low:
         ax.plot(*zip(*low, strict=True), ls="none", mfc="white", zorder=3, **style)
