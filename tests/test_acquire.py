@@ -25,6 +25,7 @@ from lode.datasets.acquire import (
     git_blob,
     provenance_line,
     read_provenance,
+    write_provenance,
 )
 
 MIRROR = os.environ.get("LODE_DATA")
@@ -34,7 +35,7 @@ BLOB = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """A file, sent whole, in part, cut off, altered, late, or not at all."""
+    """A file, sent whole, in part, cut off, altered, late, elsewhere or not at all."""
 
     protocol_version = "HTTP/1.1"
 
@@ -44,6 +45,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         content, mode = server.content, server.mode
         if mode == "absent":
             self.send_error(404)
+            return
+        if isinstance(mode, int):
+            self.send_error(mode)
+            return
+        if mode.startswith("http"):
+            self.send_response(302)
+            self.send_header("Location", mode)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if mode == "malformed":
+            self.send_response(200)
+            self.send_header("Content-Length", "many")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.close_connection = True
             return
         if mode == "late":
             server.released.wait(20.0)
@@ -194,6 +211,56 @@ def test_missing_file_is_an_error(server, tmp_path):
     with pytest.raises(AcquisitionError, match="the server answers 404"):
         download(server.url, tmp_path / "file.dat", BLOB)
     assert hidden(tmp_path) == []
+
+
+# 416 is the answer to a request for the rest of a file.
+@pytest.mark.parametrize("status", [403, 416, 429, 500, 503])
+def test_refusal_of_the_server_is_an_error_at_once(server, tmp_path, status):
+    server.mode = status
+    with pytest.raises(AcquisitionError, match=f"the server answers {status}"):
+        download(server.url, tmp_path / "file.dat", BLOB)
+    assert (hidden(tmp_path), len(server.requests)) == ([], 1)
+
+
+@pytest.mark.parametrize("status", [204, 206, 304])
+def test_answer_without_the_file_is_an_error(server, tmp_path, status):
+    server.mode = status
+    with pytest.raises(AcquisitionError, match="nothing was kept"):
+        download(server.url, tmp_path / "file.dat", BLOB)
+    assert hidden(tmp_path) == []
+
+
+def test_redirects_in_a_circle_or_to_nowhere_are_an_error(server, tmp_path):
+    for place, reason in (
+        (server.url, "Exceeded 30 redirects"),
+        ("http://[::1", "Invalid IPv6 URL"),
+    ):
+        server.mode = place
+        with pytest.raises(AcquisitionError, match=f"cannot be downloaded: .*{reason}"):
+            download(server.url, tmp_path / "file.dat", BLOB)
+    assert hidden(tmp_path) == []
+
+
+def test_malformed_answer_is_an_error(server, tmp_path):
+    server.mode = "malformed"
+    with pytest.raises(AcquisitionError, match="cannot be downloaded: .*'many'"):
+        download(server.url, tmp_path / "file.dat", BLOB)
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["provenance.json", "trajs_with_energies.xyz"])
+def test_folder_in_the_place_of_a_file_is_an_error(server, published, tmp_path, name):
+    place = tmp_path / name
+    place.mkdir()
+    message = f"{name} must be a file, got a folder"
+    with pytest.raises(ValueError, match=message):
+        acquire("dimers", tmp_path)
+    if name != "provenance.json":
+        with pytest.raises(ValueError, match=message):
+            acquire("dimers", tmp_path / "data", mirror=tmp_path)
+        with pytest.raises(ValueError, match=message):
+            download(server.url, place, BLOB)
+    assert server.requests == []
 
 
 def test_no_server_is_an_error_at_once(tmp_path):
@@ -373,6 +440,35 @@ def test_data_altered_after_the_acquisition_are_refused(server, published, tmp_p
     # A rerun puts it right.
     acquire("dimers", tmp_path)
     read_provenance(tmp_path / "provenance.json")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"source": None},
+        {"title": 3},
+        {"data_set": ["dimers"]},
+        {"file": 1},
+        {"origin": None},
+        {"git_blob": None},
+    ],
+)
+def test_provenance_without_a_key_is_an_error(server, published, tmp_path, changed):
+    record = acquire("dimers", tmp_path) | changed
+    write_provenance(tmp_path, {k: v for k, v in record.items() if v is not None})
+    message = r"provenance\.json must hold texts for .*got none for \["
+    with pytest.raises(ValueError, match=message):
+        read_provenance(tmp_path / "provenance.json")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "{}", '{"source": "generated"}']
+)
+def test_malformed_provenance_is_an_error(tmp_path, text):
+    path = tmp_path / "provenance.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"provenance\.json must be a whole JSON file"):
+        read_provenance(path)
 
 
 def test_auto_falls_back_to_the_stand_in_and_says_so(server, published, tmp_path):

@@ -1,7 +1,6 @@
 """Charged dimers: readers, curves, checks, engines, stand-in, restart."""
 
 import gzip
-import json
 import logging
 import math
 import os
@@ -532,7 +531,8 @@ def test_processes_give_the_curves_in_the_order_of_names(tmp_path):
     assert checks(curves)["tail_single_max_ev"] < 1e-8
 
 
-def test_finished_chunks_are_not_computed_again(tmp_path):
+@pytest.mark.parametrize("damage", [lambda b: b[:-20], lambda b: b.replace(b"1", b"3")])
+def test_finished_chunks_are_not_computed_again(tmp_path, damage):
     dimers = [ion_pair(name) for name in "abcd"]
     settings = {"distances": {"n_points": 2, "far": [10.0]}, "chunk_size": 2}
     first = reference_curves(dimers, PointCharges(), tmp_path, **settings)
@@ -541,12 +541,14 @@ def test_finished_chunks_are_not_computed_again(tmp_path):
     assert all(path.suffix == ".json" for path in chunks)
     stamps = [path.stat().st_mtime_ns for path in chunks]
     # One is whole, one is damaged.
-    chunks[1].write_text(chunks[1].read_text()[:-20])
+    whole = chunks[1].read_bytes()
+    chunks[1].write_bytes(damage(whole))
+    assert chunks[1].read_bytes() != whole
     again = reference_curves(dimers, PointCharges(), tmp_path, **settings)
     assert [f.info for f in again.frames] == [f.info for f in first.frames]
     assert sorted(tmp_path.iterdir()) == chunks
     assert chunks[0].stat().st_mtime_ns == stamps[0]
-    assert json.loads(chunks[1].read_text())
+    assert chunks[1].read_bytes() == whole
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
-"""Files are whole or absent; tables print stable digits."""
+"""Files are whole or absent, damage is noticed; tables print stable digits."""
 
+import gzip
 import math
+import re
 from pathlib import Path
 
 import pytest
 
-from csv_tables import markers, rounded, table, with_block, write_table
-from lode.files import atomic_write
+from csv_tables import checked_copy, markers, rounded, table, with_block, write_table
+from lode.files import atomic_write, read_json, read_text, write_json, write_text
 
 
 def test_replacement_writes_the_file_and_makes_its_folder(tmp_path):
@@ -33,10 +35,107 @@ def test_failed_replacement_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_table_reads_what_write_table_wrote(tmp_path):
-    path = tmp_path / "t.csv"
+def flipped(content):
+    """The bytes with each one bit changed, in turn."""
+    for position in range(8 * len(content)):
+        changed = bytearray(content)
+        changed[position // 8] ^= 1 << position % 8
+        yield bytes(changed)
+
+
+def cut(content):
+    """The bytes without a tail, of each length but all."""
+    return (content[:end] for end in range(len(content)))
+
+
+def outcomes(path, read, damaged):
+    """What is read from a file with each damage, or the message of the error."""
+    found, content = [], path.read_bytes()
+    for changed in damaged(content):
+        path.write_bytes(changed)
+        try:
+            found.append(read(path))
+        except ValueError as error:
+            found.append(error)
+    return found
+
+
+@pytest.mark.parametrize("damaged", [flipped, cut])
+def test_damage_of_compressed_text_is_an_error_or_changes_nothing(tmp_path, damaged):
+    path, text = tmp_path / "t.csv.gz", "name,x\na,0.1\nb,0.2\n"
+    write_text(path, text)
+    content = path.read_bytes()
+    assert gzip.decompress(content).decode() == text
+    found = outcomes(path, read_text, damaged)
+    errors = [str(error) for error in found if isinstance(error, ValueError)]
+    assert all(same == text for same in found if not isinstance(same, ValueError))
+    # Seven bytes of gzip's header say nothing of the text: flags without a meaning,
+    # time, system.
+    assert len(errors) >= len(found) * (1 - 7 / len(content))
+    wanted = (
+        r".*t\.csv\.gz must be a whole text file, got .*; delete it and run again.*"
+    )
+    assert all(re.fullmatch(wanted, error) for error in errors)
+
+
+@pytest.mark.parametrize("damaged", [flipped, cut])
+def test_damage_of_json_is_an_error_or_changes_nothing(tmp_path, damaged):
+    path, content = tmp_path / "t.json", {"a": [1.5, "b"], "c": {"d": None}}
+    write_json(path, content, indent=1)
+    assert read_json(path) == content
+    found = outcomes(path, read_json, damaged)
+    errors = [str(error) for error in found if isinstance(error, ValueError)]
+    assert all(same == content for same in found if not isinstance(same, ValueError))
+    # Only white space may become another one.
+    assert len(errors) > 0.9 * len(found)
+    wanted = r".*t\.json must be a whole JSON file, got .*; delete it and run again.*"
+    assert all(re.fullmatch(wanted, error) for error in errors)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "3", "", "{}", '{"crc32": 1}', "[" * 10**5])
+def test_json_of_another_form_is_an_error(tmp_path, text):
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(ValueError, match=r"t\.json must be a whole JSON file, got"):
+        read_json(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("read", [read_text, read_json, table])
+def test_folder_in_the_place_of_a_file_is_an_error(tmp_path, read):
+    with pytest.raises(ValueError, match="must be a whole .* file, got a folder"):
+        read(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "absent")
+
+
+def test_same_text_gives_the_same_compressed_bytes(tmp_path):
+    paths = tmp_path / "a.gz", tmp_path / "b.gz"
+    for path in paths:
+        write_text(path, "text")
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_table_reads_what_write_table_wrote(tmp_path, name):
+    path = tmp_path / name
     write_table(path, ["name", "x"], [("a, b", 0.1), ("c", 2)])
     assert table(path) == [{"name": "a, b", "x": "0.1"}, {"name": "c", "x": "2"}]
+
+
+def test_checked_copy_of_a_table_reads_the_same(tmp_path):
+    path, copy = tmp_path / "t.csv", tmp_path / "t.csv.gz"
+    write_table(path, ["name", "x"], [("ρ⊗V, 3", 0.1)])
+    checked_copy(path, copy)
+    assert table(copy) == table(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("name,x\na,1\nb\n", "must have 2 entries, got 1"), ("\n", "begin with a header")],
+)
+def test_table_that_ends_too_soon_is_refused(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        table(tmp_path / "t.csv")
 
 
 def test_table_with_a_short_row_is_refused_and_not_written(tmp_path):
