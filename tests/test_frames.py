@@ -1,5 +1,9 @@
 """Frames are read as they were written; damaged files are refused at once."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import ase.io
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ from ase import Atoms
 from lode.datasets.frames import read_frames, write_frames
 from lode.datasets.gas import gas_frames
 
+ROOT = Path(__file__).parents[1]
 FRAME = "2\nProperties=species:S:1:pos:R:3\nH 0 0 0\nH 0 0 0.74\n"
 
 
@@ -67,12 +72,31 @@ def test_what_is_no_text_is_an_error(tmp_path):
             read_frames(path)
 
 
-def test_cell_vectors_behind_the_atoms_and_foreign_line_ends_are_read(tmp_path):
-    cell = "".join(
-        f"VEC{i + 1} {9 * (i == 0)} {9 * (i == 1)} {9 * (i == 2)}\n" for i in range(3)
+def test_foreign_line_ends_and_blank_lines_at_the_end_are_read(tmp_path):
+    content = (2 * FRAME + "\n\n").replace("\n", "\r\n").encode()
+    (tmp_path / "f.xyz").write_bytes(content)
+    assert [len(atoms) for atoms in read_frames(tmp_path / "f.xyz")] == [2, 2]
+
+
+def test_frame_with_a_faulty_line_is_an_error(tmp_path):
+    for old, new in (
+        ("H 0 0 0\n", "H 0 zero 0\n"),
+        ("H", "Hx"),
+        (":3", ":4"),
+        ("R:", "Q:"),
+    ):
+        (tmp_path / "f.xyz").write_text(FRAME + FRAME.replace(old, new))
+        with pytest.raises(ValueError, match="must be a whole extended-xyz file, got"):
+            read_frames(tmp_path / "f.xyz")
+
+
+def test_frames_are_read_without_asserts(tmp_path):
+    path = tmp_path / "f.extxyz.gz"
+    write_frames(path, gas_frames(2, n_pairs=2, side=(8.0, 9.0)))
+    code = (
+        "import sys; from lode.datasets.frames import read_frames, write_frames\n"
+        "write_frames(sys.argv[1], read_frames(sys.argv[1]))"
     )
-    text = f"1\n\nH 0 0 0\n{cell}{FRAME}\n\n"
-    (tmp_path / "f.xyz").write_bytes(text.replace("\n", "\r\n").encode())
-    first, second = read_frames(tmp_path / "f.xyz")
-    np.testing.assert_array_equal(first.cell.array, 9.0 * np.eye(3))
-    assert len(second) == 2
+    before = path.read_bytes()
+    subprocess.run([sys.executable, "-O", "-c", code, str(path)], check=True, cwd=ROOT)
+    assert path.read_bytes() == before

@@ -28,6 +28,12 @@ import readme as readme_script  # noqa: E402
 import source as source_script  # noqa: E402
 import summary as summary_script  # noqa: E402
 from csv_tables import markers, table, write_table  # noqa: E402
+from dimer_features import saved_features  # noqa: E402
+from lode.datasets.acquire import read_provenance, write_provenance  # noqa: E402
+from lode.datasets.frames import read_frames  # noqa: E402
+from lode.equivariants import EquivariantSums  # noqa: E402
+from lode.features import StructureFeatures  # noqa: E402
+from water_kernel import saved_term  # noqa: E402
 from workflows.code_hash import code_files, code_hash  # noqa: E402
 from workflows.configuration import (  # noqa: E402
     check_configuration,
@@ -67,9 +73,10 @@ def project_copy(folder):
     return folder
 
 
-def snakemake(folder, *arguments, succeeds=True):
+def snakemake(folder, *arguments, succeeds=True, package=None):
     """Output of Snakemake in a copy of the project, which imports its own package."""
-    environment = {**os.environ, "PYTHONPATH": str(folder), "LODE_OFFLINE": "1"}
+    package = str(package or folder)
+    environment = {**os.environ, "PYTHONPATH": package, "LODE_OFFLINE": "1"}
     # A bare call: nothing of a surrounding run may reach this one.
     environment.pop("SNAKEMAKE_PROFILE", None)
     done = subprocess.run(
@@ -157,6 +164,18 @@ def test_tracked_figures_do_not_keep_a_new_clone_from_computing(project, target)
 
 
 @workflow
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_workflow_starts_from_another_folder(project, tmp_path, elsewhere):
+    files = ["--snakefile", project / "Snakefile", "--configfile"]
+    files += [project / "workflows" / "config.test.yaml"]
+    folder = ["--directory", tmp_path / "results of a run"] if elsewhere else []
+    (tmp_path / "start").mkdir()
+    arguments = map(str, [*files, *folder, "--dry-run", "fig1"])
+    output = snakemake(tmp_path / "start", *arguments, package=project)
+    assert "rule fig1" in output
+
+
+@workflow
 def test_target_figures_leaves_the_readme_alone(project):
     output = snakemake(project, "figures", "--dry-run")
     assert "rule fig1" in output
@@ -213,9 +232,9 @@ def test_target_dimers_ends_with_checked_curves(tmp_path):
     results = folder / "results" / "test" / "dimers"
     assert sorted(path.name for path in results.iterdir()) == [
         "checks.csv",
-        "curves.extxyz",
+        "curves.extxyz.gz",
         "excluded.csv",
-        "geometries.extxyz",
+        "geometries.extxyz.gz",
         "provenance.json",
     ]
     found = {row["check"]: row["value"] for row in table(results / "checks.csv")}
@@ -223,7 +242,7 @@ def test_target_dimers_ends_with_checked_curves(tmp_path):
     assert found["energies"].startswith("PM6-D3H4, MOPAC ")
     assert (found["n_dimers"], found["n_frames"]) == ("12", "72")
     assert table(results / "excluded.csv") == []
-    frames = ase.io.read(results / "curves.extxyz", ":")
+    frames = read_frames(results / "curves.extxyz.gz")
     places = [(frame.info["name"], frame.info["distance"]) for frame in frames]
     assert places == sorted(places)
     assert [frame.info["kind"] for frame in frames[:6]] == ["training"] * 4 + [
@@ -319,16 +338,108 @@ def test_second_run_on_one_core_gives_identical_files(finished, tmp_path):
     first = finished[0] / "results" / "test"
     second = project_copy(tmp_path) / "results" / "test"
     snakemake(tmp_path, *TEST_RUN, "--cores", "1")
-    names = [p.relative_to(first) for p in first.rglob("*.csv")]
+    names = [p.relative_to(first) for s in ("csv", "gz") for p in first.rglob(f"*.{s}")]
     names.remove(Path("figures/times.csv"))
-    names += [Path("gas.extxyz"), Path("figures/fig1.pdf"), Path("figures/fig1.png")]
+    assert {Path("gas.extxyz.gz"), Path("water/boxes.extxyz.gz")} < set(names)
+    names += [Path("figures/fig1.pdf"), Path("figures/fig1.png")]
     names += [Path("figures/fig2.pdf"), Path("figures/fig2.png")]
     names += [Path("figures/fig3.pdf"), Path("figures/fig3.png")]
     names += [Path("figures/fig3_tensor.pdf"), Path("figures/fig3_tensor.png")]
-    names += [Path("water/boxes.extxyz")]
     assert len(names) > 10
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+# What the rules read, by the end of its name and its folder.
+READERS = {
+    "*.extxyz.gz": read_frames,
+    "*.csv.gz": table,
+    "provenance.json": read_provenance,
+    "features/*.npz": StructureFeatures.load,
+    "dimers/features/*.npz": saved_features,
+    "water/kernels/*.npz": lambda path: saved_term(path, {}, 0),
+    "water/tensor_features/*.npz": EquivariantSums.load,
+}
+
+
+def damages(content):
+    """The bytes with one bit changed at some places, and without some tails."""
+    for place in (0.2, 0.5, 0.8):
+        changed = bytearray(content)
+        changed[int(place * len(content))] ^= 1
+        yield bytes(changed)
+    yield from (content[: len(content) // 2], content[:-4], b"")
+
+
+def refuses_damage(read, path):
+    """Whether a reader refuses each damage of a file with one line that names it."""
+    content = path.read_bytes()
+    read(path)
+    try:
+        for damaged in damages(content):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=re.escape(path.name)) as caught:
+                read(path)
+            assert "\n" not in str(caught.value)
+            if path.suffix != ".npz":
+                assert "delete it and run again" in str(caught.value)
+    finally:
+        path.write_bytes(content)
+    return True
+
+
+@workflow
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", READERS)
+def test_rules_refuse_each_damaged_intermediate(finished, pattern):
+    results = finished[0] / "results" / "test"
+    found = list(results.glob(pattern) if "/" in pattern else results.rglob(pattern))
+    assert found
+    for path in found:
+        stamp = path.stat()
+        assert refuses_damage(READERS[pattern], path)
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+
+
+@workflow
+@pytest.mark.slow
+def test_readers_are_of_all_intermediates(finished):
+    results = finished[0] / "results" / "test"
+    plan = snakemake(finished[0], *TEST_RUN, "--forceall", "--dry-run")
+    inputs = re.findall(r"^    input: (.*)$", plan, flags=re.MULTILINE)
+    read = {Path(name) for line in inputs for name in line.split(", ")}
+    known = {
+        path.relative_to(finished[0])
+        for pattern in READERS
+        for path in (results.glob if "/" in pattern else results.rglob)(pattern)
+    }
+    # Snakemake writes the benchmarks.
+    others = {path for path in read - known if path.suffix != ".tsv"}
+    figures = Path("results/test/figures")
+    assert {path for path in others if figures not in path.parents} <= {
+        Path("results/test/dimers/excluded.csv"),
+        Path("results/test/dimers/checks.csv"),
+        Path("results/test/README.md"),
+    }
+
+
+@workflow
+@pytest.mark.slow
+def test_damaged_frames_stop_the_run_with_one_clear_line(finished):
+    path = finished[0] / "results" / "test" / "gas.extxyz.gz"
+    content, stamp = path.read_bytes(), path.stat()
+    path.write_bytes(content[: len(content) // 2])
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    arguments = ("--forcerun", "energies", "--until", "energies", "--cores", "1")
+    try:
+        output = snakemake(finished[0], *TEST_RUN, *arguments, succeeds=False)
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    line = r"^ValueError: .*gas\.extxyz\.gz must be a whole .*; delete it and run again"
+    assert re.search(line, output, flags=re.MULTILINE), output
+    # The next run has all that it needs.
+    snakemake(finished[0], *TEST_RUN, "--cores", "2")
 
 
 def append(text):
@@ -744,8 +855,8 @@ def test_dimers_go_from_a_mirror_to_checked_curves(tmp_path, monkeypatch):
     results = tmp_path / "results"
     names = (
         "provenance.json",
-        "dimers.extxyz",
-        "curves.extxyz",
+        "dimers.extxyz.gz",
+        "curves.extxyz.gz",
         "excluded.csv",
         "c.csv",
     )
@@ -758,7 +869,7 @@ def test_dimers_go_from_a_mirror_to_checked_curves(tmp_path, monkeypatch):
     dimer_curves_script.dimer_curves(
         *paths, engine="PM6-D3H4", curve=settings, charge_tolerance=0.02
     )
-    frames = ase.io.read(paths[2], ":")
+    frames = read_frames(paths[2])
     assert [frame.info["kind"] for frame in frames] == ["training"] * 3 + ["far"]
     keys = {"name", "subset", "kind", "distance", "charge", "charge_a", "charge_b"}
     assert keys | {"n_atoms_a", "e_int_ev"} <= set(frames[1].info)
@@ -783,8 +894,8 @@ def test_published_curves_keep_their_own_energies(tmp_path, monkeypatch):
     results = tmp_path / "results"
     names = (
         "provenance.json",
-        "dimers.extxyz",
-        "curves.extxyz",
+        "dimers.extxyz.gz",
+        "curves.extxyz.gz",
         "excluded.csv",
         "c.csv",
     )
@@ -796,7 +907,7 @@ def test_published_curves_keep_their_own_energies(tmp_path, monkeypatch):
     dimer_curves_script.dimer_curves(
         *paths, engine="PM6-D3H4", curve={}, charge_tolerance=0.02
     )
-    frames = ase.io.read(paths[2], ":")
+    frames = read_frames(paths[2])
     assert len(frames) == 26
     expected = [-14.399645 / frame.info["distance"] for frame in frames]
     energies = [frame.info["e_int_ev"] for frame in frames]
@@ -812,14 +923,14 @@ GAS = {"n_frames": 12, "n_pairs": 4, "side": [6.0, 8.0], "min_distance": 2.5, "s
 
 @pytest.fixture(scope="module")
 def gas_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("gas") / "gas.extxyz"
+    path = tmp_path_factory.mktemp("gas") / "gas.extxyz.gz"
     gas_script.gas(path, **GAS)
     return path
 
 
 @pytest.fixture(scope="module")
 def energies_file(gas_file):
-    path = gas_file.with_name("energies.csv")
+    path = gas_file.with_name("energies.csv.gz")
     energies_script.energies(gas_file, path, tolerance=1e-10, n_threads=1)
     return path
 
@@ -849,8 +960,27 @@ KERNEL = {
 }
 
 
+@pytest.fixture
+def intermediates(gas_file, energies_file, tmp_path):
+    """A file of each kind that rules of the gas read, with its reader."""
+    for path in (gas_file, energies_file):
+        shutil.copy(path, tmp_path)
+    features_script.features(
+        gas_file, tmp_path / "curve.npz", kernel=KERNEL, n_threads=1
+    )
+    record = {"data_set": "dimers", "source": "generated", "title": "own"}
+    write_provenance(tmp_path, record)
+    readers = read_frames, table, StructureFeatures.load, read_provenance
+    names = "gas.extxyz.gz", "energies.csv.gz", "curve.npz", "provenance.json"
+    return {tmp_path / n: read for n, read in zip(names, readers, strict=True)}
+
+
+def test_damaged_intermediates_are_refused_by_name(intermediates):
+    assert all(refuses_damage(read, path) for path, read in intermediates.items())
+
+
 def test_gas_writes_neutral_periodic_frames_with_charges(gas_file):
-    frames = ase.io.read(gas_file, ":")
+    frames = read_frames(gas_file)
     assert len(frames) == GAS["n_frames"]
     for atoms in frames:
         charges = atoms.get_initial_charges()
@@ -876,7 +1006,7 @@ def test_energies_of_the_written_frames_are_those_of_the_generated_ones(
 def test_features_and_learning_curve_tables(
     gas_file, energies_file, tmp_path, max_features
 ):
-    representation, errors = tmp_path / "curve.npz", tmp_path / "curve.csv"
+    representation, errors = tmp_path / "curve.npz", tmp_path / "curve.csv.gz"
     features_script.features(gas_file, representation, kernel=KERNEL, n_threads=1)
     learning_curve_script.learning_curve_table(
         representation,
@@ -899,7 +1029,7 @@ def test_features_and_learning_curve_tables(
 
 
 def test_fig1_table_holds_means_and_spreads_over_the_shuffles(tmp_path):
-    errors = tmp_path / "a.csv"
+    errors = tmp_path / "a.csv.gz"
     columns = ["n_train", "repeat", "rmse_percent"]
     rows = [(10, 0, 1.0), (10, 1, 3.0), (20, 0, 1e-9), (20, 1, 1e-9)]
     write_table(errors, columns, rows)
@@ -1038,16 +1168,12 @@ def test_readme_replaces_what_stands_between_the_markers(tmp_path):
         ]
 
 
-def test_the_example_in_the_readme_learns(tmp_path, monkeypatch):
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    settings = {**GAS, "n_frames": 200, "n_pairs": 8, "side": [8.0, 12.0]}
-    gas_script.gas(tmp_path / "results" / "gas.extxyz", **settings)
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(example, names)
-    # Figure 1 has 0.3 % for 64 charges; a wrong sign or unit would give 100 %.
-    assert names["error"].std() < 0.03 * names["energies"].std()
+def test_benchmark_that_ends_too_soon_is_an_error(tmp_path):
+    path = tmp_path / "a.tsv"
+    for text in ("", "s\th:m:s\n", "s\th:m:s\n60.5\n", "h:m:s\n0:01:00\n"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"a\.tsv must be a whole benchmark file"):
+            readme_script.seconds([path])
 
 
 def test_durations_are_rounded_for_readers():

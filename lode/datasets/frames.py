@@ -7,6 +7,7 @@ a plain file a cut where a frame ends would go unnoticed.
 import io
 
 import ase.io
+from ase.io.extxyz import _read_xyz_frame
 
 from lode.files import read_text, write_text
 
@@ -51,9 +52,12 @@ def read_frames(path):
     text = read_text(path, _KIND).rstrip()
     if not text:
         raise ValueError(f"{path} must hold at least one frame, got none")
-    _check_counts(text.split("\n"), path)
+    frames = list(_frame_lines(text.split("\n"), path))
     try:
-        return ase.io.read(io.StringIO(text + "\n"), ":", format="extxyz")
+        # Frame by frame: ASE's reader of whole files skips the number of atoms inside
+        # an assert, which `python -O` leaves out, and reads on for ever where the
+        # number is too large.
+        return [_read_xyz_frame(iter(lines), len(lines) - 1) for lines in frames]
     except Exception as error:
         # ASE lets errors of many kinds through, from KeyError to XYZError.
         raise ValueError(
@@ -61,11 +65,8 @@ def read_frames(path):
         ) from None
 
 
-def _check_counts(lines, path):
-    """Refuse numbers of atoms that the lines do not hold: ASE would read on for ever.
-
-    ASE also takes a blank line between frames for the end.
-    """
+def _frame_lines(lines, path):
+    """Comment and atoms of each frame, without the number of atoms before them."""
     start = 0
     while start < len(lines):
         try:
@@ -79,7 +80,6 @@ def _check_counts(lines, path):
                 f"number of atoms of a frame, from 1 to the {n_lines} lines that "
                 f"follow its comment, got {lines[start].strip()[:40]!r}"
             )
-        start += 2 + n_atoms
-        # Lines of cell vectors, which ASE knows.
-        while start < len(lines) and lines[start].lstrip().startswith("VEC"):
-            start += 1
+        end = start + 2 + n_atoms
+        yield lines[start + 1 : end]
+        start = end
