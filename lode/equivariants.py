@@ -18,16 +18,36 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lode.archive import load_archive, save_archive
+from lode.archive import (
+    POSITIVE,
+    Wanted,
+    checked_arrays,
+    load_archive,
+    save_archive,
+)
 from lode.invariants import EquivariantPowerSpectrum
 from lode.learning import repeated, splits
 from lode.models import Model
 from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.ridge import TENSOR_REGULARIZATIONS, TensorModes, checked_grid
-from lode.systems import ROUNDING, finite_array, structures, whole_number
+from lode.systems import ROUNDING, check_flags, finite_array, structures, whole_number
 from lode.whitening import whitening
 
 _SUMS, _VERSION = "EquivariantSums", 2
+_SAVED_SUMS = {
+    "values": Wanted("float", ("frame", "center", "component", "feature")),
+    "moments": Wanted("float", ("group", "center", "feature", "feature")),
+    "n_atoms": Wanted("int", ("frame",), low=1),
+    "centers": Wanted("int", ("center",), low=1, order="ascending"),
+    "neighbor_species": Wanted("int", ("species",), low=1, order="distinct"),
+    "error": Wanted("float", low=0.0),
+}
+_SAVED = {
+    "centers": Wanted("int", ("center",), low=1, order="ascending"),
+    "fit_regularization": Wanted("float", low=POSITIVE),
+    "regularizations": Wanted("float", ("grid",), low=POSITIVE),
+    "errors": Wanted("float", ("grid",), low=0.0),
+}
 # Features of so much memory exist at a time: small enough for the allocator to use the
 # same memory again.
 _CHUNK_BYTES = 2**24
@@ -93,16 +113,18 @@ class EquivariantSums:
         Raises
         ------
         ValueError
-            If the file is truncated, damaged or of another kind.
+            If the file is truncated, damaged or of another kind, or what it holds are
+            no complete sums.
         """
         header, arrays = load_archive(path, _SUMS, _VERSION)
+        found = checked_arrays(header | arrays, _SAVED_SUMS)
         return cls(
-            arrays["values"],
-            arrays["moments"],
-            tuple(header["centers"]),
-            tuple(header["neighbor_species"]),
-            arrays["n_atoms"],
-            header["error"],
+            found["values"],
+            found["moments"],
+            tuple(found["centers"].tolist()),
+            tuple(found["neighbor_species"].tolist()),
+            found["n_atoms"],
+            float(found["error"]),
         )
 
 
@@ -299,6 +321,7 @@ class EquivariantRegression(Model):
             whole_number(self.n_components, 1, np.inf, "n_components")
         if self.regularization is not None:
             checked_grid([self.regularization])
+        check_flags(self, "average")
 
     @property
     def angular(self):
@@ -435,13 +458,18 @@ class EquivariantRegression(Model):
         return header, arrays
 
     def _set_state(self, header, arrays):
-        self.coefficients = tuple(
-            arrays[f"coefficients_{i}"] for i in range(len(self.descriptors))
-        )
-        self.centers = tuple(header["centers"])
-        self.fit_regularization = header["fit_regularization"]
-        self.regularizations = arrays["regularizations"]
-        self.errors = arrays["errors"]
+        wanted = {
+            f"coefficients_{i}": Wanted(
+                "float", ("center", _feature_count(descriptor, self.species))
+            )
+            for i, descriptor in enumerate(self.descriptors)
+        }
+        found = checked_arrays(header | arrays, _SAVED | wanted)
+        self.coefficients = tuple(found[name] for name in wanted)
+        self.centers = tuple(found["centers"].tolist())
+        self.fit_regularization = found["fit_regularization"].item()
+        self.regularizations = found["regularizations"]
+        self.errors = found["errors"]
 
 
 def whitening_groups(n_frames, n_train, *, n_test, n_repeats, seed):
@@ -574,6 +602,16 @@ def _warn_of_nothing_learnt(error, targets):
             UserWarning,
             stacklevel=3,
         )
+
+
+def _feature_count(descriptor, species):
+    """Number of a descriptor's features, without its labels, which take memory."""
+    n_x, n_y = (
+        len(e.fields(species)) * e.basis.max_radial
+        for e in (descriptor.expansion, descriptor.other or descriptor.expansion)
+    )
+    folds = [descriptor._fold(*pair) for pair in descriptor._pairs()]
+    return sum(n_x * (n_x + 3 - 2 * f) // 2 if f else n_x * n_y for f in folds)
 
 
 def _exponents(exponent, n):

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from lode.archive import load_archive, save_archive
+from lode.archive import Wanted, checked_arrays, load_archive, save_archive
 from lode.invariants import Features
 from lode.serialization import to_dict
 from lode.systems import ROUNDING, structures
@@ -30,6 +30,16 @@ _FIRST_CHUNK = 8
 _LARGEST_JOINED = 2**24
 _MOST_ZEROS = 16
 _KIND, _VERSION = "StructureFeatures", 3
+_FORMS = ("sums", "environments", "scatter")
+_SAVED = {
+    "keys": Wanted("text", ("key",), order="distinct"),
+    "errors": Wanted("float", ("key",), low=0.0),
+    "n_structures": Wanted("int", low=0),
+    "neighbor_species": Wanted("int", ("species",), low=1, order="distinct"),
+    "centers": Wanted("int", ("block",), low=0),
+}
+# Far more environments than fit into memory, and few enough to be added up.
+_MOST_ENVIRONMENTS = 2**31
 
 
 @dataclass(frozen=True)
@@ -300,7 +310,8 @@ class StructureFeatures:
         Raises
         ------
         ValueError
-            If the file is truncated, damaged or of another kind.
+            If the file is truncated, damaged or of another kind, or what it holds are
+            no complete features.
         """
         _, arrays = load_archive(path, _KIND, _VERSION)
         return cls.from_arrays(arrays)
@@ -312,7 +323,7 @@ class StructureFeatures:
             "errors": np.array([self.errors[key] for key in self.keys]),
             "n_structures": np.array(self.n_structures),
             "neighbor_species": np.array(self.neighbor_species, dtype=np.int64),
-            "centers": np.array([block.center for block in self.blocks]),
+            "centers": np.array([b.center for b in self.blocks], dtype=np.int64),
         }
         for b, block in enumerate(self.blocks):
             arrays[f"structures_{b}"] = block.structures
@@ -320,7 +331,6 @@ class StructureFeatures:
             for k, part in enumerate(block.parts.values()):
                 arrays[f"values_{b}_{k}"] = part.values
                 arrays[f"columns_{b}_{k}"] = part.columns
-                arrays[f"form_{b}_{k}"] = np.array(part.form)
         if self.weights is not None:
             w = self.weights
             arrays |= {
@@ -337,35 +347,59 @@ class StructureFeatures:
         Raises
         ------
         ValueError
-            If an array is missing.
+            If they are not the arrays of features.
         """
-        try:
-            n_structures = int(arrays["n_structures"])
-            blocks = []
-            for b, center in enumerate(arrays["centers"].tolist()):
-                parts = {
-                    str(key): Part(
-                        arrays[f"values_{b}_{k}"],
-                        arrays[f"columns_{b}_{k}"],
-                        str(arrays[f"form_{b}_{k}"]),
-                    )
-                    for k, key in enumerate(arrays["keys"])
-                }
-                found = arrays[f"structures_{b}"], arrays[f"counts_{b}"]
-                blocks.append(Block(center, *found, parts))
-            weights = None
-            if "weights" in arrays:
-                start = arrays["weights_start"]
-                weights = csr_array(
-                    (arrays["weights"], arrays["weights_column"], start),
-                    shape=(len(start) - 1, n_structures),
-                )
-            species = tuple(arrays["neighbor_species"].tolist())
-            keys, errors = arrays["keys"].tolist(), arrays["errors"].tolist()
-            errors = dict(zip(keys, errors, strict=True))
-            return cls(tuple(blocks), n_structures, species, errors, weights)
-        except KeyError as error:
-            raise ValueError(f"features must hold the array {error}") from None
+        found = checked_arrays(arrays, _SAVED)
+        n_structures, keys = int(found["n_structures"]), found["keys"].tolist()
+        last = n_structures - 1
+        blocks = []
+        for b, center in enumerate(found["centers"].tolist()):
+            n = ("structure",)
+            wanted = {
+                f"structures_{b}": Wanted("int", n, 0, last, "distinct"),
+                f"counts_{b}": Wanted("int", n, 1, _MOST_ENVIRONMENTS),
+            }
+            structures, counts = checked_arrays(arrays, wanted).values()
+            parts = {
+                key: _saved_part(arrays, f"{b}_{k}", key, counts)
+                for k, key in enumerate(keys)
+            }
+            blocks.append(Block(center, structures, counts, parts))
+        inside = [block.structures for block in blocks] or [np.empty(0)]
+        n_inside = len(np.unique(np.concatenate(inside)))
+        if n_inside != n_structures:
+            raise ValueError(
+                f"each of {n_structures} structures must have environments, got those "
+                f"of {n_inside}"
+            )
+        weights = None
+        if "weights" in arrays:
+            wanted = {
+                "weights": Wanted("float", ("term",)),
+                "weights_column": Wanted("int", ("term",), 0, last),
+                "weights_start": Wanted("int", ("edge",), 0),
+            }
+            data, column, start = checked_arrays(arrays, wanted).values()
+            shape = (len(start) - 1, n_structures)
+            weights = csr_array((data, column, start), shape=shape)
+            weights.check_format()
+        species = tuple(found["neighbor_species"].tolist())
+        errors = dict(zip(keys, found["errors"].tolist(), strict=True))
+        return cls(tuple(blocks), n_structures, species, errors, weights)
+
+
+def _saved_part(arrays, place, key, counts):
+    """Part of a block in a file; its form is the end of its key."""
+    form = next((form for form in _FORMS if key.endswith(f'"{form}"]')), None)
+    if form is None:
+        raise ValueError(f"keys must end with one of {_FORMS}, got {key!r}")
+    rows = {"sums": len(counts), "environments": int(counts.sum())}
+    shape = ("column" if form == "scatter" else "row", "column")
+    wanted = {
+        f"values_{place}": Wanted("float", shape),
+        f"columns_{place}": Wanted("int", ("column",), order="distinct"),
+    }
+    return Part(*checked_arrays(arrays, wanted, row=rows.get(form)).values(), form)
 
 
 def _joined(blocks):

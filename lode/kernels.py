@@ -29,7 +29,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from lode.archive import prefixed, without_prefix
+from lode.archive import Wanted, checked_arrays, prefixed, without_prefix
+from lode.expansion import SphericalExpansion
 from lode.features import (
     CHUNK_BYTES,
     FeatureRequest,
@@ -50,12 +51,18 @@ from lode.gram import (
     power,
 )
 from lode.invariants import Features
-from lode.systems import structures
+from lode.systems import check_flags, structures
 from lode.whitening import check_whitening, whitening
 
 _BY_SPECIES = "species"
+# Powers of scalar products beyond this tell equal environments from all others.
+_LARGEST_DEGREE = 100
 # What a whitened kernel has of each centre species.
-_TRANSFORM = ("mean", "matrix", "columns")
+_TRANSFORM = {
+    "mean": Wanted("float", ("feature",)),
+    "matrix": Wanted("float", ("feature", "component")),
+    "columns": Wanted("int", ("feature",), order="distinct"),
+}
 
 
 class Kernel:
@@ -322,6 +329,11 @@ class Kernel:
         Returns
         -------
         Kernel
+
+        Raises
+        ------
+        ValueError
+            If they are not the arrays of such a kernel.
         """
         order = iter(range(len(self._whitened())))
 
@@ -542,6 +554,7 @@ class PolynomialKernel(_FeatureKernel):
     def __post_init__(self):
         _check_descriptor(self.descriptor)
         _check_degree(self.degree)
+        check_flags(self, "normalize", "species_delta")
         if self.average not in (False, True, _BY_SPECIES):
             raise ValueError(
                 f"average must be False, True or {_BY_SPECIES!r}, got {self.average!r}"
@@ -653,6 +666,7 @@ class WhitenedKernel(_FeatureKernel):
     def __post_init__(self):
         _check_descriptor(self.descriptor)
         check_whitening(self.exponent, self.n_components, self.condition)
+        check_flags(self, "average")
 
     @property
     def is_linear(self):
@@ -730,9 +744,10 @@ class WhitenedKernel(_FeatureKernel):
         species = [
             int(k.removeprefix("mean_")) for k in arrays if k.startswith("mean_")
         ]
-        transforms = {
-            z: tuple(arrays[f"{name}_{z}"] for name in _TRANSFORM) for z in species
-        }
+        transforms = {}
+        for z in species:
+            wanted = {f"{name}_{z}": array for name, array in _TRANSFORM.items()}
+            transforms[z] = tuple(checked_arrays(arrays, wanted).values())
         return self._with(transforms or None)
 
     def _transform(self, z):
@@ -1106,6 +1121,11 @@ def _check_descriptor(descriptor):
         raise TypeError(
             f"descriptor must have a method compute, got {type(descriptor).__name__}"
         )
+    if isinstance(descriptor, SphericalExpansion):
+        raise TypeError(
+            "descriptor must give features, such as PowerSpectrum(expansion), got a "
+            "SphericalExpansion"
+        )
     if hasattr(descriptor, "angular"):
         raise TypeError(
             f"descriptor must be invariant, got {type(descriptor).__name__}; an "
@@ -1115,11 +1135,14 @@ def _check_descriptor(descriptor):
 
 def _check_degree(degree):
     try:
-        valid = int(degree) == degree and degree >= 1
-    except (TypeError, ValueError):
+        valid = int(degree) == degree and 1 <= degree <= _LARGEST_DEGREE
+    except (OverflowError, TypeError, ValueError):
         valid = False
     if not valid:
-        raise ValueError(f"degree must be a positive integer, got {degree!r}")
+        raise ValueError(
+            f"degree must be a positive integer of at most {_LARGEST_DEGREE}, got "
+            f"{degree!r}"
+        )
 
 
 def check_kernels(kernels, name):

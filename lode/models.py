@@ -1,10 +1,12 @@
 """What all models share: one file for each, and one function that reads them."""
 
 import lode
-from lode.archive import load_archive, save_archive
+from lode.archive import Wanted, checked_arrays, load_archive, save_archive
 from lode.serialization import from_dict, to_dict
+from lode.systems import atomic_numbers
 
-_KIND, _VERSION = "model", 2
+_KIND, _VERSION = "model", 3
+_SPECIES = {"species": Wanted("int", ("species",), low=1)}
 
 
 class Model:
@@ -60,17 +62,23 @@ def load(path):
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is truncated, damaged, of another kind or of another version.
+        If the file is truncated, damaged, of another kind or of another version, or
+        what it holds is no complete model.
+
+    Notes
+    -----
+    A file that was changed since it was saved is refused. A digest that fits can be
+    written with other numbers, though: if these make a model, it is loaded, and
+    predicts what they give.
     """
     header, arrays = load_archive(path, _KIND, _VERSION)
     try:
-        model = from_dict(header["model"])
+        model = from_dict(header.get("model"))
         if not isinstance(model, Model):
-            raise ValueError(f"{path} must hold a model, got {type(model).__name__}")
-        model.species = tuple(header["species"])
+            raise ValueError(f"it holds {type(model).__name__}")
+        species = checked_arrays(header, _SPECIES)["species"]
+        model.species = atomic_numbers(species.tolist())
         model._set_state(header, arrays)
-    except KeyError as error:
-        raise ValueError(
-            f"{path} must be a complete {_KIND} file written by lode, it lacks {error}"
-        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path} must hold a complete model: {error}") from None
     return model

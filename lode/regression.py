@@ -2,12 +2,13 @@
 
 import warnings
 from dataclasses import dataclass, field
+from numbers import Real
 
 import numpy as np
 
-from lode.archive import prefixed, without_prefix
+from lode.archive import Wanted, checked_arrays, prefixed, without_prefix
 from lode.features import StructureFeatures, holds_features
-from lode.kernels import Kernel, SumKernel, check_kernels
+from lode.kernels import Kernel, ScaledKernel, SumKernel, check_kernels
 from lode.models import Model
 from lode.ridge import (
     Solution,
@@ -17,7 +18,7 @@ from lode.ridge import (
     solve_kernel,
 )
 from lode.serialization import from_dict, to_dict
-from lode.systems import structures
+from lode.systems import check_flags, structures, whole_number
 
 _WEIGHTINGS = ("given", "max_likelihood")
 
@@ -59,8 +60,9 @@ class GaussianProcess(Model):
     TypeError
         If ``kernel`` is no kernel.
     ValueError
-        If ``weights`` is another word, or those of maximum likelihood are asked for
-        with a given regularisation or of a kernel that is no sum.
+        If a setting is out of range, ``weights`` is another word, or those of maximum
+        likelihood are asked for with a given regularisation or of a kernel that is no
+        sum.
     """
 
     kernel: Kernel
@@ -77,6 +79,7 @@ class GaussianProcess(Model):
 
     def __post_init__(self):
         check_kernels([self.kernel], "kernel")
+        check_settings(self)
         if self.weights == "likely":
             warnings.warn(
                 "weights 'likely' are now called 'max_likelihood'",
@@ -236,17 +239,118 @@ class GaussianProcess(Model):
         return {"fitted_kernel": to_dict(self.fitted_kernel)}, arrays
 
     def _set_state(self, header, arrays):
+        kernel = from_dict(header.get("fitted_kernel"))
+        if not self._may_become(kernel):
+            raise ValueError(
+                "fitted_kernel must be the model's kernel with its weights, got "
+                f"{type(kernel).__name__}"
+            )
+        kernel = fitted_kernel(kernel, without_prefix(arrays, "kernel_"))
+        if kernel.is_linear:
+            self._columns = _saved_columns(kernel, arrays, self.species)
+            n_columns = sum(len(c) for own in self._columns for c in own.values())
+        else:
+            training = without_prefix(arrays, "training_")
+            self._training = fitted_features(kernel, training, self.species)
+            n_columns = self._training.n_frames
         found = without_prefix(arrays, "solution_")
         self.solution = Solution.from_arrays(found, self.intercept)
-        kernel = from_dict(header["fitted_kernel"])
-        self.fitted_kernel = kernel.with_arrays(without_prefix(arrays, "kernel_"))
-        if not kernel.is_linear:
-            training = without_prefix(arrays, "training_")
-            self._training = StructureFeatures.from_arrays(training)
-            return
-        self._columns = []
-        while own := without_prefix(arrays, f"columns_{len(self._columns)}_"):
-            self._columns.append({int(z): columns for z, columns in own.items()})
+        if self.solution.modes.n_columns != n_columns:
+            raise ValueError(
+                f"the solution must be one of {n_columns} columns, got "
+                f"{self.solution.modes.n_columns}"
+            )
+        self.fitted_kernel = kernel
+
+    def _may_become(self, kernel):
+        """Whether a kernel differs from the model's in what is fitted only."""
+        if self.weights == "given":
+            return kernel == self.kernel
+        return isinstance(kernel, SumKernel) and all(
+            isinstance(term, ScaledKernel) and term.kernel in self.kernel.kernels
+            for term in kernel.kernels
+        )
+
+
+def _saved_columns(kernel, arrays, species):
+    """Columns of a linear kernel's features in a file, see :meth:`Kernel.columns`."""
+    # Those of whitened kernels are known, of others that there are some.
+    known = kernel.columns(StructureFeatures((), 0, species))
+    columns = []
+    for i, expected in enumerate(known):
+        own = without_prefix(arrays, f"columns_{i}_")
+        wanted = {z: Wanted("int", (z,), order="distinct") for z in own}
+        own = {int(z): c for z, c in checked_arrays(own, wanted).items()}
+        same = own.keys() == expected.keys() and all(
+            np.array_equal(own[z], c) for z, c in expected.items()
+        )
+        if expected and not same:
+            raise ValueError(f"columns_{i} must be those of the whitened kernel")
+        columns.append(own)
+    return columns
+
+
+def fitted_kernel(kernel, arrays):
+    """Kernel of a model with its arrays in a file.
+
+    Raises
+    ------
+    ValueError
+        If they are not those of the kernel.
+    """
+    kernel = kernel.with_arrays(arrays)
+    if not kernel.is_fitted:
+        raise ValueError("the arrays of a whitened kernel are missing")
+    return kernel
+
+
+def fitted_features(kernel, arrays, species):
+    """Features in the file of a model that its fitted kernel can use.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    arrays : dict of str to ndarray
+        See :meth:`StructureFeatures.to_arrays`.
+    species : tuple of int
+        Neighbour species of the model.
+
+    Returns
+    -------
+    StructureFeatures
+
+    Raises
+    ------
+    ValueError
+        If the features are not complete, or not those of the kernel and the species.
+    """
+    features = StructureFeatures.from_arrays(arrays)
+    kernel._check(features)
+    for whitened in kernel._whitened():
+        for z in features.centers:
+            whitened._transform(z)
+    if features.neighbor_species != species:
+        raise ValueError(
+            f"features must be those with the neighbour species {species}, got "
+            f"{features.neighbor_species}"
+        )
+    return features
+
+
+def check_settings(model):
+    """Refuse settings of the regression that are of the wrong kind or out of range.
+
+    Raises
+    ------
+    ValueError
+        If one is.
+    """
+    value = model.regularization
+    if value is not None and not (isinstance(value, Real) and 0.0 < value < np.inf):
+        raise ValueError(f"regularization must be positive and finite, got {value}")
+    whole_number(model.n_folds, 2, np.inf, "n_folds")
+    whole_number(model.seed, 0, np.inf, "seed")
+    check_flags(model, "intercept")
 
 
 def checked_training(frames, targets):

@@ -41,6 +41,7 @@ import numpy as np
 from scipy import optimize
 from scipy.linalg import lapack
 
+from lode.archive import POSITIVE, Wanted, checked_arrays
 from lode.systems import ROUNDING, finite_array
 
 # Grid of the regularisation, relative to the mean diagonal of the centred kernel;
@@ -51,16 +52,29 @@ REGULARIZATIONS.setflags(write=False)
 TENSOR_REGULARIZATIONS = np.logspace(2, -9, 23)
 TENSOR_REGULARIZATIONS.setflags(write=False)
 
-# What is saved of a solution, in the order of its fields.
-_SAVED = (
-    "mean",
-    "weights",
-    "regularization",
-    "ridge",
-    "variance",
-    "regularizations",
-    "errors",
-)
+# What is saved of a solution, in the order of its fields, and of both kinds of modes.
+_SAVED = {
+    "mean": Wanted("float"),
+    "weights": Wanted("float", ("column",)),
+    "regularization": Wanted("float", low=POSITIVE),
+    "ridge": Wanted("float", low=POSITIVE),
+    "variance": Wanted("float", low=0.0),
+    "regularizations": Wanted("float", ("grid",), low=POSITIVE),
+    "errors": Wanted("float", ("grid",), low=0.0),
+}
+_SAVED_MODES = {
+    "modes_values": Wanted("float", ("mode",), low=0.0),
+    "modes_scale": Wanted("float", low=POSITIVE),
+}
+_SAVED_KERNEL_MODES = _SAVED_MODES | {
+    "modes_row_mean": Wanted("float", ("column",)),
+    "modes_vectors": Wanted("float", ("column", "mode")),
+}
+_SAVED_FEATURE_MODES = _SAVED_MODES | {
+    "modes_mean": Wanted("float", ("column",)),
+    "modes_right": Wanted("float", ("column", "mode")),
+    "modes_n_train": Wanted("int", low=2),
+}
 # Errors this close are equal: take the strongest regularisation.
 _EQUAL_ERRORS = 1e-3
 _EPSILON = np.finfo(np.float64).eps
@@ -162,9 +176,9 @@ class Solution:
     def to_arrays(self):
         """What predictions need, as a dictionary of plain arrays."""
         m = self.modes
-        modes = {"values": m.values, "scale": m.scale, "n_train": m.n_train}
+        modes = {"values": m.values, "scale": m.scale}
         if isinstance(m, FeatureModes):
-            modes |= {"mean": m.mean, "right": m.right}
+            modes |= {"mean": m.mean, "right": m.right, "n_train": m.n_train}
         else:
             modes |= {"row_mean": m.row_mean, "vectors": m.vectors}
         own = {name: getattr(self, name) for name in _SAVED}
@@ -173,10 +187,19 @@ class Solution:
 
     @classmethod
     def from_arrays(cls, arrays, intercept):
-        """The inverse of :meth:`to_arrays`."""
-        values, scale = arrays["modes_values"], float(arrays["modes_scale"])
-        if "modes_right" in arrays:
-            n_train = int(arrays["modes_n_train"])
+        """The inverse of :meth:`to_arrays`.
+
+        Raises
+        ------
+        ValueError
+            If they are not the arrays of a solution.
+        """
+        of_features = "modes_right" in arrays
+        wanted = _SAVED_FEATURE_MODES if of_features else _SAVED_KERNEL_MODES
+        arrays = checked_arrays(arrays, _SAVED | wanted)
+        values, scale = arrays["modes_values"], arrays["modes_scale"].item()
+        if of_features:
+            n_train = arrays["modes_n_train"].item()
             found = arrays["modes_mean"], None, arrays["modes_right"]
             modes = FeatureModes(*found, values, scale, n_train, intercept)
         else:

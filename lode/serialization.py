@@ -9,6 +9,9 @@ import dataclasses
 
 import lode
 
+# What is nested deeper was not made by hand, and would not be evaluated either.
+_DEEPEST = 100
+
 
 def to_dict(value):
     """Nested dictionaries, lists and scalars that describe ``value``.
@@ -49,10 +52,16 @@ def from_dict(spec):
     ------
     ValueError
         If a name is not that of a public class, or an argument is unknown,
-        missing or refused by the class.
+        missing or refused by the class, or all is nested too deeply.
     """
+    return _built(spec, _DEEPEST)
+
+
+def _built(spec, depth):
+    if depth == 0:
+        raise ValueError(f"a specification must be at most {_DEEPEST} levels deep")
     if isinstance(spec, list | tuple):
-        return tuple(from_dict(item) for item in spec)
+        return tuple(_built(item, depth - 1) for item in spec)
     if not isinstance(spec, dict):
         return spec
     if len(spec) != 1:
@@ -62,8 +71,11 @@ def from_dict(spec):
     ((name, arguments),) = spec.items()
     if name not in lode.__all__ or not isinstance(getattr(lode, name), type):
         raise ValueError(f"a specification must name a class of lode, got {name!r}")
-    arguments = {key: from_dict(value) for key, value in (arguments or {}).items()}
+    if not isinstance(arguments or {}, dict):
+        raise ValueError(f"{name}: arguments must be {{name: value}}, got {arguments}")
+    arguments = {k: _built(v, depth - 1) for k, v in (arguments or {}).items()}
     try:
         return getattr(lode, name)(**arguments)
-    except TypeError as error:
+    except (ArithmeticError, AttributeError, TypeError) as error:
+        # Of a value of another kind, or a whole number that no float holds.
         raise ValueError(f"{name}: {error}") from None

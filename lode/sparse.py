@@ -4,16 +4,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lode.archive import prefixed, without_prefix
+from lode.archive import Wanted, checked_arrays, prefixed, without_prefix
 from lode.features import StructureFeatures, holds_features
 from lode.kernels import Kernel, check_kernels
 from lode.models import Model
 from lode.parallel import single_threaded_blas, thread_count, thread_map
-from lode.regression import checked_training
+from lode.regression import (
+    check_settings,
+    checked_training,
+    fitted_features,
+    fitted_kernel,
+)
 from lode.ridge import Solution, solve_features
 from lode.systems import ROUNDING, structures
 
 _SELECTIONS = ("cholesky", "fps")
+_SAVED = {"transform": Wanted("float", ("point", "column"))}
 # Atoms whose features exist at a time in each thread while frames meet sparse points.
 _CHUNK_ATOMS = 4096
 
@@ -91,6 +97,7 @@ class SparseGaussianProcess(Model):
 
     def __post_init__(self):
         check_kernels([self.kernel], "kernel")
+        check_settings(self)
         for name in ("n_sparse", "n_candidates"):
             value = getattr(self, name)
             if isinstance(value, bool) or int(value) != value or value < 1:
@@ -367,12 +374,17 @@ class SparseGaussianProcess(Model):
         return {}, arrays | {"transform": self._transform}
 
     def _set_state(self, header, arrays):
+        kernel = fitted_kernel(self.kernel, without_prefix(arrays, "kernel_"))
+        found = without_prefix(arrays, "sparse_")
+        self.sparse = fitted_features(kernel, found, self.species)
+        self.fitted_kernel = kernel
         found = without_prefix(arrays, "solution_")
         self.solution = Solution.from_arrays(found, self.intercept)
-        self.sparse = StructureFeatures.from_arrays(without_prefix(arrays, "sparse_"))
-        self._transform = arrays["transform"]
-        fitted = without_prefix(arrays, "kernel_")
-        self.fitted_kernel = self.kernel.with_arrays(fitted)
+        sizes = {
+            "point": self.sparse.n_frames,
+            "column": self.solution.modes.n_columns,
+        }
+        self._transform = checked_arrays(arrays, _SAVED, **sizes)["transform"]
 
 
 def sparse_features(

@@ -161,6 +161,20 @@ def whole_number(value, low, high, name):
     return int(value)
 
 
+def check_flags(instance, *names):
+    """Refuse attributes that are neither true nor false.
+
+    Raises
+    ------
+    ValueError
+        If one is anything else.
+    """
+    for name in names:
+        value = getattr(instance, name)
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
 def atomic_numbers(species):
     """Checked species: different positive whole numbers, at least one, as given.
 
