@@ -222,7 +222,8 @@ def checked_arrays(arrays, wanted, **lengths):
         if array.shape != expected:
             raise ValueError(f"{name} must have shape {expected}, got {array.shape}")
         if kind != "text" and array.size:
-            smallest, largest = array.min(), array.max()
+            # Plain numbers: single precision has no bound of 1e60.
+            smallest, largest = array.min().item(), array.max().item()
             if kind == "int":
                 low, high = max(low, -_LARGEST_INT), min(high, _LARGEST_INT)
             # NaN is within no bounds.

@@ -76,6 +76,6 @@ def _built(spec, depth):
     arguments = {k: _built(v, depth - 1) for k, v in (arguments or {}).items()}
     try:
         return getattr(lode, name)(**arguments)
-    except (ArithmeticError, AttributeError, TypeError) as error:
-        # Of a value of another kind, or a whole number that no float holds.
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+        # Arithmetic: a whole number that no float holds.
         raise ValueError(f"{name}: {error}") from None

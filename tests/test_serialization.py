@@ -69,3 +69,17 @@ def test_two_names_in_one_specification_are_an_error():
 def test_a_refused_argument_keeps_its_message():
     with pytest.raises(ValueError, match="smearing must be from"):
         from_dict({"GaussianDensity": {"smearing": -1}})
+
+
+@pytest.mark.parametrize("value", [[], [1], None, "x", 10**400, to_dict(FIELDS[0])])
+def test_a_value_of_another_kind_is_a_value_error_of_its_class(value):
+    with pytest.raises(ValueError, match="^GaussianDensity: "):
+        from_dict({"GaussianDensity": {"smearing": value}})
+
+
+def test_what_is_nested_too_deeply_is_an_error():
+    spec = {"PolynomialKernel": {"descriptor": to_dict(lode.PowerSpectrum(DENSITY))}}
+    for _ in range(200):
+        spec = {"ScaledKernel": {"kernel": spec, "weight": 1.0}}
+    with pytest.raises(ValueError, match="at most 100 levels deep"):
+        from_dict(spec)
