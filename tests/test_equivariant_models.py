@@ -245,6 +245,22 @@ def test_model_survives_a_file(tmp_path):
         lode.load(tmp_path / "model.npz")
 
 
+def test_crafted_sums_are_refused(tmp_path):
+    sums = equivariant_sums(SOAP, FRAMES[:3], [[0, 1]])
+    path = tmp_path / "sums.npz"
+    damages = {
+        "values": sums.values * np.nan,
+        "moments": sums.moments[:, :-1],
+        "n_atoms": -sums.n_atoms,
+        "centers": sums.centers[::-1],
+        "neighbor_species": ("H", "O"),
+    }
+    for name, value in damages.items():
+        replace(sums, **{name: value}).save(path)
+        with pytest.raises(ValueError, match=f"{name} must"):
+            EquivariantSums.load(path)
+
+
 def test_models_are_built_from_plain_data():
     model = lode.EquivariantRegression([SOAP], n_components=7)
     assert to_dict(from_dict(to_dict(model))) == to_dict(model)

@@ -11,7 +11,7 @@ import lode.invariants  # noqa: F401
 import lode.kernels  # noqa: F401
 import lode.sparse  # noqa: F401
 from job import started_job
-from lode.archive import load_archive, save_archive
+from lode.archive import Wanted, checked_arrays, load_archive, save_archive
 from lode.charges import formal_charges
 from lode.combinations import interactions
 from lode.datasets.frames import read_frames
@@ -168,7 +168,11 @@ def splits(frames, train_fraction, n_splits, seed):
 def saved_features(path):
     """Features that :func:`dimer_features` wrote, (n_rows, n_features) by split."""
     arrays = load_archive(path, KIND)[1]
-    return [arrays[f"features_{i}"] for i in range(len(arrays))]
+    wanted = {
+        f"features_{i}": Wanted("float", ("row", f"column_{i}"))
+        for i in range(len(arrays))
+    }
+    return list(checked_arrays(arrays, wanted).values())
 
 
 def _species(frames):

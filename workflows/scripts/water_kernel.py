@@ -10,7 +10,7 @@ import lode.fields  # noqa: F401
 import lode.invariants  # noqa: F401
 import lode.kernels  # noqa: F401
 from job import started_job
-from lode.archive import load_archive, save_archive
+from lode.archive import Wanted, checked_arrays, load_archive, save_archive
 from lode.datasets.frames import read_frames
 from lode.learning import fitted_term, splits
 from lode.parallel import single_threaded_blas, thread_count, thread_map
@@ -100,11 +100,15 @@ def saved_term(path, curve, n_frames):
     """
     arrays = load_archive(path, KIND)[1]
     if "gram" in arrays:
-        return arrays["gram"]
-    name = {
-        np.concatenate(both).tobytes(): name
-        for name, both in training_sets(n_frames, curve).items()
+        wanted = {"gram": Wanted("float", (n_frames, n_frames))}
+        return checked_arrays(arrays, wanted)["gram"]
+    sets = training_sets(n_frames, curve)
+    wanted = {
+        name: Wanted("float", (len(train) + len(test), len(train)))
+        for name, (train, test) in sets.items()
     }
+    arrays = checked_arrays(arrays, wanted)
+    name = {np.concatenate(both).tobytes(): name for name, both in sets.items()}
     return lambda train, test: arrays[name[np.concatenate([train, test]).tobytes()]]
 
 
