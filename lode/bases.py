@@ -17,6 +17,10 @@ from lode.systems import finite_array, whole_number
 # An overlap matrix worse than this loses more than six digits when inverted.
 _LARGEST_CONDITION = 1e10
 _LARGEST_RADIAL = 64
+# Tables of the pair functions grow with the cutoff over other lengths, or these over
+# the cutoff (Å).
+_SMALLEST_CUTOFF = 0.01
+_LARGEST_CUTOFF = 1000.0
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class RadialBasis:
     max_radial : int
         Number of functions.
     cutoff : float
-        Radius of the environment in Å.
+        Radius of the environment in Å, from 0.01 to 1000.
 
     Raises
     ------
@@ -62,6 +66,11 @@ class RadialBasis:
         if not (math.isfinite(cutoff) and cutoff > 0):
             raise ValueError(
                 f"cutoff must be a positive length in Å, got {self.cutoff}"
+            )
+        if not _SMALLEST_CUTOFF <= cutoff <= _LARGEST_CUTOFF:
+            raise ValueError(
+                f"cutoff must be from {_SMALLEST_CUTOFF:g} to {_LARGEST_CUTOFF:g} Å, "
+                f"got {cutoff}"
             )
         object.__setattr__(self, "max_radial", n)
         object.__setattr__(self, "cutoff", cutoff)

@@ -3,6 +3,9 @@
 import math
 from dataclasses import dataclass
 
+# Tables of the pair functions grow with lengths (Å).
+_LARGEST_LENGTH = 1000.0
+
 
 @dataclass(frozen=True)
 class StepCutoff:
@@ -11,7 +14,7 @@ class StepCutoff:
     Parameters
     ----------
     radius : float
-        In Å, positive.
+        In Å, positive and at most 1000.
     """
 
     radius: float
@@ -96,4 +99,6 @@ def check_length(instance, name):
     value = float(getattr(instance, name))
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be a positive length in Å, got {value}")
+    if value > _LARGEST_LENGTH:
+        raise ValueError(f"{name} must be at most {_LARGEST_LENGTH:g} Å, got {value}")
     object.__setattr__(instance, name, value)

@@ -77,6 +77,17 @@ def test_a_value_of_another_kind_is_a_value_error_of_its_class(value):
         from_dict({"GaussianDensity": {"smearing": value}})
 
 
+@pytest.mark.parametrize("value", [1e-13, 1e4, 1e300])
+def test_lengths_whose_tables_would_fill_the_memory_are_errors(value):
+    for kind in ("gto", "monomial"):
+        basis = {"kind": kind, "max_radial": 2, "cutoff": value}
+        with pytest.raises(ValueError, match="RadialBasis: cutoff must be from"):
+            from_dict({"RadialBasis": basis})
+    if value > 1.0:
+        with pytest.raises(ValueError, match="StepCutoff: radius must be at most"):
+            from_dict({"StepCutoff": {"radius": value}})
+
+
 def test_what_is_nested_too_deeply_is_an_error():
     spec = {"PolynomialKernel": {"descriptor": to_dict(lode.PowerSpectrum(DENSITY))}}
     for _ in range(200):
