@@ -82,11 +82,16 @@ def predicted(model):
 
 
 def outcome(path, expected):
-    """What became of a file: refused, the same or other finite predictions."""
+    """What became of a file: refused, useless, the same or other predictions."""
     try:
-        values = predicted(lode.load(path))
+        model = lode.load(path)
     except ValueError:
         return "refused"
+    try:
+        values = predicted(model)
+    except ValueError:
+        # Such as a model of charges, which the frames do not have.
+        return "useless"
     assert values.shape == expected.shape
     assert np.isfinite(values).all()
     return "same" if np.array_equal(values, expected) else "other"
@@ -387,7 +392,7 @@ def test_damaged_file_is_refused_or_predicts_the_same(models, name, tmp_path):
         path.write_bytes(damaged(content, rng))
         counts[outcome(path, expected)] += 1
     print(name, dict(counts))
-    assert counts["other"] == 0
+    assert counts.keys() <= {"refused", "same"}
     assert counts["refused"] > 250
 
 
