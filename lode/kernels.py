@@ -1135,14 +1135,13 @@ def _check_descriptor(descriptor):
 
 def _check_degree(degree):
     try:
-        valid = int(degree) == degree and 1 <= degree <= _LARGEST_DEGREE
+        valid = int(degree) == degree and degree >= 1
     except (OverflowError, TypeError, ValueError):
         valid = False
     if not valid:
-        raise ValueError(
-            f"degree must be a positive integer of at most {_LARGEST_DEGREE}, got "
-            f"{degree!r}"
-        )
+        raise ValueError(f"degree must be a positive integer, got {degree!r}")
+    if degree > _LARGEST_DEGREE:
+        raise ValueError(f"degree must be at most {_LARGEST_DEGREE}, got {degree}")
 
 
 def check_kernels(kernels, name):

@@ -275,7 +275,7 @@ class GaussianProcess(Model):
 def _saved_columns(kernel, arrays, species):
     """Columns of a linear kernel's features in a file, see :meth:`Kernel.columns`."""
     # Those of whitened kernels are known, of others that there are some.
-    known = kernel.columns(StructureFeatures((), 0, species))
+    known = kernel.columns(StructureFeatures((), 0, species, {}))
     columns = []
     for i, expected in enumerate(known):
         own = without_prefix(arrays, f"columns_{i}_")
