@@ -21,10 +21,19 @@ from lode.core.registers import aligned_zeros, whole_lanes
 from lode.fields import Field
 from lode.parallel import cached
 
-# Gauss-Legendre nodes in a panel and the phase in radians it resolves to rounding.
+# Gauss-Legendre nodes in a panel and the phase in radians it resolves to rounding: the
+# error is 5e-20. The radial functions have a phase of eight for each at most.
 _PANEL_NODES = 16
-_PANEL_PHASE = 6.0
+_PANEL_PHASE = 12.0
+_TURN = 8.0
 _MOST_INTERVALS = 5000
+# Chebyshev nodes on a panel of what is sampled; panels are halved so often at most,
+# and no more if there are so many.
+_SAMPLE_NODES = 16
+_MOST_HALVINGS = 16
+_MOST_PANELS = 2000
+# Errors below this share of the function that halving does not reduce are of rounding.
+_ROUNDING = 1e-11
 # The bare 1/d projected on a basis that is not r^l times even powers has terms
 # r^l ln r. No two atoms come this close (Å).
 _CLOSEST_APPROACH = 0.3
@@ -75,8 +84,7 @@ def bessel_transform(basis, max_angular, k):
         In Å^(3/2).
     """
     extent = basis.extent
-    # The functions themselves turn n_primitive times, which adds to the phase.
-    phase = float(np.max(k, initial=0.0)) * extent + 4.0 * basis.n_primitive
+    phase = float(np.max(k, initial=0.0)) * extent + _TURN * basis.n_primitive
     r, w = panels(_resolved(extent, phase))
     weighted_lnr = basis.functions(r, max_angular) * (w * r**2)
     transform = np.empty((max_angular + 1, basis.max_radial, len(k)))
@@ -190,16 +198,34 @@ def pair_function(field, basis, max_angular, splitting=None, longest=20.0):
     split = []
     if splitting is not None:
         split = [(partial(field.fourier, splitting=splitting), splitting, -1.0)]
-    arguments = (longest, basis, max_angular)
-    if field.smearing > 0.0:
-        transforms = [(field.fourier, field.smearing, 1.0), *split]
-        singular = not split and field.singular_at_zero
-        return _fourier_pair_function(*arguments, transforms, singular)
-    bare = _bare_pair_function(basis, max_angular)
-    if not split:
-        return bare
-    rest = _fourier_pair_function(*arguments, split, False)
-    return lambda r: bare(r) + rest(r)
+    settings = basis, max_angular
+    if field.smearing == 0.0:
+        bare = _bare_pair_function(*settings)
+        if not split:
+            return bare
+        rest = _fourier_pair_function(longest, *settings, split, False)
+        return lambda r: bare(r) + rest(r)
+    transforms = [(field.fourier, field.smearing, 1.0), *split]
+    singular = not split and field.singular_at_zero
+    start = _tail_start(field, basis)
+    if not split or longest <= start:
+        return _fourier_pair_function(longest, *settings, transforms, singular)
+    # Far out the field is its tail, and its long-range half has small k only.
+    near = _fourier_pair_function(start, *settings, transforms, singular)
+    tail = _far_function(field, *settings, start)
+    long = _fourier_pair_function(longest, *settings, split, field.singular_at_zero)
+    _, power, decay = field.tail
+
+    def values(r):
+        result = np.empty((max_angular + 1, basis.max_radial, len(r)))
+        far = r > start
+        result[:, :, ~far] = near(r[~far])
+        r = r[far]
+        scale = (start / r) ** power * np.exp(-decay * (r - start))
+        result[:, :, far] = scale * tail(start / r) + long(r)
+        return result
+
+    return values
 
 
 # Compared and hashed as the object it is.
@@ -268,6 +294,74 @@ def _columns(values_lnr):
     return columns.reshape(n_r, -1)
 
 
+def sampled(function, edges, tolerance):
+    """Evaluator of a function through few of its values.
+
+    Panels are halved where the function turns, so that many values cost little more
+    than few.
+
+    Parameters
+    ----------
+    function : callable
+        Takes (n,) abscissas, gives (n, n_columns) values.
+    edges : ndarray (n_panels + 1,)
+        Ascending ends of the first panels; any kinks lie on them.
+    tolerance : float
+        Largest absolute error.
+
+    Returns
+    -------
+    callable
+        Like the function, on [edges[0], edges[-1]].
+    """
+    chebyshev = np.polynomial.chebyshev
+    order = _SAMPLE_NODES - 1
+    nodes = chebyshev.chebpts1(_SAMPLE_NODES)
+    fit = np.linalg.inv(chebyshev.chebvander(nodes, order))
+    # At the nodes of both halves of a panel.
+    refine = chebyshev.chebvander(0.5 * np.append(nodes - 1.0, nodes + 1.0), order)
+
+    def fitted(start, width):
+        x = start[:, None] + 0.5 * width[:, None] * (1.0 + nodes)
+        values = function(x.ravel()).reshape(len(start), _SAMPLE_NODES, -1)
+        return values, fit @ values
+
+    start, width = np.array(edges[:-1]), np.diff(edges)
+    values, coefficients = fitted(start, width)
+    size, previous = np.abs(values).max(), np.full(len(start), math.inf)
+    finished = []
+    for _ in range(_MOST_HALVINGS):
+        expected = refine @ coefficients
+        start = np.stack([start, start + 0.5 * width], axis=1).ravel()
+        width = np.repeat(0.5 * width, 2)
+        values, coefficients = fitted(start, width)
+        error = np.abs(expected - values.reshape(expected.shape)).max(axis=(1, 2))
+        rounding = (error < _ROUNDING * size) & (error > previous / 8)
+        done = np.repeat((error <= tolerance) | rounding, 2)
+        finished.append((start[done], width[done], coefficients[done]))
+        previous = np.repeat(error, 2)[~done]
+        start, width, coefficients = start[~done], width[~done], coefficients[~done]
+        if not 0 < len(start) < _MOST_PANELS:
+            break
+    finished.append((start, width, coefficients))
+    start, width, coefficients = map(np.concatenate, zip(*finished, strict=True))
+    ascending = np.argsort(start)
+    start, width = start[ascending], width[ascending]
+    coefficients = coefficients[ascending]
+
+    def interpolated(x):
+        place = np.maximum(np.searchsorted(start, x, side="right") - 1, 0)
+        t = 2.0 * (x - start[place]) / width[place] - 1.0
+        powers = chebyshev.chebvander(t, order)
+        result = np.empty((len(x), coefficients.shape[2]))
+        for panel in np.unique(place):
+            inside = place == panel
+            result[inside] = powers[inside] @ coefficients[panel]
+        return result
+
+    return interpolated
+
+
 def piecewise_polynomials(function, length, step, tolerance, smooth_from=0.0):
     """Piecewise polynomials of degree TERMS - 1 through Chebyshev nodes.
 
@@ -325,6 +419,11 @@ def _rows(*coefficients):
     return row_rc
 
 
+def _tail_start(field, basis):
+    """Distance in Å from which on a field is its tail throughout the basis."""
+    return max(basis.extent + 9.0 * field.smearing, 1.5 * basis.extent)
+
+
 def _far_function(field, basis, max_angular, start):
     r"""Evaluator of :math:`f_{nl}(r)` beyond ``start``, as a function of start / r.
 
@@ -337,7 +436,7 @@ def _far_function(field, basis, max_angular, start):
     power series of start / r.
     """
     amplitude, power, decay = field.tail
-    x, w = panels(_resolved(basis.extent, 4.0 * basis.n_primitive, smallest=8))
+    x, w = panels(_resolved(basis.extent, _TURN * basis.n_primitive, smallest=8))
     weight_lnx = basis.functions(x, max_angular) * (2 * np.pi * w * x**2)
     # The start is so far out that the error falls by 9/4 for each node.
     t, w = np.polynomial.legendre.leggauss(48 + max_angular)
@@ -387,7 +486,7 @@ def pair_table(
     if cutoff_function is not None:
         reach = cutoff_function.radius
     elif has_tail:
-        reach = max(basis.extent + 9.0 * field.smearing, 1.5 * basis.extent)
+        reach = _tail_start(field, basis)
     else:
         widest = max(field.smearing, splitting or 0.0)
         reach = basis.extent + math.sqrt(2.0 * 40.0) * widest
@@ -401,18 +500,24 @@ def pair_table(
             return unscaled(r) * scaling.weight(r)
 
     scale = coefficient_scale(field, basis)
+    accuracy = max(1e-3 * tolerance, 3e-15) * scale
+    # Panels as long as half of their distance; the bare 1/d makes a kink at the cutoff.
+    n = math.ceil(longest / (0.5 * basis.cutoff))
+    ends = [*range(4), *(2**i * m for i in range(n.bit_length()) for m in (4, 6))]
+    edges = 0.5 * basis.cutoff * np.array([*(end for end in ends if end < n), n])
+    function = sampled(lambda r: _columns(values(r)), edges, 0.25 * accuracy)
     length = reach
     if splitting is not None:
         probe = np.linspace(0.0, reach, 257)
-        size_r = np.abs(values(probe) * norm[:, None, None]).max(axis=(0, 1))
+        size_rl = np.abs(function(probe)).reshape(257, max_angular + 1, -1).max(axis=2)
+        size_r = (size_rl * norm).max(axis=1)
         # What all atoms beyond a radius would add, at the density of a solid.
         shell = 4 * np.pi * probe**2 * probe[1] * _SOLID_DENSITY
         left_out = np.cumsum((np.maximum(shell, 1.0) * size_r)[::-1])[::-1]
         beyond = np.flatnonzero(left_out > 0.3 * tolerance * scale)
         length = probe[min(beyond[-1] + 1, len(probe) - 1)] if len(beyond) else 0.0
-    accuracy = max(1e-3 * tolerance, 3e-15) * scale
     near, step = piecewise_polynomials(
-        lambda r: _columns(values(r)),
+        function,
         length,
         0.5 * basis.cutoff,
         accuracy,
@@ -507,7 +612,8 @@ def mode_table(field, basis, max_angular, tolerance, splitting):
     """
     scale = coefficient_scale(field, basis)
     top = _wave_number_limit(splitting)
-    k, w = panels(_resolved(top, top * basis.extent))
+    # Products of two transforms are integrated, which turn twice as fast.
+    k, w = panels(_resolved(top, 2.0 * top * basis.extent))
     transform = bessel_transform(basis, max_angular, k)
     g = field.fourier(k, splitting)
     l = np.arange(max_angular + 1)
@@ -522,7 +628,9 @@ def mode_table(field, basis, max_angular, tolerance, splitting):
     weight = np.sqrt(2 / np.pi * w * k**2)[inside] * np.abs(g)[inside]
     bases = []
     for lv in l:
-        left, singular, _ = np.linalg.svd(transform[lv][:, inside] * weight)
+        left, singular, _ = np.linalg.svd(
+            transform[lv][:, inside] * weight, full_matrices=False
+        )
         size = norm[lv] * singular * math.sqrt(2 / np.pi * limit**3 / 3)
         rank = max(1, int((size > 0.1 * tolerance * scale).sum()))
         bases.append(left[:, :rank])

@@ -310,6 +310,44 @@ def test_smoother_fields_need_fewer_modes():
     assert counts[0] > counts[1] > counts[2]
 
 
+def test_sampled_function_is_followed_where_it_turns():
+    calls = []
+
+    def function(x):
+        calls.append(len(x))
+        sharp = np.exp(-(((x - 3.3) / 0.01) ** 2))
+        return np.stack([np.sqrt(1 + x), sharp, abs(x - 2)], axis=1)
+
+    follow = tables.sampled(function, [0.0, 2.0, 4.0, 40.0], 1e-10)
+    x = np.concatenate([[0.0, 40.0], np.random.default_rng(1).uniform(0, 40, 5000)])
+    exact = function(x)
+    # The tolerance bounds the error of panels twice as long.
+    np.testing.assert_allclose(follow(x), exact, rtol=0, atol=1e-10)
+    # Equal panels as short as the sharp one needs would take 20 000 values.
+    assert sum(calls[:-1]) < 2000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "field",
+    [lode.PowerLawPotential(p, 0.3) for p in (1, 2.5, 6)]
+    + [lode.YukawaPotential(2.0, 0.3)],
+    ids=names,
+)
+def test_short_range_half_far_out_is_that_of_its_fourier_transform(kind, field):
+    basis, split = basis_of(kind, 4, 2.0), 2.5
+    r = tables._tail_start(field, basis) + np.array([-0.1, 0.0, 1e-9, 0.1, 1.0, 5.0])
+    transforms = [
+        (field.fourier, field.smearing, 1.0),
+        (lambda k: field.fourier(k, split), split, -1.0),
+    ]
+    exact = tables._fourier_pair_function(r[-1], basis, 3, transforms, False)(r)
+    values = tables.pair_function(field, basis, 3, split, r[-1])(r)
+    # Rounding errors of the largest value, that at r = 0.
+    scale = tables.coefficient_scale(field, basis)
+    np.testing.assert_allclose(values, exact, rtol=0, atol=1e-13 * scale)
+
+
 def test_piecewise_polynomials_meet_the_tolerance():
     for tolerance in (1e-4, 1e-8, 1e-12):
         coefficients, step = tables.piecewise_polynomials(
