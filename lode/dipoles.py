@@ -8,7 +8,7 @@ from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
 from lode.core import dipoles as core
 from lode.core.lattice import half_sphere, reduced_cell, vectors_of
-from lode.systems import cell_array, finite_array
+from lode.systems import cell_array, finite_array, positive_number
 
 # Splitting over the cube root of the volume. Both sums cost as the square of the
 # number of dipoles, the product of the wave vectors' rows at the speed of BLAS: the
@@ -241,12 +241,10 @@ def _checked_settings(damping, tolerance, splitting):
         raise ValueError(
             f"tolerance must lie between {low} and {high}, got {tolerance!r}"
         )
-    for name, value in (("damping", damping), ("splitting", splitting)):
-        if value is not None and not (
-            isinstance(value, Real) and 0.0 < value < math.inf
-        ):
-            raise ValueError(f"{name} must be a positive number or None, got {value!r}")
-    return float(damping or 0.0), float(tolerance), splitting
+    damping = 0.0 if damping is None else positive_number(damping, "damping")
+    if splitting is not None:
+        splitting = positive_number(splitting, "splitting")
+    return damping, float(tolerance), splitting
 
 
 def _tensor(positions, cell, polarizabilities, damping, tolerance, splitting):

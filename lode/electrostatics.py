@@ -10,7 +10,7 @@ from scipy.special import erfc
 
 from lode.core import ewald as core
 from lode.parallel import thread_count, thread_map
-from lode.systems import cell_array, finite_array, structures, system
+from lode.systems import cell_array, finite_array, positive_number, structures, system
 
 COULOMB_CONSTANT = 14.399645478425668
 """e²/(4π ε₀) in eV Å, CODATA 2018."""
@@ -19,6 +19,8 @@ _SMALLEST_TOLERANCE = 1e-14
 _LARGEST_TOLERANCE = 1e-2
 # Charges nearer than this, in Å, are at the same place.
 _CONTACT = 1e-8
+# In e; the squares of larger ones could be too large for a float.
+_LARGEST_CHARGE = 1e100
 # The erfc table ends here: erfc(8) = 1e-29.
 _LARGEST_RANGE = 8.0
 # Measured time of a pair over that of an ion and wave vector, with and without
@@ -38,7 +40,8 @@ class EwaldResult:
     energy : float
         In eV, per cell if periodic.
     potential : ndarray (n,)
-        Potential at each charge without its own contribution, in V.
+        Potential at each charge without its own contribution, in V. It is infinite,
+        with the sign of the charge, where a zero charge is at the place of another.
     forces : ndarray (n, 3)
         In eV/Å.
     stress : ndarray (3, 3) or None
@@ -92,7 +95,9 @@ def ewald(
         Rows are the lattice vectors in Å, of either handedness; without it the
         system is finite and summed directly.
     charges : array_like (n,)
-        In e.
+        In e, at most 1e100 in size. A charge of zero may be at the place of another or
+        of its image: energy, forces and stress have no part of it, and its
+        potential is infinite.
     tolerance : float
         Largest error of the energy in units of k Σq²/d, and root mean square error
         of the forces in units of k⟨q²⟩/d², where d = (V/n)^(1/3) and k is the
@@ -113,7 +118,8 @@ def ewald(
     ------
     ValueError
         If there are no charges, shapes differ, a number is not finite, the cell is
-        zero or singular, two charges are at the same place, ``tolerance``,
+        zero or singular, two charges that are not zero are at the same place (which is
+        to 1e-8 Å), a charge is too large, ``tolerance``,
         ``splitting`` or ``coulomb_constant`` is out of range, or Atoms come without
         initial charges, with a mixed boundary, or with a cell or charges beside them.
 
@@ -251,15 +257,10 @@ def _checked_settings(tolerance, splitting, coulomb_constant):
             f"tolerance must lie between {_SMALLEST_TOLERANCE} and "
             f"{_LARGEST_TOLERANCE}, got {tolerance!r}"
         )
-    for name, value in (
-        ("splitting", splitting),
-        ("coulomb_constant", coulomb_constant),
-    ):
-        if value is None and name == "splitting":
-            continue
-        if not (isinstance(value, Real) and 0.0 < value < math.inf):
-            raise ValueError(f"{name} must be a positive number, got {value!r}")
-    return float(tolerance), None if splitting is None else float(splitting)
+    if splitting is not None:
+        splitting = positive_number(splitting, "splitting")
+    positive_number(coulomb_constant, "coulomb_constant")
+    return float(tolerance), splitting
 
 
 def _checked_charges(positions, charges, where=""):
@@ -271,6 +272,12 @@ def _checked_charges(positions, charges, where=""):
         raise ValueError(
             f"charges must have shape ({len(positions)},) as there are "
             f"{len(positions)} positions, got {charges.shape}{where}"
+        )
+    largest = max(charges.max(), -charges.min())
+    if largest > _LARGEST_CHARGE:
+        raise ValueError(
+            f"charges must be at most {_LARGEST_CHARGE:g} e in size, got up to "
+            f"{largest:g}{where}"
         )
     return positions, charges
 
@@ -297,16 +304,19 @@ def _summed(
 
     lattice = core.lattice(cell)
     volume = lattice[3]
-    alpha, cutoff, wave_cutoff = _cutoffs(n, volume, tolerance, splitting, gradient)
-    pairs = n * n / volume * 2.0 * math.pi / 3.0 * cutoff**3
-    waves = n * volume * wave_cutoff**3 / (12.0 * math.pi**2)
-    if max(pairs, waves) > _LARGEST_SUM * max(1.0, (n / 1e4) ** 1.5):
+    if splitting is None or 1e-9 < splitting * (n / volume) ** (1.0 / 3.0) < 1e9:
+        ranges = _cutoffs(n, volume, tolerance, splitting, gradient)
+        alpha, cutoff, wave_cutoff = ranges
+        pairs = n * n / volume * 2.0 * math.pi / 3.0 * cutoff**3
+        terms = max(pairs, n * volume * wave_cutoff**3 / (12.0 * math.pi**2))
+    else:
+        terms = math.inf
+    if terms > _LARGEST_SUM * max(1.0, (n / 1e4) ** 1.5):
         raise ValueError(
             f"splitting must suit the density of charges, about "
             f"{_cutoffs(n, volume, tolerance, None, gradient)[0] ** -1 / 2**0.5:.3g} "
-            f"Å, got {splitting}, which takes {max(pairs, waves):.1e} terms{where}"
+            f"Å, got {splitting}, which takes {terms:.1e} terms{where}"
         )
-    ranges = alpha, cutoff, wave_cutoff
     settings = lattice, ranges, _CONTACT, erfc_table(), gradient, constant
     energy, *pair, potential, forces, stress = core.periodic_sum(
         positions, charges, *settings
@@ -321,8 +331,8 @@ def _check_apart(pair, positions, where):
     first, second = sorted(pair)
     if first >= 0:
         raise ValueError(
-            f"charges must be at different places, got charges {first} and {second} "
-            f"both at {positions[first].tolist()}{where}"
+            f"charges must be at different places unless they are zero, got charges "
+            f"{first} and {second} both at {positions[first].tolist()}{where}"
         )
 
 

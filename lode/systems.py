@@ -132,7 +132,7 @@ def _shaped(value, shape, name, where):
     """As :func:`finite_array`, perhaps with NaN or infinity."""
     try:
         array = np.ascontiguousarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{name} must be an array of numbers{where}: {error}"
         ) from None
@@ -173,6 +173,23 @@ def check_flags(instance, *names):
         value = getattr(instance, name)
         if not isinstance(value, bool | np.bool_):
             raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
+def positive_number(value, name):
+    """Checked finite number above zero.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    try:
+        number = float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not 0.0 < number < math.inf:
+        raise ValueError(f"{name} must be a positive number, got {value!r}")
+    return number
 
 
 def atomic_numbers(species):

@@ -174,8 +174,8 @@ def test_far_apart_the_susceptibility_is_the_sum_of_the_polarizabilities():
         ({"polarizabilities": [1, 2]}, r"shape \(1,\) as there are 1 positions"),
         ({"polarizabilities": [0.0]}, "must be positive, got 0 at index 0"),
         ({"polarizabilities": [1.0]}, "grow without bound, got up to 1 Å³"),
-        ({"damping": -1.0}, "damping must be a positive number or None, got -1.0"),
-        ({"splitting": 0.0}, "splitting must be a positive number or None, got 0.0"),
+        ({"damping": -1.0}, "damping must be a positive number, got -1.0"),
+        ({"splitting": 0.0}, "splitting must be a positive number, got 0.0"),
         ({"tolerance": 1.0}, "tolerance must lie between 1e-14 and 0.01, got 1.0"),
         (
             {"positions": [[0, 0, 0], [0, 0, 1]], "polarizabilities": [0.1, 0.1]},

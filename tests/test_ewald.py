@@ -353,6 +353,41 @@ def test_finite_cluster_is_the_direct_sum():
     assert result.splitting is None
 
 
+@pytest.mark.parametrize("periodic", [True, False])
+def test_zero_charges_may_be_at_the_place_of_others(periodic):
+    positions, cell, charges = disordered(8)
+    if not periodic:
+        cell = None
+    # On a positive, on a negative, on an image (if periodic), and on another of zero.
+    image = positions[1] + (cell[0] - 2 * cell[2] if periodic else 5.0)
+    charges[:3] = 0.7, -1.2, 0.4
+    added = np.array([positions[0], positions[1], image, image + 1.0, image + 1.0])
+    alone = ewald(positions, cell, charges)
+    found = ewald(np.vstack([added, positions]), cell, [0.0] * 5 + [*charges])
+    # The optimal split, and so the truncation to 1e-10, depends on the number.
+    close = {"rtol": 1e-8, "atol": 1e-8}
+    np.testing.assert_allclose(found.energy, alone.energy, **close)
+    np.testing.assert_allclose(found.forces[5:], alone.forces, **close)
+    np.testing.assert_allclose(found.potential[5:], alone.potential, **close)
+    np.testing.assert_array_equal(found.forces[:5], 0.0)
+    if periodic:
+        np.testing.assert_allclose(found.stress, alone.stress, **close)
+    # The potential of a charge at its own place, not a finite part of it.
+    assert found.potential[0] == np.inf
+    assert found.potential[1] == -np.inf
+    assert (found.potential[2] == -np.inf) == periodic
+    assert np.isfinite(found.potential[3:5]).all()
+    assert found.potential[3] == pytest.approx(found.potential[4], rel=1e-12)
+
+
+@pytest.mark.parametrize("cell", [None, [[2, 0, 0], [1, 2, 0], [0, 0, 2]]])
+def test_two_charges_at_one_place_are_named_whatever_else_is_there(cell):
+    places = np.array([[0.1, 0.2, 0.3]] * 4)
+    message = "unless they are zero, got charges 1 and 3 both"
+    with pytest.raises(ValueError, match=message):
+        ewald(places, cell, [0.0, 1.0, 0.0, -1.0])
+
+
 @pytest.mark.parametrize("side", [20.0, 40.0, 80.0])
 def test_dipole_in_a_growing_box_reaches_the_finite_one_as_its_square_over_volume(side):
     positions = np.array([[0.0, 0, 0], [0.6, 0.5, 0.2]])
@@ -550,7 +585,23 @@ SQUARE = [[0.0, 0, 0], [1.0, 0, 0]]
         ((SQUARE, np.ones((3, 3)), [1, 1]), {}, "three linearly independent vectors"),
         ((SQUARE, [1, 1, 1], [1, 1]), {}, r"cell must have shape \(3, 3\), got \(3,\)"),
         (([[1, 2, 3]] * 2, None, [1, 1]), {}, r"different places.*0 and 1.*\[1.0, 2.0"),
-        ((SQUARE, np.eye(3), [1, -1]), {}, "different places, got charges 0 and 1"),
+        ((SQUARE, np.eye(3), [1, -1]), {}, "different places unless.* charges 0 and 1"),
+        (
+            (SQUARE, None, [1e200, -1]),
+            {},
+            r"at most 1e\+100 e in size, got up to 1e\+200",
+        ),
+        (
+            (SQUARE, None, [-1e200, 1]),
+            {},
+            r"at most 1e\+100 e in size, got up to 1e\+200",
+        ),
+        ((SQUARE, None, [10**400, -1]), {}, "charges must be an array of numbers"),
+        (
+            (SQUARE, None, [1, 1]),
+            {"splitting": 10**400},
+            "splitting must be a positive",
+        ),
         ((SQUARE, None, [1, 1]), {"tolerance": 0.0}, "tolerance must lie between"),
         ((SQUARE, None, [1, 1]), {"tolerance": 1.0}, "tolerance must lie between"),
         ((SQUARE, None, [1, 1]), {"tolerance": np.nan}, "tolerance must lie between"),
@@ -559,6 +610,8 @@ SQUARE = [[0.0, 0, 0], [1.0, 0, 0]]
         ((SQUARE, None, [1, 1]), {"coulomb_constant": None}, "must be a positive"),
         ((SQUARE, 3 * np.eye(3), [1, 1]), {"splitting": 1e-4}, "must suit the density"),
         ((SQUARE, 3 * np.eye(3), [1, 1]), {"splitting": 1e4}, "must suit the density"),
+        ((SQUARE, np.eye(3), [1, 1]), {"splitting": 1e300}, "must suit the density"),
+        ((SQUARE, np.eye(3), [1, 1]), {"splitting": 1e-300}, "must suit the density"),
     ],
 )
 def test_wrong_input_gives_one_clear_error(arguments, settings, message):

@@ -170,6 +170,12 @@ def bins_through_images(bins, reach):
     return bin_at, image_at
 
 
+@compiled
+def infinite_at(charge):
+    """Potential where a charge is, zero if it is none."""
+    return math.copysign(math.inf, charge) if charge != 0.0 else 0.0
+
+
 # Contraction to fused multiplications makes the sum 1.25 times faster. Inlined, lest a
 # process that compiles it calls other code than one that reads its caller from the
 # cache: how sums are contracted and reassociated depends on what is around them.
@@ -196,12 +202,14 @@ def real_space(
     alpha, cutoff : float
         Inverse length of the screening, and the range.
     contact : float
-        Distance below which two ions count as being at the same place.
+        Distance below which two ions count as being at the same place: between an ion
+        without charge and another there is neither energy nor force.
     table_sp : ndarray (n_segments, 16)
         Polynomials of erfc and of its derivative on segments of width 1/16, from
         :func:`lode.electrostatics.erfc_table`.
     out : ndarray (n, 4)
-        Potential and minus its gradient are added.
+        Potential, infinite at the place of another ion, and minus its gradient are
+        added.
     virial : ndarray (3, 3)
         The strain derivative of the energy is added.
 
@@ -209,7 +217,7 @@ def real_space(
     -------
     energy : float
     first, second : int
-        Two ions at the same place, or -1.
+        Two charged ions at the same place, or -1.
     """
     n = inside.shape[0]
     m1 = bins[1]
@@ -304,7 +312,12 @@ def real_space(
                 c = near[h]
                 square = squares[c]
                 if square < contact_square:
-                    first, second = order[start[b] + own], order[source[c]]
+                    q_j = around[3, c]
+                    if q_i != 0.0 and q_j != 0.0:
+                        first, second = order[start[b] + own], order[source[c]]
+                    # Not to phi_i, as the energy has no part of it.
+                    local[own, 0] += infinite_at(q_j)
+                    local[c, 0] += infinite_at(q_i)
                     continue
                 x = around[0, c] - x_i
                 y = around[1, c] - y_i
@@ -556,7 +569,7 @@ def periodic_sum(
     -------
     energy : float
     first, second : int
-        Two ions at the same place, or -1.
+        Two charged ions at the same place, or -1.
     potential : ndarray (n,)
     forces : ndarray (n, 3)
     stress : ndarray (3, 3)
@@ -623,7 +636,7 @@ def finite_sum(positions, charges, contact, constant):
     -------
     energy : float
     first, second : int
-        Two ions at the same place, or -1.
+        Two charged ions at the same place, or -1.
     potential : ndarray (n,)
     forces : ndarray (n, 3)
     """
@@ -638,7 +651,10 @@ def finite_sum(positions, charges, contact, constant):
             z = positions[i, 2] - positions[j, 2]
             r = math.sqrt(x * x + y * y + z * z)
             if r <= contact:
-                first, second = j, i
+                if charges[i] != 0.0 and charges[j] != 0.0:
+                    first, second = j, i
+                out[i, 0] += infinite_at(charges[j])
+                out[j, 0] += infinite_at(charges[i])
                 continue
             phi = 1.0 / r
             field = phi / (r * r)

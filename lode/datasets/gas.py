@@ -1,17 +1,22 @@
 """The random gas of point charges of the paper's Figure 1."""
 
 import math
-from numbers import Integral, Real
+import sys
+from numbers import Real
 
 import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
 from lode.core import gas as core
+from lode.systems import whole_number
 
 # An extended-xyz file keeps eight decimals, so that written and in-memory frames
 # are the same.
 _DECIMALS = 8
+# Of all frames, some 10 GB; and what a compiled loop can count.
+_MOST_CHARGES = 10**8
+_MOST_TRIALS = 2**62
 # Packing fraction at which random sequential addition of spheres jams: B. Widom,
 # J. Chem. Phys. 44, 3888 (1966); G. Zhang, S. Torquato, Phys. Rev. E 88, 053312
 # (2013).
@@ -41,7 +46,8 @@ def gas_frames(
     n_frames : int
         Number of frames, at least 1.
     n_pairs : int
-        Positive and as many negative charges in each frame.
+        Positive and as many negative charges in each frame; at most 10⁸ charges in
+        all frames.
     side : (float, float)
         Range of the side of the cube, in Å.
     min_distance : float
@@ -79,20 +85,22 @@ def gas_frames(
     >>> frame.get_chemical_formula(), float(frame.get_initial_charges().sum())
     ('Cl32Na32', 0.0)
     """
-    for name, value, least in (
-        ("n_frames", n_frames, 1),
-        ("n_pairs", n_pairs, 1),
-        ("max_trials", max_trials, 1),
-        ("seed", seed, 0),
-    ):
-        if not isinstance(value, Integral) or value < least:
-            raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+    n_frames = whole_number(n_frames, 1, _MOST_CHARGES, "n_frames")
+    n_charges = 2 * whole_number(n_pairs, 1, _MOST_CHARGES, "n_pairs")
+    max_trials = whole_number(max_trials, 1, _MOST_TRIALS, "max_trials")
+    seed = whole_number(seed, 0, math.inf, "seed")
+    if n_frames * n_charges > _MOST_CHARGES:
+        raise ValueError(
+            f"n_frames and n_pairs must make at most {_MOST_CHARGES} charges in all, "
+            f"got {n_frames} frames of {n_charges}"
+        )
     shortest, longest = _pair_of_numbers(side, "side")
     if not 0.0 < shortest <= longest:
         raise ValueError(
             f"side must be a range of positive lengths in ascending order, got {side!r}"
         )
-    if not (isinstance(min_distance, Real) and 0.0 <= min_distance < math.inf):
+    largest = sys.float_info.max
+    if not (isinstance(min_distance, Real) and 0.0 <= min_distance <= largest):
         raise ValueError(f"min_distance must be at least zero, got {min_distance!r}")
     charges = _pair_of_numbers(charges, "charges")
     if sum(charges) != 0.0:
@@ -102,7 +110,6 @@ def gas_frames(
         )
     if isinstance(species, str) or len(species) != 2:
         raise ValueError(f"species must be two chemical symbols, got {species!r}")
-    n_charges = 2 * int(n_pairs)
     packing = n_charges * math.pi / 6.0 * (min_distance / shortest) ** 3
     if packing > _JAMMING:
         raise ValueError(
@@ -111,8 +118,8 @@ def gas_frames(
             f"than the {_JAMMING} at which random insertion jams"
         )
 
-    streams = np.random.SeedSequence(int(seed)).spawn(int(n_frames))
-    kinds = np.repeat([0, 1], n_pairs)
+    streams = np.random.SeedSequence(seed).spawn(n_frames)
+    kinds = np.repeat([0, 1], n_charges // 2)
     frames = []
     for index, stream in enumerate(
         tqdm(streams, desc="Gas", unit="frame", disable=not progress)
@@ -146,7 +153,7 @@ def gas_frames(
 def _pair_of_numbers(value, name):
     try:
         first, second = (float(x) for x in value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be two numbers, got {value!r}") from None
     if not (math.isfinite(first) and math.isfinite(second)):
         raise ValueError(f"{name} must be finite, got {value!r}")
