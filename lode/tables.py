@@ -103,17 +103,16 @@ def _wave_number_limit(smearing):
     return math.sqrt(2.0 * 40.0) / smearing
 
 
-def _fourier_pair_function(longest, basis, max_angular, transforms, singular):
-    """Evaluator of f_nl on [0, longest] for a sum of (transform, smearing, sign)."""
-    smallest = min(smearing for _, smearing, _ in transforms)
-    limit = _wave_number_limit(smallest)
+def _fourier_pair_function(longest, basis, max_angular, fourier, width, singular):
+    """Evaluator of f_nl on [0, longest] for a transform that falls with a width."""
+    limit = _wave_number_limit(width)
     edges = _resolved(limit, limit * (longest + basis.extent))
     if singular:
         # k² g(k) is not analytic at k = 0: halve the panels towards it.
         edges = np.concatenate([[0.0], edges[1] * 2.0 ** np.arange(-40, 0), edges[1:]])
     k, w = panels(edges)
-    g = sum(sign * fourier(k) for fourier, _, sign in transforms)
-    weighted_lnk = (2 / np.pi * w * k**2 * g) * bessel_transform(basis, max_angular, k)
+    transform = bessel_transform(basis, max_angular, k)
+    weighted_lnk = (2 / np.pi * w * k**2 * fourier(k)) * transform
     chunk = max(1, 500_000 // ((max_angular + 1) * len(k)))
 
     def values(r):
@@ -195,34 +194,29 @@ def pair_function(field, basis, max_angular, splitting=None, longest=20.0):
     callable
         From distances (n_r,) to values (max_angular + 1, max_radial, n_r).
     """
-    split = []
-    if splitting is not None:
-        split = [(partial(field.fourier, splitting=splitting), splitting, -1.0)]
     settings = basis, max_angular
-    if field.smearing == 0.0:
-        bare = _bare_pair_function(*settings)
-        if not split:
-            return bare
-        rest = _fourier_pair_function(longest, *settings, split, False)
-        return lambda r: bare(r) + rest(r)
-    transforms = [(field.fourier, field.smearing, 1.0), *split]
-    singular = not split and field.singular_at_zero
-    start = _tail_start(field, basis)
-    if not split or longest <= start:
-        return _fourier_pair_function(longest, *settings, transforms, singular)
-    # Far out the field is its tail, and its long-range half has small k only.
-    near = _fourier_pair_function(start, *settings, transforms, singular)
+    singular = field.singular_at_zero
+    start = longest if splitting is None else _tail_start(field, basis)
+    if field.smearing > 0.0:
+        transform = field.fourier, field.smearing, singular
+        whole = _fourier_pair_function(min(start, longest), *settings, *transform)
+    else:
+        whole = _bare_pair_function(*settings)
+    if splitting is None:
+        return whole
     tail = _far_function(field, *settings, start)
-    long = _fourier_pair_function(longest, *settings, split, field.singular_at_zero)
-    _, power, decay = field.tail
+    transform = partial(field.fourier, splitting=splitting), splitting, singular
+    long = _fourier_pair_function(longest, *settings, *transform)
 
     def values(r):
-        result = np.empty((max_angular + 1, basis.max_radial, len(r)))
-        far = r > start
-        result[:, :, ~far] = near(r[~far])
-        r = r[far]
-        scale = (start / r) ** power * np.exp(-decay * (r - start))
-        result[:, :, far] = scale * tail(start / r) + long(r)
+        # Far out the field is its tail, which takes no large wave numbers.
+        result = -long(r)
+        is_far = r > start
+        near, far = r[~is_far], r[is_far]
+        result[:, :, ~is_far] += whole(near)
+        scale = (start / far) ** field.tail.power
+        scale *= np.exp(-field.tail.decay * (far - start))
+        result[:, :, is_far] += scale * tail(start / far)
         return result
 
     return values

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numba
 import numpy as np
@@ -334,18 +335,25 @@ def test_sampled_function_is_followed_where_it_turns():
     + [lode.YukawaPotential(2.0, 0.3)],
     ids=names,
 )
-def test_short_range_half_far_out_is_that_of_its_fourier_transform(kind, field):
-    basis, split = basis_of(kind, 4, 2.0), 2.5
-    r = tables._tail_start(field, basis) + np.array([-0.1, 0.0, 1e-9, 0.1, 1.0, 5.0])
-    transforms = [
-        (field.fourier, field.smearing, 1.0),
-        (lambda k: field.fourier(k, split), split, -1.0),
-    ]
-    exact = tables._fourier_pair_function(r[-1], basis, 3, transforms, False)(r)
+def test_short_range_half_is_the_field_less_its_long_range_half(kind, field):
+    # Wide, so that its transform is much narrower than the basis would need.
+    basis, split = basis_of(kind, 4, 2.0), 8.0
+    start = tables._tail_start(field, basis)
+    r = np.array([0.1, 1.0, start - 0.1, start, start + 1e-9, start + 5.0])
+
+    # The long-range half is a field of the same kind.
+    wide = replace(field, smearing=split)
+    share = wide.tail.amplitude / field.tail.amplitude
+
+    def short(d):
+        return field.real(d) - wide.real(d) / share
+
     values = tables.pair_function(field, basis, 3, split, r[-1])(r)
-    # Rounding errors of the largest value, that at r = 0.
     scale = tables.coefficient_scale(field, basis)
-    np.testing.assert_allclose(values, exact, rtol=0, atol=1e-13 * scale)
+    for at, distance in enumerate(r):
+        expected = pair_function(short, basis, 3, distance, panels=16)
+        # Rounding errors of the whole field at its own centre.
+        np.testing.assert_allclose(values[:, :, at], expected, atol=1e-13 * scale)
 
 
 def test_piecewise_polynomials_meet_the_tolerance():
