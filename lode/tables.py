@@ -103,16 +103,18 @@ def _wave_number_limit(smearing):
     return math.sqrt(2.0 * 40.0) / smearing
 
 
-def _fourier_pair_function(longest, basis, max_angular, fourier, width, singular):
-    """Evaluator of f_nl on [0, longest] for a transform that falls with a width."""
-    limit = _wave_number_limit(width)
-    edges = _resolved(limit, limit * (longest + basis.extent))
+def _fourier_pair_function(longest, basis, max_angular, transforms, singular=False):
+    """Evaluator of f_nl on [0, longest] for a sum of (transform, smearing, sign)."""
+    edges = np.zeros(1)
+    for _, smearing, _ in transforms:
+        limit = _wave_number_limit(smearing)
+        edges = np.union1d(edges, _resolved(limit, limit * (longest + basis.extent)))
     if singular:
         # k² g(k) is not analytic at k = 0: halve the panels towards it.
         edges = np.concatenate([[0.0], edges[1] * 2.0 ** np.arange(-40, 0), edges[1:]])
     k, w = panels(edges)
-    transform = bessel_transform(basis, max_angular, k)
-    weighted_lnk = (2 / np.pi * w * k**2 * fourier(k)) * transform
+    g = sum(sign * fourier(k) for fourier, _, sign in transforms)
+    weighted_lnk = (2 / np.pi * w * k**2 * g) * bessel_transform(basis, max_angular, k)
     chunk = max(1, 500_000 // ((max_angular + 1) * len(k)))
 
     def values(r):
@@ -194,29 +196,29 @@ def pair_function(field, basis, max_angular, splitting=None, longest=20.0):
     callable
         From distances (n_r,) to values (max_angular + 1, max_radial, n_r).
     """
-    settings = basis, max_angular
-    singular = field.singular_at_zero
-    start = longest if splitting is None else _tail_start(field, basis)
-    if field.smearing > 0.0:
-        transform = field.fourier, field.smearing, singular
-        whole = _fourier_pair_function(min(start, longest), *settings, *transform)
-    else:
-        whole = _bare_pair_function(*settings)
+    settings, sigma = (basis, max_angular), field.smearing
     if splitting is None:
-        return whole
-    tail = _far_function(field, *settings, start)
-    transform = partial(field.fourier, splitting=splitting), splitting, singular
-    long = _fourier_pair_function(longest, *settings, *transform)
+        if sigma == 0.0:
+            return _bare_pair_function(*settings)
+        whole = [(field.fourier, sigma, 1.0)]
+        return _fourier_pair_function(longest, *settings, whole, field.singular_at_zero)
+    long = partial(field.fourier, splitting=splitting), splitting, -1.0
+    if sigma == 0.0:
+        bare = _bare_pair_function(*settings)
+        rest = _fourier_pair_function(longest, *settings, [long])
+        return lambda r: bare(r) + rest(r)
+    # Far out a wider field is the same, and takes no large wave numbers.
+    width = math.sqrt(sigma * splitting)
+    start = min(longest, basis.extent + 9.0 * width)
+    near = _fourier_pair_function(start, *settings, [(field.fourier, sigma, 1.0), long])
+    wider = partial(field.fourier, splitting=width), width, 1.0
+    far = _fourier_pair_function(longest, *settings, [wider, long])
 
     def values(r):
-        # Far out the field is its tail, which takes no large wave numbers.
-        result = -long(r)
+        result = np.empty((max_angular + 1, basis.max_radial, len(r)))
         is_far = r > start
-        near, far = r[~is_far], r[is_far]
-        result[:, :, ~is_far] += whole(near)
-        scale = (start / far) ** field.tail.power
-        scale *= np.exp(-field.tail.decay * (far - start))
-        result[:, :, is_far] += scale * tail(start / far)
+        result[:, :, is_far] = far(r[is_far])
+        result[:, :, ~is_far] = near(r[~is_far])
         return result
 
     return values
@@ -413,11 +415,6 @@ def _rows(*coefficients):
     return row_rc
 
 
-def _tail_start(field, basis):
-    """Distance in Å from which on a field is its tail throughout the basis."""
-    return max(basis.extent + 9.0 * field.smearing, 1.5 * basis.extent)
-
-
 def _far_function(field, basis, max_angular, start):
     r"""Evaluator of :math:`f_{nl}(r)` beyond ``start``, as a function of start / r.
 
@@ -480,7 +477,7 @@ def pair_table(
     if cutoff_function is not None:
         reach = cutoff_function.radius
     elif has_tail:
-        reach = _tail_start(field, basis)
+        reach = max(basis.extent + 9.0 * field.smearing, 1.5 * basis.extent)
     else:
         widest = max(field.smearing, splitting or 0.0)
         reach = basis.extent + math.sqrt(2.0 * 40.0) * widest

@@ -338,7 +338,8 @@ def test_sampled_function_is_followed_where_it_turns():
 def test_short_range_half_is_the_field_less_its_long_range_half(kind, field):
     # Wide, so that its transform is much narrower than the basis would need.
     basis, split = basis_of(kind, 4, 2.0), 8.0
-    start = tables._tail_start(field, basis)
+    # Where a wider field takes the place of this one.
+    start = basis.extent + 9.0 * math.sqrt(field.smearing * split)
     r = np.array([0.1, 1.0, start - 0.1, start, start + 1e-9, start + 5.0])
 
     # The long-range half is a field of the same kind.
@@ -354,6 +355,14 @@ def test_short_range_half_is_the_field_less_its_long_range_half(kind, field):
         expected = pair_function(short, basis, 3, distance, panels=16)
         # Rounding errors of the whole field at its own centre.
         np.testing.assert_allclose(values[:, :, at], expected, atol=1e-13 * scale)
+
+
+def test_short_range_table_does_not_reach_out_for_rounding_errors():
+    basis, field = basis_of("gto", 8), lode.PowerLawPotential(1, 1.0)
+    # In the halves, summed on their own, they would be 5e-15 of the scale at any
+    # distance, which adds up over all atoms to more than the tolerance.
+    limits = [tables.pair_table(field, basis, 6, t, 2.0).limit for t in (1e-10, 1e-12)]
+    assert limits[1] < 1.1 * limits[0]
 
 
 def test_piecewise_polynomials_meet_the_tolerance():
