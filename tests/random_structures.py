@@ -35,8 +35,9 @@ MOST_TOLERANCES = 20.0
 MOST_SECONDS = 20.0
 MOST_BYTES = 4 * 2**30
 # Methods and splits that would take longer than this are not compared: wave vectors
-# times atoms, and pairs.
+# times atoms, wave vectors times the transforms of NUFFT, and pairs.
 _MOST_PHASES = 3e6
+_MOST_TRANSFORMED = 3e6
 _MOST_PAIRS = 1e5
 # What a tabulated pair may lack at best, of the scale: a wide split of a dense cell has
 # so many pairs that it adds up.
@@ -160,10 +161,19 @@ def other_methods(rng, atoms, expansion):
 
     widths = [*(smearing * f for f in (1.2, 2.0)), *(0.7, 1.5, 3.0, 6.0, 12.0)]
     widths = [w for w in widths if w > 1.15 * smearing and is_quick(w)]
+    n_coefficients = expansion.basis.max_radial * (expansion.max_angular + 1) ** 2
+
+    def transforms_are_quick(width):
+        transformed = n_coefficients * wave_vector_count(volume, digits / width)
+        return transformed < _MOST_TRANSFORMED
+
     others = {}
-    if widths:
-        for method in ("split", "nufft"):
-            width = float(rng.choice(widths))
+    for method, possible in (
+        ("split", widths),
+        ("nufft", [w for w in widths if transforms_are_quick(w)]),
+    ):
+        if possible:
+            width = float(rng.choice(possible))
             name = f"{method} at {width:.3g}"
             others[name] = replace(expansion, method=method, split=width)
     if is_quick(smearing):
