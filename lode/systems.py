@@ -99,7 +99,7 @@ class System:
 
 
 def finite_array(value, shape, name, where=""):
-    """Float64 array of the given shape without NaN or infinity.
+    """Float64 array of the given shape whose squares are finite numbers.
 
     Parameters
     ----------
@@ -115,27 +115,40 @@ def finite_array(value, shape, name, where=""):
     Raises
     ------
     ValueError
-        If the shape differs or an entry is not finite.
+        If the shape differs, or an entry is masked, complex, not finite or larger
+        than 1e150; the error names the first.
     """
     array = _shaped(value, shape, name, where)
     # Where caches are cold NumPy takes ten times as long for some atoms.
-    if not core.all_finite(array.ravel()):
-        bad = np.argwhere(~np.isfinite(array))
-        index = tuple(int(i) for i in bad[0])
+    if not core.all_bounded(array.ravel()):
+        index = _first(~(np.abs(array) <= core.LARGEST))
+        wanted = f"at most {core.LARGEST:g}" if np.isfinite(array[index]) else "finite"
         raise ValueError(
-            f"{name} must be finite, got {array[index]} at index {index}{where}"
+            f"{name} must be {wanted}, got {array[index]} at index {index}{where}"
         )
     return array
 
 
 def _shaped(value, shape, name, where):
-    """As :func:`finite_array`, perhaps with NaN or infinity."""
+    """As :func:`finite_array`, but of any real numbers, NaN included."""
+    # NumPy would take what lies below the mask.
+    index = None if type(value) is np.ndarray else _masked(value)
+    if index is not None:
+        raise ValueError(f"{name} must not be masked, as at index {index}{where}")
     try:
-        array = np.ascontiguousarray(value, dtype=np.float64)
+        array = np.asarray(value)
+        is_complex = array.dtype.kind == "c" and array.size > 0
+        if not is_complex:
+            array = np.ascontiguousarray(array, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{name} must be an array of numbers{where}: {error}"
         ) from None
+    if is_complex:
+        index = _first(array.imag != 0.0)
+        raise ValueError(
+            f"{name} must be real, got {array[index]} at index {index}{where}"
+        )
     if array.shape != shape and (
         array.ndim != len(shape)
         or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True))
@@ -143,6 +156,23 @@ def _shaped(value, shape, name, where):
         wanted = "(" + ", ".join("n" if n is None else str(n) for n in shape) + ")"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}{where}")
     return array
+
+
+def _masked(value):
+    """Index of the first masked entry of an array or of lists of arrays, or None."""
+    if np.ma.isMaskedArray(value):
+        masked = np.ma.getmaskarray(value)
+        return _first(masked) if masked.any() else None
+    for i, row in enumerate(value if isinstance(value, list | tuple) else ()):
+        index = _masked(row)
+        if index is not None:
+            return (i, *index)
+    return None
+
+
+def _first(flags):
+    """Index of the first true entry, of the first of all if there is none."""
+    return tuple(int(i) for i in np.unravel_index(flags.argmax(), flags.shape))
 
 
 def whole_number(value, low, high, name):
@@ -215,15 +245,20 @@ def cell_array(cell, where=""):
     Raises
     ------
     ValueError
-        If the cell is zero, singular, not finite or of another shape.
+        If the cell is zero, singular, not finite or of another shape, or if a vector
+        of its lattice is shorter than 0.1 Å.
     """
     cell = finite_array(cell, (3, 3), "cell", where)
-    *_, share, _ = core.into_cell(np.zeros((0, 3)), cell, _NO_CHARGES)
+    no_positions = np.zeros((0, 3))
+    *_, share, _ = core.into_cell(no_positions, cell, _NO_CHARGES)
+    if _SMALLEST_SHARE <= share < _SKEWED:
+        short = core.reduced_cell(cell)
+        *_, share, _ = core.into_cell(no_positions, short, _NO_CHARGES)
     # Not a number if an edge is longer than numbers are.
     if not share >= _SMALLEST_SHARE:
         raise ValueError(
-            "a periodic cell must have three linearly independent vectors, got "
-            f"{cell.tolist()}{where}"
+            "a periodic cell must have three linearly independent vectors, none of "
+            f"its lattice shorter than {core.SHORTEST} Å, got {cell.tolist()}{where}"
         )
     return cell
 
@@ -288,7 +323,7 @@ def system(atoms, where=""):
         inside = positions.copy()
         cell = inverse = np.zeros((3, 3))
         volume = 0.0
-        valid = core.all_finite(positions.ravel()) and core.all_finite(charges)
+        valid = core.all_bounded(positions.ravel()) and core.all_bounded(charges)
     if not valid:
         finite_array(positions, (n, 3), "positions", where)
         finite_array(charges, charges.shape, "charges", where)

@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -32,6 +33,48 @@ def test_positions_that_are_not_finite_are_an_error(value):
         structures([water(), atoms])
 
 
+@pytest.mark.parametrize("pbc", [False, True])
+@pytest.mark.parametrize("value", [1e151, -1e300])
+def test_numbers_whose_squares_overflow_are_an_error(value, pbc):
+    message = r"must be at most 1e\+150, got " + re.escape(str(value))
+    for name in ("positions", "initial_charges"):
+        atoms = water(cell=CELL, pbc=pbc)
+        atoms.set_initial_charges([0.0, 1.0, -1.0])
+        atoms.arrays[name].flat[1] = value
+        with pytest.raises(ValueError, match=message):
+            system(atoms)
+    with pytest.raises(ValueError, match="cell " + message):
+        cell_array(CELL + [0, 0, value])
+
+
+def test_error_names_the_masked_entry():
+    values = np.ma.masked_array(np.ones((3, 3)), mask=np.arange(9).reshape(3, 3) == 5)
+    message = r"must not be masked, as at index \(1, 2\)"
+    for masked in (values, list(values)):
+        with pytest.raises(ValueError, match="cell " + message):
+            finite_array(masked, (3, 3), "cell")
+    atoms = water()
+    atoms.arrays["positions"] = values
+    with pytest.raises(ValueError, match=message + r" \(frame 0\)"):
+        structures([atoms])
+    atoms = water()
+    atoms.arrays["initial_charges"] = values[1]
+    with pytest.raises(ValueError, match=r"charges must not .* index \(2,\)"):
+        system(atoms)
+    np.testing.assert_array_equal(finite_array(values[0], (3,), "row"), np.ones(3))
+    with pytest.raises(ValueError, match=r"not be masked, as at index \(1,\)"):
+        finite_array([0.0, np.ma.masked], (2,), "charges")
+
+
+def test_error_names_the_complex_entry():
+    for values in (np.array([0.0, 1j, 2j]), [0.0, 1j, 2j]):
+        message = r"charges must be real, got 1j at index \(1,\)"
+        with pytest.raises(ValueError, match=message):
+            finite_array(values, (3,), "charges")
+    with pytest.raises(ValueError, match=r"got \(1\+0j\) at index \(0, 0\)"):
+        finite_array(np.ones((3, 3), dtype=complex), (3, 3), "cell")
+
+
 def test_empty_list_is_an_error():
     with pytest.raises(ValueError, match="at least one structure, got an empty list"):
         structures([])
@@ -60,10 +103,15 @@ def test_atoms_that_are_no_elements_are_an_error(number):
         np.diag([1.0, 1.0, 0.0]),
         [[1, 0, 0], [0, 1, 0], [1, 1, 0]],
         [[1, 0, 0], [0, 1, 0], [1, 1, 1e-9]],
+        # Its lattice has a vector of 0.01 Å.
+        [[1, 0, 0], [0, 1, 0], [1, 1, 0.01]],
+        1e-300 * np.eye(3),
+        1e-100 * np.eye(3),
+        0.09 * np.eye(3),
     ],
 )
-def test_singular_cell_of_a_periodic_frame_is_an_error(cell):
-    with pytest.raises(ValueError, match="three linearly independent vectors, got"):
+def test_singular_or_tiny_cell_of_a_periodic_frame_is_an_error(cell):
+    with pytest.raises(ValueError, match="three linearly independent vectors.* got"):
         system(water(cell=cell, pbc=True))
     assert not system(water(cell=cell, pbc=False)).periodic
 

@@ -10,14 +10,19 @@ import numpy as np
 
 from lode.core.compilation import compiled
 
+# Squares of larger numbers, and their sums, may overflow.
+LARGEST = 1e150
+# No lattice has shorter vectors (Å); there would be no end to the images.
+SHORTEST = 0.1
+
 
 @compiled
-def all_finite(values):
-    """Whether no number of a flat array is infinite or NaN."""
-    finite = True
+def all_bounded(values):
+    """Whether no number of a flat array is NaN, infinite or larger than LARGEST."""
+    bounded = True
     for value in values:
-        finite = finite and math.isfinite(value)
-    return finite
+        bounded = bounded and abs(value) <= LARGEST
+    return bounded
 
 
 @compiled
@@ -59,7 +64,7 @@ def into_cell(position_ix, cell, charge_i):
     cell : ndarray (3, 3)
         Rows are the lattice vectors.
     charge_i : ndarray (n_atoms,)
-        Checked to be finite; empty without charges.
+        Only checked to be bounded; empty without charges.
 
     Returns
     -------
@@ -68,15 +73,17 @@ def into_cell(position_ix, cell, charge_i):
         Of the cell.
     volume : float
     share : float
-        Volume over the product of the edge lengths, one for a right-angled cell; NaN
-        if that product overflows.
-    finite : bool
-        Whether all positions and charges are.
+        Volume over the product of the edge lengths, one for a right-angled cell; zero
+        if an edge is shorter than SHORTEST, NaN if that product overflows.
+    bounded : bool
+        Whether all positions and charges are, see :func:`all_bounded`.
     """
     inverse, volume = inverted(cell)
     volume = abs(volume)
     lengths = lengths_of(cell)
-    share = volume / (lengths[0] * lengths[1] * lengths[2]) if volume > 0.0 else 0.0
+    share = 0.0
+    if min(lengths[0], lengths[1], lengths[2]) >= SHORTEST:
+        share = volume / (lengths[0] * lengths[1] * lengths[2])
     n = position_ix.shape[0]
     inside_ix = position_ix.copy()
     for i in range(n):
@@ -88,8 +95,8 @@ def into_cell(position_ix, cell, charge_i):
             )
             for x in range(3):
                 inside_ix[i, x] -= turns * cell[y, x]
-    finite = all_finite(position_ix.ravel()) and all_finite(charge_i)
-    return inside_ix, inverse, volume, share, finite
+    bounded = all_bounded(position_ix.ravel()) and all_bounded(charge_i)
+    return inside_ix, inverse, volume, share, bounded
 
 
 @compiled
