@@ -5,11 +5,16 @@ from dataclasses import dataclass
 
 # Tables of the pair functions grow with lengths (Å).
 _LARGEST_LENGTH = 1000.0
+# Above the rounding of coordinates in files, far below any two distances (Å).
+_TIE = 1e-6
 
 
 @dataclass(frozen=True)
 class StepCutoff:
-    """Every neighbour closer than the radius counts fully, as in the paper.
+    """Every neighbour up to the radius counts fully, as in the paper.
+
+    In a crystal many neighbours may lie at the radius itself, and rounding would decide
+    which of them count: all do that are at most 10⁻⁶ Å beyond it.
 
     Parameters
     ----------
@@ -24,6 +29,11 @@ class StepCutoff:
 
     def __post_init__(self):
         check_length(self, "radius")
+
+    @property
+    def limit(self):
+        """Largest distance of a neighbour that counts, in Å."""
+        return self.radius + _TIE
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,11 @@ class ShiftedCosineCutoff:
             raise ValueError(
                 f"width must be at most the radius {self.radius}, got {self.width}"
             )
+
+    @property
+    def limit(self):
+        """Largest distance of a neighbour that counts, in Å."""
+        return self.radius
 
 
 @dataclass(frozen=True)

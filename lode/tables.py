@@ -519,6 +519,8 @@ def pair_table(
     cutoff, width = math.inf, 0.0
     if cutoff_function is not None:
         cutoff, width = cutoff_function.radius, cutoff_function.width
+        # The last interval serves a little beyond its end.
+        limit = cutoff_function.limit
     if has_tail:
         limit, length = math.inf, len(near) * step
         far_values = _far_function(field, basis, max_angular, length)

@@ -5,7 +5,8 @@ import numba
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
+from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import (
@@ -815,23 +816,94 @@ def test_cutoff_functions_need_a_radius(radius):
 
 
 @pytest.mark.parametrize("direction", [[0.4, 2.0, 2.2], [0.3, -0.9, 2.7], [1, 1, 1]])
-def test_a_step_counts_a_neighbour_at_its_radius(direction):
-    # Whether the last bit of the distance is within it or not, there is no NaN.
+def test_a_step_counts_a_neighbour_up_to_a_millionth_beyond_its_radius(direction):
     found = []
-    for inward in (0.0, 1e-9):
+    for beyond in (-1e-9, 0.0, 0.99e-6, 1.01e-6):
         pair = Atoms("H2", [[0, 0, 0], direction])
-        step = lode.StepCutoff(pair.get_distance(0, 1))
-        pair.positions[1] *= 1.0 - inward
+        radius = pair.get_distance(0, 1)
+        pair.positions[1] *= 1.0 + beyond / radius
+        step = lode.StepCutoff(radius)
         e = expansion(
             GaussianDensity(0.5), RadialBasis.gto(2, 3.0), cutoff_function=step
         )
-        values = e.compute(pair).values
         alone = e.compute(pair[:1]).values[0]
-        found.append(np.abs(values - alone).max())
-        assert np.isfinite(values).all()
-    at, within = found
-    assert within > 0.0
-    assert at == 0.0 or at == pytest.approx(within, rel=1e-6)
+        found.append(np.abs(e.compute(pair).values - alone).max())
+    assert found[0] > 0.0
+    # The field is smooth: it changes by as little as the distance.
+    np.testing.assert_allclose(found[1:3], found[0], rtol=1e-5)
+    assert found[3] == 0.0
+
+
+PERFECT = {
+    "fcc": bulk("Cu", "fcc", a=3.61),
+    "bcc": bulk("Fe", "bcc", a=2.87),
+    "sc": bulk("Po", "sc", a=3.35),
+    "hcp": bulk("Mg", "hcp", a=3.21, c=5.21),
+}
+
+
+def rounded_to_eight_decimals(atoms):
+    return Atoms(
+        atoms.numbers, atoms.positions.round(8), cell=atoms.cell.array.round(8), pbc=1
+    )
+
+
+@pytest.mark.parametrize("pairs_from", ["images", "list"])
+@pytest.mark.parametrize("shell", [0, 1, 2, 4])
+@pytest.mark.parametrize("name", PERFECT)
+def test_a_step_at_a_shell_sees_the_atoms_of_a_crystal_alike(
+    name, shell, pairs_from, monkeypatch
+):
+    if pairs_from == "list":
+        monkeypatch.setattr(pairs, "_SMALL", -1)
+    monkeypatch.setattr(pairs, "_images_are_few", lambda *_: pairs_from == "images")
+    unit = PERFECT[name]
+    radius = np.unique(neighbor_list("d", unit, 8.0).round(8))[shell]
+
+    def invariants(atoms, radius):
+        step = lode.StepCutoff(radius)
+        basis = RadialBasis.gto(2, 4.0)
+        e = expansion(
+            GaussianDensity(0.4), basis, 2, cutoff_function=step, tolerance=1e-9
+        )
+        c_jmn = e.compute(atoms).values[:, 0]
+        # The two atoms of hcp are mirror images.
+        return np.stack(
+            [(c_jmn[:, l * l : (l + 1) ** 2] ** 2).sum(axis=1) for l in range(3)]
+        )
+
+    turned = unit.repeat(2)
+    turned.rotate(77.0, (1, 2, -3), rotate_cell=True)
+    moved = unit.repeat((3, 1, 2))
+    moved.positions += [0.1, 1 / 3, -17.7]
+    whole_shell = invariants(unit, radius + 1e-3)[:, :1]
+    for atoms in (
+        unit,
+        turned,
+        moved,
+        *map(rounded_to_eight_decimals, (turned, moved)),
+    ):
+        found = invariants(atoms, radius)
+        # Coordinates are rounded to 1e-8, and there are two tables.
+        atol = 1e-7 * whole_shell.max()
+        np.testing.assert_allclose(found - whole_shell, 0.0, atol=atol)
+
+
+@pytest.mark.parametrize("shell", [0, 1, 2])
+@pytest.mark.parametrize("name", PERFECT)
+def test_a_step_at_a_shell_sees_a_cluster_as_its_crystal(name, shell, monkeypatch):
+    unit = PERFECT[name]
+    radius = np.unique(neighbor_list("d", unit, 8.0).round(8))[shell]
+    step, basis = lode.StepCutoff(radius), RadialBasis.gto(2, 4.0)
+    e = expansion(GaussianDensity(0.4), basis, 2, cutoff_function=step)
+    inside = e.compute(unit).values[0]
+    cluster = unit.repeat(5)
+    cluster.pbc = False
+    middle = len(unit) * (2 * 25 + 2 * 5 + 2)
+    for small in (1000, 0):
+        monkeypatch.setattr(pairs, "_SMALL", small)
+        found = e.compute(cluster).values[middle]
+        np.testing.assert_allclose(found, inside, atol=1e-10 * np.abs(inside).max())
 
 
 @pytest.mark.parametrize(
