@@ -27,7 +27,7 @@ def formal_charges(atoms):
     Parameters
     ----------
     atoms : ase.Atoms
-        Of H, C, N, O, P, S and halogens, finite or periodic.
+        Of H, C, N, O, P, S and halogens, finite or periodic in any directions.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def _bonds(checked):
         cutoff=2 * _BOND * radii.max(), full_list=True, sorted=True, n_threads=1
     )
     first, second, distance = neighbors.compute(
-        checked.positions, checked.cell, checked.periodic, "ijd"
+        checked.positions, checked.cell, checked.pbc, "ijd"
     )
     first, second = first.astype(np.int64), second.astype(np.int64)
     ratio = distance / (radii[first] + radii[second])

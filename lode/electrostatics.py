@@ -10,7 +10,14 @@ from scipy.special import erfc
 
 from lode.core import ewald as core
 from lode.parallel import thread_count, thread_map
-from lode.systems import cell_array, finite_array, positive_number, structures, system
+from lode.systems import (
+    cell_array,
+    check_boundary,
+    finite_array,
+    positive_number,
+    structures,
+    system,
+)
 
 COULOMB_CONSTANT = 14.399645478425668
 """e²/(4π ε₀) in eV Å, CODATA 2018."""
@@ -121,7 +128,8 @@ def ewald(
         zero or singular, two charges that are not zero are at the same place (which is
         to 1e-8 Å), a charge is too large, ``tolerance``,
         ``splitting`` or ``coulomb_constant`` is out of range, or Atoms come without
-        initial charges, with a mixed boundary, or with a cell or charges beside them.
+        initial charges, periodic along one or two directions only, or with a cell or
+        charges beside them.
 
     Notes
     -----
@@ -206,6 +214,8 @@ def ewald_energies(
     tolerance, splitting = _checked_settings(tolerance, splitting, coulomb_constant)
     n_threads = thread_count(n_threads)
     checked = structures(frames)
+    for index, frame in enumerate(checked):
+        check_boundary(frame, 0.0, f" (frame {index})")
     if charges is None:
         charges = [frame.charges for frame in checked]
         missing = [i for i, q in enumerate(charges) if q is None]
@@ -241,6 +251,7 @@ def _atoms_arrays(atoms, cell, charges):
             f"got {' and '.join(given)} beside them"
         )
     checked = system(atoms)
+    check_boundary(checked, 0.0)
     if checked.charges is None:
         raise ValueError("ase.Atoms must have initial charges, got none")
     # A System is wrapped and may have another cell: equal only to rounding.

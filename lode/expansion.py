@@ -34,6 +34,7 @@ from lode.systems import (
     ROUNDING,
     Sources,
     atomic_numbers,
+    check_boundary,
     structures,
     whole_number,
 )
@@ -206,7 +207,7 @@ class SphericalExpansion:
         Parameters
         ----------
         frames : ase.Atoms, iterable of ase.Atoms or Structures
-            Finite, or periodic in all three directions.
+            Finite or periodic; along one or two directions only for a density.
         species : sequence of int, optional
             Fields to expand, instead of the expansion's own setting.
         n_threads : int, optional
@@ -222,8 +223,8 @@ class SphericalExpansion:
         Raises
         ------
         TypeError, ValueError
-            If a frame is not valid (see :func:`lode.systems.system`) or holds a
-            species that is not expanded.
+            If a frame is not valid (see :func:`lode.systems.system`), holds a species
+            that is not expanded, or is a slab or a wire and the field a potential.
         """
         inputs = structures(frames)
         used, channel_i = self.channels(inputs, species)
@@ -330,9 +331,12 @@ class SphericalExpansion:
         Raises
         ------
         ValueError
-            If an atom is of another species, or a structure lacks the charges that
-            are the sources.
+            If an atom is of another species, if a structure lacks the charges that are
+            the sources, or if the field is a potential and it is a slab or a wire.
         """
+        if self.field.long_range:
+            for frame, system in enumerate(inputs):
+                check_boundary(system, self.basis.extent, f" (frame {frame})")
         if self.sources == "charges":
             for frame, system in enumerate(inputs):
                 if system.charges is None:
@@ -413,7 +417,7 @@ class SphericalExpansion:
         sources = Sources(channel_i, np.ones(len(channel_i)), n_channels)
         if self.sources == "charges":
             sources = Sources(np.zeros_like(channel_i), system.charges, n_channels)
-        if self.field.long_range and system.periodic:
+        if self.field.long_range and not system.finite:
             return self._periodic_evaluator(system, sources, n_threads)
         settings = self.field, self.basis, self.max_angular, self.tolerance
         table = pair_table(*settings, None, self.cutoff_function, self.scaling)

@@ -73,7 +73,7 @@ class _Descriptor:
         Parameters
         ----------
         frames : ase.Atoms, iterable of ase.Atoms or Structures
-            Finite, or periodic in all three directions.
+            Finite or periodic; along one or two directions only with densities.
         species : sequence of int, optional
             Fields to expand, instead of the expansion's own setting.
         n_threads : int, optional

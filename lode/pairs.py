@@ -42,9 +42,9 @@ class PairTerm:
         largest, limit = max(system.sizes, default=len(system)), table.limit
         # How many centres are best taken at a time; a call costs as much as some.
         self.block = _CENTERS if len(system) >= 2 * _CENTERS else len(system)
-        if not system.periodic and (math.isinf(limit) or largest <= _SMALL):
+        if system.finite and (math.isinf(limit) or largest <= _SMALL):
             self.candidates = _finite_candidates(system, sources, limit)
-        elif system.periodic and _images_are_few(system, limit):
+        elif not system.finite and _images_are_few(system, limit):
             self.candidates = _images(system, sources, limit)
         else:
             self.listed = _listed_pairs(system, sources, limit)
@@ -104,10 +104,20 @@ def _images_are_few(system, limit):
         return True
     margin_x = [limit / height for height in system.heights]
     along = 2.0 * min(margin_x)
-    shell = math.prod(1.0 + 2.0 * margin for margin in margin_x)
+    axes = zip(margin_x, system.pbc, strict=True)
+    shell = math.prod(1.0 + 2.0 * margin for margin, is_period in axes if is_period)
     n_tests = len(system) * shell * min(1.0, along / (1.0 + along))
-    neighbors = neighbor_count(len(system), system.volume, limit)
+    neighbors = _neighbors(system, limit)
     return n_tests < _TESTS_ALONE + _TESTS * neighbors
+
+
+def _neighbors(system, limit):
+    """Atoms around one, on average."""
+    volume = system.volume
+    for height, is_period in zip(system.heights, system.pbc, strict=True):
+        # Half of what is near an atom at the surface of a slab lies in vacuum.
+        volume *= 1.0 if is_period else 1.0 + limit / height
+    return neighbor_count(len(system), volume, limit)
 
 
 def _images(system, sources, limit):
@@ -116,8 +126,9 @@ def _images(system, sources, limit):
     fraction_ix = system.positions @ system.inverse
     order_i = np.argsort(fraction_ix[:, axis])
     # 20 % more than the mean, so that arrays rarely have to grow.
-    expected = 1.2 * neighbor_count(len(system), system.volume, limit) + 1.0
-    lattice, atoms = (system.cell, system.inverse, limit), _atoms(sources)
+    expected = 1.2 * _neighbors(system, limit) + 1.0
+    lattice = system.cell, system.inverse, system.pbc, limit
+    atoms = _atoms(sources)
     places = system.positions, fraction_ix, order_i
     return core.images(*places, lattice, atoms, axis, expected)
 
@@ -131,7 +142,7 @@ def _listed_pairs(system, sources, limit):
     neighbors = vesin.NeighborList(cutoff=limit, full_list=True, n_threads=1)
     # Not copied: valid as long as the list, and sorted_pairs copies.
     first, second, vector = neighbors.compute(
-        system.positions, system.cell, system.periodic, "ijD", copy=False
+        system.positions, system.cell, system.pbc, "ijD", copy=False
     )
     pairs = (first.view(np.int64), second.view(np.int64), vector)
     return core.sorted_pairs(*pairs, limit, _atoms(sources), len(system))

@@ -19,6 +19,7 @@ _NO_CHARGES = np.empty(0)
 # below which its vectors count as dependent.
 _SKEWED = 0.5
 _SMALLEST_SHARE = 1e-6
+_NUMBERS = ("no", "one", "two", "three")
 # Channels of calls with at most this many atoms are cached.
 _MOST_CACHED = 4096
 # Finite structures are concatenated up to this many atoms.
@@ -55,17 +56,18 @@ class Sources:
 
 @dataclass(frozen=True)
 class System:
-    """One structure, finite or fully periodic, or several finite ones concatenated.
+    """One structure, or several finite ones concatenated.
 
     Attributes
     ----------
     positions : ndarray (n_atoms, 3)
-        In Å; wrapped into the cell if periodic.
+        In Å; wrapped into the cell along its periodic vectors.
     cell : ndarray (3, 3)
         Rows are the lattice vectors in Å, of a very skewed cell shorter ones of its
-        lattice; zero if finite.
-    periodic : bool
-        Periodic along all three vectors, or along none.
+        lattice; zero if finite. The other vectors of a slab or a wire are orthogonal
+        to them, as long as the atoms extend and at least 1 Å.
+    pbc : tuple of bool
+        Which of the three vectors are periods.
     species : ndarray (n_atoms,) of int
         Atomic numbers.
     charges : ndarray (n_atoms,) or None
@@ -81,7 +83,7 @@ class System:
 
     positions: np.ndarray
     cell: np.ndarray
-    periodic: bool
+    pbc: tuple
     species: np.ndarray
     charges: np.ndarray | None = None
     sizes: tuple = ()
@@ -90,6 +92,16 @@ class System:
 
     def __len__(self):
         return len(self.positions)
+
+    @property
+    def finite(self):
+        """Whether no direction is periodic."""
+        return not any(self.pbc)
+
+    @property
+    def periodic(self):
+        """Whether all three directions are."""
+        return all(self.pbc)
 
     @cached_property
     def heights(self):
@@ -249,18 +261,30 @@ def cell_array(cell, where=""):
         of its lattice is shorter than 0.1 Å.
     """
     cell = finite_array(cell, (3, 3), "cell", where)
-    no_positions = np.zeros((0, 3))
-    *_, share, _ = core.into_cell(no_positions, cell, _NO_CHARGES)
-    if _SMALLEST_SHARE <= share < _SKEWED:
-        short = core.reduced_cell(cell)
-        *_, share, _ = core.into_cell(no_positions, short, _NO_CHARGES)
-    # Not a number if an edge is longer than numbers are.
-    if not share >= _SMALLEST_SHARE:
-        raise ValueError(
-            "a periodic cell must have three linearly independent vectors, none of "
-            f"its lattice shorter than {core.SHORTEST} Å, got {cell.tolist()}{where}"
-        )
+    _compact(cell, cell, (True, True, True), where)
     return cell
+
+
+def _compact(vectors, cell, pbc, where):
+    """The vectors, or shorter ones of their lattice if they are very skewed.
+
+    The error names those of the cell that are periods.
+    """
+    for _ in range(2):
+        *_, share, _ = core.into_cell(np.zeros((0, 3)), vectors, _NO_CHARGES)
+        # Not a number if an edge is longer than numbers are.
+        if not share >= _SMALLEST_SHARE:
+            rows = zip(range(3), cell.tolist(), pbc, strict=True)
+            got = [f"cell[{i}] = {row}" for i, row, is_period in rows if is_period]
+            raise ValueError(
+                f"a periodic cell must have {_NUMBERS[len(got)]} linearly independent "
+                f"vectors, none of their lattice shorter than {core.SHORTEST} Å, got "
+                f"{', '.join(got)}{where}"
+            )
+        if share >= _SKEWED:
+            break
+        vectors = core.reduced_cell(vectors)
+    return vectors
 
 
 def system(atoms, where=""):
@@ -269,8 +293,8 @@ def system(atoms, where=""):
     Parameters
     ----------
     atoms : ase.Atoms
-        Finite (no periodic direction) or periodic in all three; with or without
-        initial charges.
+        Periodic along any of the vectors of its cell, the others of which are ignored;
+        with or without initial charges.
     where : str
         Ends each error message.
 
@@ -284,7 +308,7 @@ def system(atoms, where=""):
         If ``atoms`` is not an ``ase.Atoms``.
     ValueError
         If there are no atoms, a number is not finite, an atomic number is not
-        positive, the boundary is mixed or the cell of a periodic structure is singular.
+        positive, or the periodic vectors of the cell are not independent or too short.
     """
     if isinstance(atoms, System):
         return atoms
@@ -303,30 +327,28 @@ def system(atoms, where=""):
     charges = arrays.get("initial_charges", _NO_CHARGES)
     if charges is not _NO_CHARGES:
         charges = _shaped(charges, (n,), "charges", where)
-    pbc = np.asarray(pbc, dtype=bool).tolist()
-    periodic = all(pbc)
-    if any(pbc) and not periodic:
-        raise ValueError(
-            "a frame must be periodic in all three directions or in none, got "
-            f"pbc = {pbc}{where}"
-        )
-    if periodic:
+    pbc = tuple(np.asarray(pbc, dtype=bool).tolist())
+    if all(pbc):
         cell = _shaped(cell.array, (3, 3), "cell", where)
         found = core.into_cell(positions, cell, charges)
         if not found[3] >= _SKEWED:
-            cell_array(cell, where)
+            cell = finite_array(cell, (3, 3), "cell", where)
             # Images are as many as the vectors are long.
-            cell = core.reduced_cell(cell)
+            cell = _compact(cell, cell, pbc, where)
             found = core.into_cell(positions, cell, charges)
         inside, inverse, volume, _, valid = found
     else:
         inside = positions.copy()
-        cell = inverse = np.zeros((3, 3))
-        volume = 0.0
+        cell, inverse, volume = np.zeros((3, 3)), np.zeros((3, 3)), 0.0
         valid = core.all_bounded(positions.ravel()) and core.all_bounded(charges)
     if not valid:
         finite_array(positions, (n, 3), "positions", where)
         finite_array(charges, charges.shape, "charges", where)
+    if any(pbc) and not all(pbc):
+        cell = _completed_cell(atoms.cell.array, pbc, positions, where)
+        inverse, volume = core.inverted(cell)
+        volume = abs(volume)
+        inside -= (np.floor(positions @ inverse) * pbc) @ cell
     species = np.array(numbers, dtype=np.int64)
     if species.min() < 1:
         raise ValueError(
@@ -334,7 +356,58 @@ def system(atoms, where=""):
             f"{species.argmin()}{where}"
         )
     charges = None if charges is _NO_CHARGES else charges
-    return System(inside, cell, periodic, species, charges, (), inverse, volume)
+    return System(inside, cell, pbc, species, charges, (), inverse, volume)
+
+
+def check_boundary(checked, margin, where=""):
+    """Refuse a slab or a wire, of which no sum of potentials is known.
+
+    Parameters
+    ----------
+    checked : System
+    margin : float
+        How far from the atoms the potential counts, in Å.
+    where : str
+        Ends the error.
+
+    Raises
+    ------
+    ValueError
+        If one or two directions are periodic; it says which box would do.
+    """
+    if checked.finite or checked.periodic:
+        return
+    # What varies along a period a falls as exp(-2 pi d / a) with the distance d: below
+    # 1e-5 after twice the period.
+    lengths = np.linalg.norm(checked.cell[list(checked.pbc)], axis=1)
+    others = [f"cell[{i}]" for i in range(3) if not checked.pbc[i]]
+    raise ValueError(
+        "potentials need frames that are periodic in all three directions or in none, "
+        f"got pbc = {list(checked.pbc)}{where}; put it into a box with pbc = True and "
+        f"{' and '.join(others)} orthogonal to the periods, with at least "
+        f"{2.0 * lengths.max() + margin:.1f} Å of vacuum and as long in all frames"
+    )
+
+
+def _completed_cell(cell, pbc, positions, where):
+    """Lattice vectors of a slab or a wire, and others in place of missing periods."""
+    is_period = np.array(pbc)
+    cell = _shaped(cell, (3, 3), "cell", where)
+    # Nothing counts of the other vectors, not even that they are numbers.
+    periods = np.where(is_period[:, None], cell, 0.0)
+    periods = finite_array(periods, (3, 3), "cell", where)[is_period]
+    n = len(periods)
+    # An orthonormal basis, of which the first vectors span the periods.
+    normals = np.linalg.qr(periods.T, mode="complete")[0].T[n:]
+    # Longer than the periods, hence last in a reduced cell.
+    longest = max(1.0, np.linalg.norm(periods, axis=1).max())
+    completed = np.concatenate([periods, longest * normals])
+    completed = _compact(completed, cell, pbc, where)
+    extents = np.maximum(np.ptp(positions @ normals.T, axis=0), 1.0)
+    result = np.empty((3, 3))
+    result[is_period] = completed[:n]
+    result[~is_period] = extents[:, None] * normals
+    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -503,7 +576,7 @@ class Structures:
     def _groups(self, threads):
         """Runs of structures computed together: small finite ones, or a single one."""
         # Enough runs for all threads.
-        total = sum(len(s) for s in self.systems if not s.periodic)
+        total = sum(len(s) for s in self.systems if s.finite)
         most = min(
             _GROUP_ATOMS,
             max(1, total // (_GROUPS_PER_THREAD * threads if threads > 1 else 1)),
@@ -514,8 +587,8 @@ class Structures:
             last = stop == len(self)
             if (
                 last
-                or self[stop].periodic
-                or self[stop - 1].periodic
+                or not self[stop].finite
+                or not self[stop - 1].finite
                 or n_atoms + len(self[stop]) > most
             ):
                 yield slice(start, stop)
@@ -629,7 +702,7 @@ def concatenated(checked):
     charges = [s.charges for s in checked]
     charges = None if any(c is None for c in charges) else np.concatenate(charges)
     sizes = tuple(len(s) for s in checked)
-    return System(positions, checked[0].cell, False, species, charges, sizes)
+    return System(positions, checked[0].cell, checked[0].pbc, species, charges, sizes)
 
 
 def _channels(numbers, species):

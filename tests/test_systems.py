@@ -116,10 +116,45 @@ def test_singular_or_tiny_cell_of_a_periodic_frame_is_an_error(cell):
     assert not system(water(cell=cell, pbc=False)).periodic
 
 
-@pytest.mark.parametrize("pbc", [[1, 0, 0], [1, 1, 0], [0, 1, 1]])
-def test_partly_periodic_frame_is_an_error(pbc):
-    with pytest.raises(ValueError, match="in all three directions or in none, got pbc"):
-        system(water(cell=CELL, pbc=pbc))
+@pytest.mark.parametrize("value", [0.0, 1e-300, 0.09, math.nan])
+@pytest.mark.parametrize("pbc", [[0, 1, 0], [1, 1, 0], [0, 1, 1]])
+def test_error_names_a_period_that_is_none(pbc, value):
+    cell = np.diag([4.0, value, 5.0])
+    wanted = {1: "one", 2: "two"}[sum(pbc)]
+    message = (
+        rf"have {wanted} linearly.* cell\[1\] = \[0.0, {value}, 0.0\].*\(frame 1\)"
+    )
+    if math.isnan(value):
+        message = r"cell must be finite, got nan at index \(1, 1\) \(frame 1\)"
+    with pytest.raises(ValueError, match=message):
+        structures([water(), water(cell=cell, pbc=pbc)])
+
+
+def test_parallel_periods_are_an_error():
+    cell = [[1, 2, 0], [0, 0, 3], [2, 4, 1e-8]]
+    message = r"two linearly independent vectors.* cell\[0\] = .* cell\[2\] = "
+    with pytest.raises(ValueError, match=message):
+        system(water(cell=cell, pbc=[1, 0, 1]))
+    assert system(water(cell=cell, pbc=[1, 1, 0])).pbc == (True, True, False)
+
+
+@pytest.mark.parametrize("pbc", [[0, 0, 1], [0, 1, 1], [1, 0, 1]])
+def test_slab_and_wire_keep_their_periods_and_get_orthogonal_vectors(pbc):
+    atoms = water(cell=CELL, pbc=pbc)
+    atoms.positions += [100.0, -50.0, 30.0]
+    checked = system(atoms)
+    periods, others = checked.cell[np.array(pbc) == 1], checked.cell[np.array(pbc) == 0]
+    np.testing.assert_array_equal(periods, CELL[np.array(pbc) == 1])
+    np.testing.assert_allclose(others @ periods.T, 0.0, atol=1e-14)
+    assert checked.pbc == tuple(map(bool, pbc))
+    assert not checked.periodic
+    assert not checked.finite
+    assert checked.volume == pytest.approx(abs(np.linalg.det(checked.cell)), rel=1e-13)
+    moves = (atoms.positions - checked.positions) @ np.linalg.inv(checked.cell)
+    np.testing.assert_allclose(moves, np.round(moves) * pbc, atol=1e-13)
+    inside = (checked.positions @ checked.inverse)[:, np.array(pbc) == 1]
+    assert (inside > -1e-13).all()
+    assert (inside < 1 + 1e-13).all()
 
 
 @pytest.mark.parametrize("frames", ["x.xyz", 3, None])

@@ -80,7 +80,8 @@ def images(position_ix, fraction_ix, order_i, lattice, atoms, axis, expected):
     order_i : ndarray (n_atoms,) of int
         Atoms in the order of the latter along the axis.
     lattice : tuple
-        Cell and inverse (3, 3), and the limit: thickness of the shell.
+        Cell and inverse (3, 3), which vectors are periods, and the limit: thickness of
+        the shell.
     atoms : tuple
         channel_i and weight_i (n_atoms,), n_channels; atoms without a weight are
         skipped.
@@ -93,16 +94,19 @@ def images(position_ix, fraction_ix, order_i, lattice, atoms, axis, expected):
     -------
     Candidates
     """
-    cell, inverse, limit = lattice
+    cell, inverse, pbc, limit = lattice
     channel_i, weight_i, n_channels = atoms
     n = fraction_ix.shape[0]
-    margin_x, reach_x = np.empty(3), np.empty(3, dtype=np.int64)
+    margin_x, shell_x = np.empty(3), np.empty(3)
+    reach_x = np.empty(3, dtype=np.int64)
     most = n
     for x in range(3):
         square = inverse[0, x] ** 2 + inverse[1, x] ** 2 + inverse[2, x] ** 2
         # Just beyond the limit, lest rounding decides.
         margin_x[x] = limit * (1.0 + 1e-9) * math.sqrt(square)
-        reach_x[x] = math.ceil(margin_x[x])
+        # Where there is no period, all atoms stay and have no images.
+        shell_x[x] = margin_x[x] if pbc[x] else math.inf
+        reach_x[x] = math.ceil(margin_x[x]) if pbc[x] else 0
         most *= 2 * reach_x[x] + 1
     position_xg = np.empty((3, most))
     key_g, atom_g = np.empty(most), np.empty(most, dtype=np.int64)
@@ -117,15 +121,15 @@ def images(position_ix, fraction_ix, order_i, lattice, atoms, axis, expected):
                 if channel_i[i] != a or weight_i[i] == 0.0:
                     continue
                 u = fraction_ix[i, axis] + h
-                if not -margin_x[axis] <= u <= 1.0 + margin_x[axis]:
+                if not -shell_x[axis] <= u <= 1.0 + shell_x[axis]:
                     continue
                 for k in range(-reach_x[first], reach_x[first] + 1):
                     v = fraction_ix[i, first] + k
-                    if not -margin_x[first] <= v <= 1.0 + margin_x[first]:
+                    if not -shell_x[first] <= v <= 1.0 + shell_x[first]:
                         continue
                     for l in range(-reach_x[second], reach_x[second] + 1):
                         w = fraction_ix[i, second] + l
-                        if not -margin_x[second] <= w <= 1.0 + margin_x[second]:
+                        if not -shell_x[second] <= w <= 1.0 + shell_x[second]:
                             continue
                         for x in range(3):
                             shift = h * cell[axis, x] + k * cell[first, x]
