@@ -195,8 +195,7 @@ def expansion_outcome(seed):
     """
     atoms, expansion, rng = expansion_case(seed)
     n, mixed = len(atoms), atoms.pbc.any() and not atoms.pbc.all()
-    # Narrow to potentials (and expansion.field.long_range) once slabs are summed.
-    may_be_refused = mixed
+    may_be_refused = mixed and expansion.field.long_range
     try:
         found = expansion.compute(atoms, n_threads=1).values
     except ValueError as error:
