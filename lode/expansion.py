@@ -26,6 +26,7 @@ from lode.cutoffs import (
     check_length,
 )
 from lode.fields import Field
+from lode.gradients import GROUPS, Gradient, Sums
 from lode.pairs import PairTerm
 from lode.parallel import scratch, thread_map
 from lode.reciprocal import ProductTerm, TransformTerm
@@ -35,6 +36,7 @@ from lode.systems import (
     Sources,
     atomic_numbers,
     check_boundary,
+    finite_array,
     structures,
     whole_number,
 )
@@ -314,6 +316,79 @@ class SphericalExpansion:
             u_lqn.append(u_qn * np.sign(u_qn[np.arange(n_max), largest])[:, None])
         return replace(self, basis=ContractedBasis(self.basis, u_lqn))
 
+    def vjp(self, frames, dE_dc, *, species=None, n_threads=None):
+        r"""Derivatives of scalars that depend on the coefficients.
+
+        One sweep back through the sums: with :math:`G = \partial E/\partial c`, the
+        product :math:`\sum G\,\partial c/\partial x` for positions, strain and charges
+        costs a few times the coefficients, and no Jacobian is held.
+
+        Parameters
+        ----------
+        frames : ase.Atoms, iterable of ase.Atoms or Structures
+            As for :meth:`compute`.
+        dE_dc : ndarray (..., n_atoms, n_species, (l_max + 1)**2, n_max)
+            Derivatives with respect to :attr:`Coefficients.values`, of one scalar or
+            of several along a leading axis.
+        species, n_threads
+            As for :meth:`compute`.
+
+        Returns
+        -------
+        Gradient
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`compute`, if the shape of the derivatives does not fit, one is
+            not finite or the cutoff is a step, at which coefficients jump.
+        """
+        if isinstance(self.cutoff_function, StepCutoff):
+            raise ValueError(
+                "derivatives need a smooth cutoff_function, such as "
+                f"ShiftedCosineCutoff({self.cutoff_function.radius}), got "
+                f"{self.cutoff_function}"
+            )
+        inputs = structures(frames)
+        used, channel_i = self.channels(inputs, species)
+        n_lm, n_max = (self.max_angular + 1) ** 2, self.basis.max_radial
+        shape = (len(inputs.species), len(self.fields(used)), n_lm, n_max)
+        leading = np.shape(dE_dc)[:-4]
+        gradient = finite_array(dE_dc, (*leading, *shape), "dE_dc")
+        if len(leading) > 1:
+            raise ValueError(
+                f"dE_dc must have at most one leading axis, got {len(leading)}"
+            )
+        gradient_sjamn = gradient.reshape(-1, *shape)
+        n_scalars, n_atoms = len(gradient_sjamn), shape[0]
+        position_six = np.empty((n_scalars, n_atoms, 3))
+        charge_si = np.empty((n_scalars, n_atoms))
+        strain_sfxy = np.empty((n_scalars, len(inputs), 3, 3))
+        batches, at_once = inputs.batches(channel_i, n_threads)
+
+        def write(batch):
+            rows, system, own, threads = batch
+            evaluate = self._evaluator(system, own, shape[1], threads, True)
+            frame = inputs.frame_index[rows.start]
+            for s, gradient_jamn in enumerate(gradient_sjamn):
+                sums = evaluate.adjoint(gradient_jamn[rows], threads)
+                position_six[s, rows], charge_si[s, rows] = sums[:2]
+                strain_sfxy[s, frame] = sums.strain
+                if not system.sizes:
+                    continue
+                # Structures that do not see each other: each has a strain of its own.
+                outer = np.einsum("ix,iy->ixy", sums.position_ix, system.positions)
+                start = np.cumsum([0, *system.sizes[:-1]])
+                some = slice(frame, frame + len(start))
+                strain_sfxy[s, some] = np.add.reduceat(outer, start)
+
+        thread_map(write, batches, at_once)
+        found = [position_six, strain_sfxy, charge_si]
+        found = [array.reshape(*leading, *array.shape[1:]) for array in found]
+        if self.sources == "species":
+            found[2] = None
+        return Gradient(*found)
+
     def channels(self, inputs, species=None):
         """Species to expand, and the place of each atom's species among them.
 
@@ -412,20 +487,23 @@ class SphericalExpansion:
                 evaluate(out_jamn, first, n_threads)
                 yield out_jamn[..., :n_max]
 
-    def _evaluator(self, system, channel_i, n_channels, n_threads):
-        """Evaluator of one system: its sources, constants and terms."""
+    def _evaluator(self, system, channel_i, n_channels, n_threads, all_sources=False):
+        """Evaluator of one system: its sources, constants and terms.
+
+        With all sources, pairs with atoms of weight zero are among the pairs.
+        """
         sources = Sources(channel_i, np.ones(len(channel_i)), n_channels)
         if self.sources == "charges":
             sources = Sources(np.zeros_like(channel_i), system.charges, n_channels)
         if self.field.long_range and not system.finite:
-            return self._periodic_evaluator(system, sources, n_threads)
+            return self._periodic_evaluator(system, sources, n_threads, all_sources)
         settings = self.field, self.basis, self.max_angular, self.tolerance
         table = pair_table(*settings, None, self.cutoff_function, self.scaling)
         self_term = _Y00 * self.center_atom_weight * table.centre
-        pairs = PairTerm(system, sources, table, self.max_angular)
+        pairs = PairTerm(system, sources, table, self.max_angular, all_sources)
         return _Evaluator(sources, self_term, np.zeros_like(self_term), [pairs])
 
-    def _periodic_evaluator(self, system, sources, n_threads):
+    def _periodic_evaluator(self, system, sources, n_threads, all_sources):
         if self.method == "pairs":
             raise ValueError(
                 "method 'pairs' of a potential sums finite frames only, got a periodic "
@@ -438,7 +516,8 @@ class SphericalExpansion:
         split = ewald_split(*settings, width, self.center_atom_weight)
         terms, transforms = [], None
         if split.short is not None and split.short.limit > 0.0:
-            terms.append(PairTerm(system, sources, split.short, self.max_angular))
+            settings = split.short, self.max_angular, all_sources
+            terms.append(PairTerm(system, sources, *settings))
         if method == "products":
             terms.append(ProductTerm(system, sources, split, n_threads))
         else:
@@ -501,6 +580,7 @@ class _Evaluator:
         self.sources, self.terms, self.transforms = sources, terms, transforms
         atoms = sources.channel_i, sources.weight_i
         weight_a = np.bincount(*atoms, minlength=sources.n_channels)
+        self.background_n = background
         self.constants = *atoms, self_term, weight_a[:, None] * background
 
     def __call__(self, out_jamn, first, n_threads):
@@ -525,6 +605,64 @@ class _Evaluator:
         thread_map(write, range(0, n, block), min(n_threads, n // LEAST_CENTERS))
         if self.transforms is not None:
             self.transforms.add_run(out_jamn, first, n_threads)
+
+    def adjoint(self, gradient_jamn, n_threads):
+        """Gradient with respect to the structure, from that of its coefficients.
+
+        Blocks of centres are added up in a fixed number of groups and these in their
+        order: no bit depends on the threads.
+
+        Parameters
+        ----------
+        gradient_jamn : ndarray (n_atoms, n_channels, (l_max + 1)**2, n_max)
+        n_threads : int
+
+        Returns
+        -------
+        Sums
+        """
+        n, n_max = len(gradient_jamn), gradient_jamn.shape[-1]
+        block = min((term.block for term in self.terms), default=n)
+        groups = np.array_split(np.arange(0, n, block), GROUPS)
+        padded = [(0, 0)] * 3 + [(0, whole_lanes(n_max) - n_max)]
+        products = [term for term in self.terms if isinstance(term, ProductTerm)]
+
+        def gather(starts):
+            sums, left = Sums.zeros(n), [term.unfinished() for term in products]
+            for first in starts.tolist():
+                some = np.pad(gradient_jamn[first : first + block], padded)
+                for term in self.terms:
+                    if term in products:
+                        term.adjoint(some, first, sums, left[products.index(term)])
+                    else:
+                        term.adjoint(some, first, sums)
+            return sums, left
+
+        groups = [group for group in groups if len(group)]
+        found = thread_map(gather, groups, min(n_threads, n // LEAST_CENTERS))
+        sums = Sums.zeros(n)
+        sums.add(own for own, _ in found)
+        for t, term in enumerate(products):
+            total = found[0][1][t]
+            for _, left in found[1:]:
+                for own, other in zip(total, left[t], strict=True):
+                    for array, value in zip(own, other, strict=True):
+                        array += value
+            term.finish(sums, total, n_threads)
+        if self.transforms is not None:
+            self.transforms.adjoint(np.pad(gradient_jamn, padded), sums, n_threads)
+        self._add_constant_gradients(gradient_jamn[:, :, 0], sums)
+        return sums
+
+    def _add_constant_gradients(self, gradient_jan, sums):
+        """Of the terms without a distance: the centre's own, and the average field."""
+        channel_i, weight_i, self_n, background_an = self.constants
+        n = np.arange(len(gradient_jan))
+        n_max = gradient_jan.shape[2]
+        gradient_an = gradient_jan.sum(axis=0)
+        sums.charge_i[:] += gradient_jan[n, channel_i] @ self_n[:n_max]
+        sums.charge_i[:] += (gradient_an @ self.background_n[:n_max])[channel_i]
+        sums.strain[:] -= np.vdot(gradient_an, background_an[:, :n_max]) * np.eye(3)
 
 
 def _check_kind(instance, name, kind):

@@ -5,12 +5,13 @@ cells where few are tested for each pair; else they come from vesin's list.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import vesin
 
 from lode.core import neighbors as core
-from lode.core.pairs import add_pairs
+from lode.core.pairs import add_pair_gradients, add_pairs
 from lode.tuning import neighbor_count
 
 # Finite structures with at most this many atoms: each pair is tested.
@@ -33,10 +34,15 @@ class PairTerm:
     sources : Sources
     table : PairTable
     max_angular : int
+    all_sources : bool
+        Whether atoms without a weight are among the neighbours.
     """
 
-    def __init__(self, system, sources, table, max_angular):
+    def __init__(self, system, sources, table, max_angular, all_sources=False):
         self.sources, self.max_angular = sources, max_angular
+        if all_sources:
+            ones = np.ones_like(sources.weight_i)
+            sources = replace(sources, weight_i=ones)
         self.radial = table.radial
         self.listed, self.candidates = None, None
         largest, limit = max(system.sizes, default=len(system)), table.limit
@@ -72,6 +78,23 @@ class PairTerm:
         found = self.pairs(first, first + len(out_jamn))
         weight_i = self.sources.weight_i
         add_pairs(found, weight_i, self.radial, self.max_angular, out_jamn)
+
+    def adjoint(self, gradient_jamn, first, sums):
+        """Add what a gradient of a run of coefficients is for positions and strain.
+
+        Parameters
+        ----------
+        gradient_jamn : ndarray (n_centres, n_channels, (l_max + 1)**2, width)
+        first : int
+            Place of the first centre.
+        sums : Sums
+            Added to.
+        """
+        found = self.pairs(first, first + len(gradient_jamn))
+        weight_i = self.sources.weight_i
+        add_pair_gradients(
+            found, weight_i, self.radial, self.max_angular, first, gradient_jamn, *sums
+        )
 
 
 def _finite_candidates(system, sources, limit):

@@ -16,10 +16,10 @@ from queue import SimpleQueue
 import numpy as np
 
 from lode.core import reciprocal as core
-from lode.core.harmonics import harmonics
+from lode.core.harmonics import harmonic_sums, harmonics
 from lode.core.lattice import half_sphere, reduced_cell, vectors_of
-from lode.core.pairs import interpolated
-from lode.core.registers import LANES, aligned_zeros
+from lode.core.pairs import interpolated, interpolated_slopes
+from lode.core.registers import LANES, aligned_zeros, whole_lanes
 from lode.parallel import single_threaded_blas, thread_map
 from lode.tuning import (
     FINEST,
@@ -100,6 +100,35 @@ class HalfSpace:
         """Radial modes at wave vectors, (n_k, at least n_modes)."""
         table = self.split.long
         return interpolated(table.row_rc, table.step, self.length_k[part])
+
+    def strain(self, places, a_mk, b_mk):
+        """Gradient with respect to strain, at fixed phases.
+
+        Parameters
+        ----------
+        places : slice
+            Some of the wave vectors.
+        a_mk, b_mk : ndarray ((l_max + 1)**2, n_k)
+            The energy is Σ a Y; b has the derivatives of the radial modes instead of
+            their values.
+
+        Returns
+        -------
+        ndarray (3, 3)
+        """
+        split, k_kx, length_k = self.split, self.k_kx[places], self.length_k[places]
+        found = harmonic_sums(k_kx, len(split.long.n_modes) - 1, a_mk, b_mk)
+        gradient_xk, along_k, energy_k = found
+        rate_k = split.field.fourier_slope(length_k, split.width)
+        rate_k /= split.field.fourier(length_k, split.width)
+        gradient_xk += (along_k + rate_k * energy_k) / length_k * k_kx.T
+        # The volume grows, and wave vectors shrink.
+        return -(energy_k.sum() * np.eye(3) + k_kx.T @ gradient_xk.T)
+
+    def mode_slopes(self, part=slice(None)):
+        """Derivatives of the radial modes, see :meth:`modes`."""
+        table = self.split.long
+        return interpolated_slopes(table.row_rc, table.step, self.length_k[part])
 
     def columns(self, part):
         """Columns of the products for some wave vectors, even and odd."""
@@ -192,6 +221,87 @@ class ProductTerm:
             core.add_products(phase_jxt, vectors, *sums)
         core.add_modes(*sums, self.table.n_modes, self.table.mode_qn, out_jamn)
 
+    def adjoint(self, gradient_jamn, first, sums, left):
+        """Add what a gradient of a run of coefficients is for the centres.
+
+        Parameters
+        ----------
+        gradient_jamn : ndarray (n_centres, n_channels, (l_max + 1)**2, width)
+        first : int
+            Place of the first centre.
+        sums : Sums
+            Added to.
+        left : list
+            What is left for :meth:`finish`, of :meth:`unfinished`; added to.
+        """
+        n, n_channels = gradient_jamn.shape[:2]
+        space, phase_jxt = self.half_space, self.phases(first, first + n)
+        gradient = [np.zeros((n_channels, n, width)) for width in self.table.widths]
+        n_modes, mode_qn = self.table.n_modes, self.table.mode_qn
+        mode_nq = np.zeros((mode_qn.shape[1], whole_lanes(len(mode_qn)) + LANES))
+        mode_nq[:, : len(mode_qn)] = mode_qn.T
+        core.contract_modes(gradient_jamn, n_modes, mode_nq, *gradient)
+        out_jx = sums.position_ix[first : first + n]
+        found = zip(space.parts, self.columns, self.structure, left, strict=True)
+        for part, columns, structure, of_part in found:
+            line_nx, places = part
+            columns = columns or space.columns(part)
+            transposed = [_transposed(column_kc) for column_kc in columns]
+            vectors = core.WaveVectors(line_nx, space.top_x, *structure, *transposed)
+            k_xk = _transposed(space.k_kx[places])
+            core.add_product_gradients(
+                phase_jxt, vectors, k_xk, tuple(gradient), out_jx, of_part, True
+            )
+
+    def unfinished(self):
+        """Sums over centres of :meth:`adjoint`: zeros."""
+        left = []
+        for _, places in self.half_space.parts:
+            n_k = places.stop - places.start
+            shapes = [(self.sources.n_channels, n_k + LANES)] * 2
+            shapes += [(n_k, width) for width in self.table.widths]
+            left.append(tuple(np.zeros(shape) for shape in shapes))
+        return left
+
+    def finish(self, sums, left, n_threads):
+        """Add what all centres together are for the sources and the strain.
+
+        Parameters
+        ----------
+        sums : Sums
+            Added to.
+        left : list
+            Of :meth:`adjoint` of all centres.
+        n_threads : int
+        """
+        space = self.half_space
+        channel_i, weight_i = self.sources.channel_i, self.sources.weight_i
+        for part, of_part in zip(space.parts, left, strict=True):
+            line_nx, places = part
+            k_xk = _transposed(space.k_kx[places])
+
+            def add(first, of_part=of_part, line_nx=line_nx, k_xk=k_xk):
+                some = slice(first, first + _ATOMS)
+                atoms = self.phases(some.start, some.stop), channel_i[some]
+                vectors = line_nx, space.top_x, k_xk, *of_part[:2]
+                out = sums.position_ix[some], sums.charge_i[some]
+                core.add_source_gradients(*atoms, weight_i[some], *vectors, *out)
+
+            thread_map(add, range(0, len(channel_i), _ATOMS), n_threads)
+            mode_xkq = np.stack([space.modes(places), space.mode_slopes(places)])
+            a_mk, b_mk = core.contract_columns(
+                *of_part[2:], 2 * space.weight_k[places], mode_xkq, self.table.n_modes
+            )
+            sums.strain[:] += space.strain(places, a_mk, b_mk)
+
+
+def _transposed(column_kc):
+    """Columns as rows, with zeros after the last wave vector."""
+    n_k, n_columns = column_kc.shape
+    column_ck = np.zeros((n_columns, n_k + LANES))
+    column_ck[:, :n_k] = column_kc.T
+    return column_ck
+
 
 class TransformTerm:
     r"""Non-uniform fast Fourier transforms, by finufft.
@@ -223,7 +333,8 @@ class TransformTerm:
         self.sources, self.modes = sources, split.long
         self.tolerance, self.scale = tolerance, split.scale
         turns = (system.positions @ inverse).T
-        self.angle_xj = 2 * math.pi * (turns - np.round(turns))
+        angle_xj = 2 * math.pi * (turns - np.round(turns))
+        self.angle_xj = np.ascontiguousarray(angle_xj)
         with single_threaded_blas():
             self.groups = self._groups()
 
@@ -311,7 +422,7 @@ class TransformTerm:
         n_atoms, n_columns = angle_xj.shape[1], columns.shape[1]
         sizes, _, upsampling = transform_sizes(self.half_space.top_x, accuracy, n_atoms)
         place_k = self._places(sizes)
-        two_channels = columns[0, 0, 0] != columns[1, 0, 0] >= 0
+        of_grids = _of_grids(columns)
         n_threads = min(n_threads, n_columns)
         tools = SimpleQueue()
         for _ in range(n_threads):
@@ -327,8 +438,6 @@ class TransformTerm:
 
         def transform(item):
             row, (_, l, m, q), (_, l_other, m_other, q_other) = item
-            if two_channels:
-                l_other = -1
             plan, grid = tools.get()
             core.write_grid(
                 place_k,
@@ -342,9 +451,9 @@ class TransformTerm:
 
         for start in range(0, n_columns, batch):
             part = columns[:, start : start + batch]
-            thread_map(
-                transform, zip(range(batch), *part.tolist(), strict=False), n_threads
-            )
+            of_grid = of_grids[:, start : start + batch].tolist()
+            items = zip(range(batch), *of_grid, strict=False)
+            thread_map(transform, items, n_threads)
             places = np.ascontiguousarray(part[:, :, [0, 2, 3]])
 
             def expand(row, places=places):
@@ -352,6 +461,137 @@ class TransformTerm:
                 core.add_transforms(values, *places, self.modes.mode_qn, out_jamn[row])
 
             thread_map(expand, rows, n_threads)
+
+    def adjoint(self, gradient_jamn, sums, n_threads):
+        """Add what a gradient of all coefficients is for positions and strain.
+
+        Parameters
+        ----------
+        gradient_jamn : ndarray (n_atoms, n_channels, (l_max + 1)**2, width)
+        sums : Sums
+            Added to.
+        n_threads : int
+        """
+        space = self.half_space
+        slope_qk = space.mode_slopes()[:, : len(self.modes.mode_qn)].T
+        for columns, field_sk, accuracy, y_mk, u_qk in self.groups:
+            self._add_gradients(
+                columns,
+                field_sk,
+                accuracy,
+                (y_mk, np.stack([u_qk, slope_qk])),
+                gradient_jamn,
+                sums,
+                n_threads,
+            )
+
+    def _add_gradients(
+        self, columns, field_sk, accuracy, tables, gradient_jamn, sums, n_threads
+    ):
+        space, (y_mk, mode_xqk) = self.half_space, tables
+        n_atoms, n_columns = len(gradient_jamn), columns.shape[1]
+        sizes, _, upsampling = transform_sizes(space.top_x, accuracy, n_atoms)
+        place_k, k_xk = self._places(sizes), np.ascontiguousarray(space.k_kx.T)
+        settings = {"upsampfac": upsampling, "nthreads": 1}
+        n_threads = min(n_threads, n_columns)
+        tools = SimpleQueue()
+        for _ in range(n_threads):
+            plans = [
+                self.new_plan(kind, sizes, 1, accuracy, isign=1, **settings)
+                for kind in (1, 2)
+            ]
+            for plan in plans:
+                plan.setpts(*self.angle_xj)
+            tools.put((*plans, np.zeros(sizes, complex), np.zeros(sizes, complex)))
+        batch = max(n_threads, _BATCH_BYTES // (40 * n_atoms + 32 * len(space)))
+        batch = min(batch, n_columns)
+        gradient_tj = np.empty((batch, n_atoms), complex)
+        position_tjx = np.empty((batch, n_atoms, 3))
+        adjoint_tsk = np.empty((batch, 2, len(space)), complex)
+
+        def transform(item):
+            row, (_, l, m, q), (_, l_other, m_other, q_other) = item
+            to_waves, to_atoms, grid, slope = tools.get()
+            core.write_grid(
+                place_k,
+                *(y_mk[m], mode_xqk[0, q], l),
+                *(y_mk[m_other], mode_xqk[0, q_other], l_other),
+                field_sk,
+                grid.ravel(),
+            )
+            conjugate_j = gradient_tj[row].conj()
+            for x in range(3):
+                core.write_slope(place_k, k_xk[x], grid.ravel(), slope.ravel())
+                position_tjx[row, :, x] = (conjugate_j * to_atoms.execute(slope)).real
+            found = to_waves.execute(conjugate_j).ravel()
+            adjoint_tsk[row] = found[[place_k, len(found) - 1 - place_k]]
+            tools.put((to_waves, to_atoms, grid, slope))
+
+        field_sum_sk = np.zeros_like(field_sk)
+        a_mk, b_mk = np.zeros_like(y_mk), np.zeros_like(y_mk)
+        of_grids = _of_grids(columns)
+        for start in range(0, n_columns, batch):
+            some = slice(start, start + batch)
+            parts, of_grid = columns[:, some], np.ascontiguousarray(of_grids[:, some])
+            places = np.ascontiguousarray(parts[:, :, [0, 2, 3]])
+            core.contract_transforms(
+                gradient_jamn,
+                *places,
+                self.modes.mode_qn,
+                gradient_tj[: parts.shape[1]],
+            )
+            items = zip(range(batch), *of_grid.tolist(), strict=False)
+            thread_map(transform, items, n_threads)
+            sums.position_ix[:] += position_tjx[: parts.shape[1]].sum(axis=0)
+
+            def add(first, of_grid=of_grid, n=parts.shape[1]):
+                k = slice(first, first + _WAVE_BLOCK)
+                core.add_transform_gradients(
+                    np.ascontiguousarray(adjoint_tsk[:n, :, k]),
+                    of_grid,
+                    np.ascontiguousarray(field_sk[:, k]),
+                    np.ascontiguousarray(y_mk[:, k]),
+                    np.ascontiguousarray(mode_xqk[:, :, k]),
+                    field_sum_sk[:, k],
+                    a_mk[:, k],
+                    b_mk[:, k],
+                )
+
+            thread_map(add, range(0, len(space), _WAVE_BLOCK), n_threads)
+        sums.strain[:] += space.strain(slice(None), a_mk, b_mk)
+        self._add_sources(columns, field_sum_sk, sums)
+
+    def _add_sources(self, columns, field_sum_sk, sums):
+        """Add the gradient with respect to a field for the atoms that make it."""
+        channels = np.unique(columns[columns[..., 0] >= 0][:, 0])
+        space, accuracy = self.half_space, max(0.1 * self.tolerance, FINEST)
+        atoms = np.flatnonzero(np.isin(self.sources.channel_i, channels))
+        sizes, _, upsampling = transform_sizes(space.top_x, accuracy, len(atoms))
+        first = self.sources.channel_i[atoms] == channels[0]
+        one_i, weight_i = np.where(first, 1.0 + 0j, 1j), self.sources.weight_i[atoms]
+        settings = {"isign": -1, "upsampfac": upsampling, "nthreads": 1}
+        plan = self.new_plan(2, sizes, 1, accuracy, **settings)
+        plan.setpts(*np.ascontiguousarray(self.angle_xj[:, atoms]))
+        place = self._places(sizes)
+        grid, slope = np.zeros(sizes, complex), np.zeros(sizes, complex)
+        weighted_sk = space.weight_k * field_sum_sk
+        grid.ravel()[place] = weighted_sk[0]
+        grid.ravel()[grid.size - 1 - place] = weighted_sk[1]
+        sums.charge_i[atoms] += (one_i * plan.execute(grid)).real
+        for x in range(3):
+            k_k = np.ascontiguousarray(space.k_kx[:, x])
+            core.write_slope(place, k_k, grid.ravel(), slope.ravel())
+            value_i = -(one_i * plan.execute(slope)).real
+            sums.position_ix[atoms, x] += weight_i * value_i
+
+
+def _of_grids(columns):
+    """Parts of the grids that transforms start from: with two channels there is one."""
+    if not columns[0, 0, 0] != columns[1, 0, 0] >= 0:
+        return columns
+    of_grids = columns.copy()
+    of_grids[1] = -1
+    return of_grids
 
 
 def _finufft():

@@ -18,11 +18,11 @@ def harmonic_factors(l_max):
 
     Returns
     -------
-    factors : ndarray (2, (l_max + 1)**2)
+    factors : ndarray (3, (l_max + 1)**2)
         P_lm = factors[0] (z P_(l-1)m - factors[1] P_(l-2)m); the diagonal holds
-        P_mm / sin^m, times √2 for m > 0.
+        P_mm / sin^m, times √2 for m > 0. dP_l(m-1)/dz = factors[2] P_lm.
     """
-    factors = np.zeros((2, (l_max + 1) ** 2))
+    factors = np.zeros((3, (l_max + 1) ** 2))
     diagonal = 1.0 / math.sqrt(4.0 * math.pi)
     for m in range(l_max + 1):
         if m == 1:
@@ -30,6 +30,9 @@ def harmonic_factors(l_max):
         elif m > 1:
             diagonal *= math.sqrt((2 * m + 1) / (2.0 * m))
         factors[0, m * m + 2 * m] = diagonal
+        for l in range(max(m, 1), l_max + 1):
+            root = math.sqrt((l - m + 1.0) * (l + m))
+            factors[2, l * l + l + m] = root / math.sqrt(2.0) if m == 1 else root
         for l in range(m + 1, l_max + 1):
             at = l * l + l + m
             factors[0, at] = math.sqrt((4.0 * l * l - 1) / (l * l - m * m))
@@ -66,6 +69,109 @@ def write_harmonics(unit_xv, v, l_max, factors, y_mv):
         rotated = cosine * x - sine * y
         sine = sine * x + cosine * y
         cosine = rotated
+
+
+@compiled(fastmath=CONTRACT)
+def contract_harmonics(unit_xv, v, l_max, factors, a_mv, b_mv, out_xv):
+    """Sums over harmonics of as many unit vectors, from v on, as there are lanes.
+
+    The gradient is that of the polynomials in x, y and z that :func:`write_harmonics`
+    writes: across the vector it is that of the harmonics.
+
+    Parameters
+    ----------
+    unit_xv, v, l_max, factors
+        As of :func:`write_harmonics`.
+    a_mv, b_mv : ndarray ((l_max + 1)**2, at least v + LANES)
+        Factors of the harmonics.
+    out_xv : ndarray (5, at least v + LANES)
+        Receives the sum of a ∇Y, of b Y and of a Y.
+    """
+    x = load(unit_xv, 0, v)
+    y = load(unit_xv, 1, v)
+    z = load(unit_xv, 2, v)
+    zero = 0.0 * x
+    cosine, sine, cosine_before, sine_before = zero + 1.0, zero, zero, zero
+    d_x, d_y, d_z, of_a, of_b = zero, zero, zero, zero, zero
+    for m in range(l_max + 1):
+        before = zero
+        value = zero + factors[0, m * m + 2 * m]
+        a_cosine, a_sine, b_cosine, b_sine = zero, zero, zero, zero
+        slope_cosine, slope_sine = zero, zero
+        for l in range(m, l_max + 1):
+            at = l * l + l + m
+            if l > m:
+                after = factors[0, at] * (z * value - factors[1, at] * before)
+                before = value
+                value = after
+            # For m = 0 the sine is zero, and for m = 1 the one before.
+            a_cosine = a_cosine + value * load(a_mv, at, v)
+            a_sine = a_sine + value * load(a_mv, at - 2 * m, v)
+            b_cosine = b_cosine + value * load(b_mv, at, v)
+            b_sine = b_sine + value * load(b_mv, at - 2 * m, v)
+            if m > 0:
+                slope = factors[2, at] * value
+                slope_cosine = slope_cosine + slope * load(a_mv, at - 1, v)
+                slope_sine = slope_sine + slope * load(a_mv, at - 2 * m + 1, v)
+        of_a = of_a + cosine * a_cosine + sine * a_sine
+        of_b = of_b + cosine * b_cosine + sine * b_sine
+        d_z = d_z + cosine_before * slope_cosine + sine_before * slope_sine
+        d_x = d_x + float(m) * (cosine_before * a_cosine + sine_before * a_sine)
+        d_y = d_y + float(m) * (cosine_before * a_sine - sine_before * a_cosine)
+        cosine_before = cosine
+        sine_before = sine
+        cosine = cosine_before * x - sine_before * y
+        sine = sine_before * x + cosine_before * y
+    store(d_x, out_xv, 0, v)
+    store(d_y, out_xv, 1, v)
+    store(d_z, out_xv, 2, v)
+    store(of_b, out_xv, 3, v)
+    store(of_a, out_xv, 4, v)
+
+
+@compiled
+def harmonic_sums(vector_vx, l_max, a_mv, b_mv):
+    """Sums over harmonics of directions, and their gradient.
+
+    Parameters
+    ----------
+    vector_vx : ndarray (n, 3)
+        Not zero.
+    l_max : int
+    a_mv, b_mv : ndarray ((l_max + 1)**2, n)
+
+    Returns
+    -------
+    gradient_xv : ndarray (3, n)
+        Of Σ a Y with respect to the vector.
+    sum_b_v, sum_a_v : ndarray (n,)
+        Σ b Y and Σ a Y.
+    """
+    n = vector_vx.shape[0]
+    unit_xv, inverse_v = np.zeros((3, LANES)), np.zeros(LANES)
+    near_a, near_b = np.zeros((a_mv.shape[0], LANES)), np.zeros((a_mv.shape[0], LANES))
+    factors = harmonic_factors(l_max)
+    out_xv, gradient_xv = np.empty((5, LANES)), np.empty((3, n))
+    sum_b_v, sum_a_v = np.empty(n), np.empty(n)
+    for first in range(0, n, LANES):
+        count = min(LANES, n - first)
+        for v in range(count):
+            x, y, z = vector_vx[first + v]
+            inverse_v[v] = 1.0 / math.sqrt(x * x + y * y + z * z)
+            for i in range(3):
+                unit_xv[i, v] = vector_vx[first + v, i] * inverse_v[v]
+            for m in range(a_mv.shape[0]):
+                near_a[m, v], near_b[m, v] = a_mv[m, first + v], b_mv[m, first + v]
+        contract_harmonics(unit_xv, 0, l_max, factors, near_a, near_b, out_xv)
+        for v in range(count):
+            along = 0.0
+            for i in range(3):
+                along += unit_xv[i, v] * out_xv[i, v]
+            for i in range(3):
+                across = out_xv[i, v] - along * unit_xv[i, v]
+                gradient_xv[i, first + v] = inverse_v[v] * across
+            sum_b_v[first + v], sum_a_v[first + v] = out_xv[3, v], out_xv[4, v]
+    return gradient_xv, sum_b_v, sum_a_v
 
 
 @compiled

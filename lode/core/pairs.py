@@ -11,8 +11,21 @@ from typing import NamedTuple
 import numpy as np
 
 from lode.core.compilation import CONTRACT, compiled
-from lode.core.harmonics import harmonic_factors, write_harmonics
-from lode.core.registers import LANES, ROWS, add_tile, load, store
+from lode.core.harmonics import (
+    contract_harmonics,
+    harmonic_factors,
+    write_harmonics,
+)
+from lode.core.registers import (
+    LANES,
+    ROWS,
+    add_tile,
+    load,
+    set_tile,
+    store,
+    transpose,
+    whole_lanes,
+)
 
 # Coefficients of the polynomial of an interval.
 TERMS = 8
@@ -116,6 +129,22 @@ def interpolated(row_rc, step, x_p):
 
 
 @compiled
+def interpolated_slopes(row_rc, step, x_p):
+    """Derivatives of piecewise polynomials, see :func:`interpolated`."""
+    slope_pc = np.zeros((x_p.shape[0], row_rc.shape[1]))
+    last = row_rc.shape[0] // TERMS - 1
+    for p in range(x_p.shape[0]):
+        place = x_p[p] / step
+        interval = min(int(place), last)
+        t = 2.0 * (place - interval) - 1.0
+        for k in range(TERMS - 1, 0, -1):
+            for c in range(row_rc.shape[1]):
+                term = 2.0 * k / step * row_rc[TERMS * interval + k, c]
+                slope_pc[p, c] = term + t * slope_pc[p, c]
+    return slope_pc
+
+
+@compiled
 def _write_pair_functions(row_rc, scalars, r, weight, f_pc, p):
     """Write what a pair's neighbour adds, for each l and n, from a RadialTable."""
     step, reach, n_far, power, decay, cutoff, width = scalars
@@ -213,3 +242,139 @@ def add_pairs(pairs, weight_i, table, l_max, out_jamn):
                 if start < stop:
                     row = (j * n_channels + a) * n_lm
                     _add_products(out_rn, row, y_mp, f_pc, l_max, start, stop)
+
+
+@compiled(fastmath=CONTRACT)
+def _write_pair_slopes(row_rc, scalars, r, f_pc, slope_pc, p):
+    """Write the pair functions of a weight of one, and their derivatives."""
+    step, reach, n_far, power, decay, cutoff, width = scalars
+    n_near = row_rc.shape[0] // TERMS - n_far
+    # Of the factor of the polynomials, and of their coordinate.
+    scale, slope, rate = 1.0, 0.0, 2.0 / step
+    if r < reach or n_far == 0:
+        place = r / step
+        interval = min(int(place), n_near - 1)
+        row = TERMS * interval
+    else:
+        u = reach / r
+        scale = u**power * math.exp(-decay * (r - reach))
+        slope, rate = -scale * (power / r + decay), -2.0 * n_far * u / r
+        place = u * n_far
+        interval = min(int(place), n_far - 1)
+        row = TERMS * (n_near + interval)
+    if width > 0.0 and r > cutoff - width:
+        angle = math.pi * (r - cutoff + width) / width
+        smooth = 0.5 * (1.0 + math.cos(angle))
+        slope = slope * smooth - scale * 0.5 * math.pi / width * math.sin(angle)
+        scale *= smooth
+    t, rate = 2.0 * (place - interval) - 1.0, rate * scale
+    for c in range(0, f_pc.shape[1], LANES):
+        value = load(row_rc, row + TERMS - 1, c)
+        derivative = 0.0 * value
+        for k in range(TERMS - 2, -1, -1):
+            derivative = value + t * derivative
+            value = load(row_rc, row + k, c) + t * value
+        store(scale * value, f_pc, p, c)
+        store(rate * derivative + slope * value, slope_pc, p, c)
+
+
+@compiled
+def _contract_functions(gradient_rn, first, l_max, f_pc, n_pairs, f_np, out_mp):
+    """Sums over radial functions of the gradient of a centre and the pairs' functions.
+
+    out_mp[lm, p] = sum over n of gradient_rn[first + lm, n] f_pc[p, (l, n)].
+    """
+    width = gradient_rn.shape[1]
+    columns = whole_lanes(n_pairs)
+    for l in range(l_max + 1):
+        for p in range(0, n_pairs, LANES):
+            for n in range(0, width, LANES):
+                transpose(f_pc, p, l * width + n, f_np, n, p)
+        m = l * l
+        for tiles in range(-(-(2 * l + 1) // ROWS), 0, -1):
+            rows = ((l + 1) * (l + 1) - m) // tiles
+            factors = (gradient_rn, first + m, f_np, 0, 0, width)
+            set_tile(out_mp, m, 0, rows, columns, *factors)
+            m += rows
+
+
+@compiled
+def add_pair_gradients(
+    pairs, weight_i, table, l_max, first, gradient_jamn, out_ix, charge_i, strain
+):
+    """Add what a gradient with respect to coefficients is for positions and strain.
+
+    The adjoint of :func:`add_pairs`: with G the gradient, A_lm = Σ_n G f_nl and B_lm =
+    Σ_n G f'_nl, a neighbour at r gets D/r + û (Σ B Y - û·D/r), D = Σ A ∇Y, and the
+    centre its negative.
+
+    Parameters
+    ----------
+    pairs, weight_i, table, l_max
+        As of :func:`add_pairs`.
+    first : int
+        Place of the first centre.
+    gradient_jamn : ndarray (n_centres, n_channels, (l_max + 1)**2, width)
+        With respect to the coefficients; zero where width exceeds the functions.
+    out_ix : ndarray (n_atoms, 3)
+        Added to: the gradient with respect to positions.
+    charge_i : ndarray (n_atoms,)
+        Added to: with respect to the weights.
+    strain : ndarray (3, 3)
+        Added to: with respect to the strain e in r -> r + e r.
+    """
+    start_ja, neighbor_p, vector_px = pairs
+    row_rc, scalars = table[0], table[1:]
+    factors = harmonic_factors(l_max)
+    n_channels, n_lm, width = gradient_jamn.shape[1:]
+    gradient_rn = gradient_jamn.reshape((-1, width))
+    unit_xp, out_xp = np.zeros((3, _BATCH)), np.empty((5, _BATCH))
+    f_pc = np.zeros((_BATCH, row_rc.shape[1]))
+    slope_pc = np.zeros((_BATCH, row_rc.shape[1]))
+    f_np = np.empty((width, _BATCH))
+    a_mp, b_mp = np.empty((n_lm, _BATCH)), np.empty((n_lm, _BATCH))
+    r_p = np.empty(_BATCH)
+    sum_xy, sum_x, g_x = np.zeros((3, 3)), np.empty(3), np.empty(3)
+    for row in range(gradient_jamn.shape[0] * n_channels):
+        sum_x[:] = 0.0
+        for low in range(start_ja[row], start_ja[row + 1], _BATCH):
+            n_pairs = min(_BATCH, start_ja[row + 1] - low)
+            for p in range(n_pairs):
+                x, y, z = vector_px[low + p]
+                r = math.sqrt(x * x + y * y + z * z)
+                inverse = 1.0 / r if r > 0.0 else 0.0
+                unit_xp[0, p] = inverse * x
+                unit_xp[1, p] = inverse * y
+                unit_xp[2, p] = inverse * z if r > 0.0 else 1.0
+                r_p[p] = r
+            for p in range(n_pairs):
+                _write_pair_slopes(row_rc, scalars, r_p[p], f_pc, slope_pc, p)
+                if r_p[p] == 0.0:
+                    # f/r tends to f': it matters for l = 1 alone.
+                    for c in range(width, f_pc.shape[1]):
+                        f_pc[p, c] = slope_pc[p, c]
+            contracted = (gradient_rn, row * n_lm, l_max)
+            _contract_functions(*contracted, f_pc, n_pairs, f_np, a_mp)
+            _contract_functions(*contracted, slope_pc, n_pairs, f_np, b_mp)
+            for p in range(0, n_pairs, LANES):
+                contract_harmonics(unit_xp, p, l_max, factors, a_mp, b_mp, out_xp)
+            for p in range(n_pairs):
+                i, r = neighbor_p[low + p], r_p[p]
+                weight, inverse = weight_i[i], 1.0 / r if r > 0.0 else 1.0
+                along = out_xp[3, p]
+                charge_i[i] += out_xp[4, p] if r > 0.0 else out_xp[4, p] - along
+                for x in range(3):
+                    along -= inverse * unit_xp[x, p] * out_xp[x, p]
+                for x in range(3):
+                    g_x[x] = along * unit_xp[x, p] + inverse * out_xp[x, p]
+                    g_x[x] *= weight
+                    out_ix[i, x] += g_x[x]
+                    sum_x[x] += g_x[x]
+                for x in range(3):
+                    for y in range(3):
+                        sum_xy[x, y] += g_x[x] * vector_px[low + p, y]
+        for x in range(3):
+            out_ix[first + row // n_channels, x] -= sum_x[x]
+    for x in range(3):
+        for y in range(3):
+            strain[x, y] += sum_xy[x, y]

@@ -11,7 +11,15 @@ from typing import NamedTuple
 import numpy as np
 
 from lode.core.compilation import CONTRACT, compiled
-from lode.core.registers import LANES, ROWS, add_tile, load, store
+from lode.core.registers import (
+    LANES,
+    ROWS,
+    add_tile,
+    load,
+    set_tile,
+    store,
+    whole_lanes,
+)
 
 # Wave vectors, and centres, of which products are made at a time: the first factors
 # stay in the first-level cache, the columns in the second-level one.
@@ -229,6 +237,238 @@ def add_products(phase_jxt, waves, even_ajc, odd_ajc):
         low, start = high, stop
 
 
+@compiled(fastmath=CONTRACT)
+def add_product_gradients(phase_jxt, waves, k_xk, gradient, out_jx, sums, strained):
+    """Adjoint of :func:`add_products`, for the centres; what is left is for sources.
+
+    With H = Σ_c G_jc column_c(k) for even and odd columns and the phase Z, the centre
+    gets Σ_k k [H_odd Re(Z S̄) - H_even Im(Z S̄)].
+
+    Parameters
+    ----------
+    phase_jxt : ndarray
+        Of :func:`axis_phases`, for the centres.
+    waves : WaveVectors
+        With columns transposed: (n_columns, n_k + LANES).
+    k_xk : ndarray (3, n_k)
+        Wave vectors.
+    gradient : tuple of two ndarray (n_channels, n_centres, n_columns)
+        With respect to the sums, even and odd.
+    out_jx : ndarray (n_centres, 3)
+        Added to.
+    sums : tuple of four ndarray
+        Added to: the gradient with respect to the structure factor, real and imaginary
+        (n_channels, n_k); if strained, that with respect to the columns, even and odd
+        (n_k, n_columns).
+    strained : bool
+    """
+    line_nx, top_x, real_ak, imag_ak, even_ck, odd_ck = waves
+    even_ajc, odd_ajc = gradient
+    real_sum_ak, imag_sum_ak, even_sum_kc, odd_sum_kc = sums
+    n, n_channels = phase_jxt.shape[0], real_ak.shape[0]
+    most = WAVE_VECTORS + 2 * top_x[2] + 1 + LANES
+    phase_jyk = np.zeros((CENTERS, 2, most))
+    even_jk, odd_jk = np.zeros((CENTERS, most)), np.zeros((CENTERS, most))
+    g_jk = np.empty((CENTERS, most))
+    near_xk, sum_yk = np.empty((3, most)), np.empty((2, most))
+    low = start = 0
+    while low < line_nx.shape[0]:
+        high, stop = low, start
+        while high < line_nx.shape[0] and stop - start < WAVE_VECTORS:
+            stop += line_nx[high, 3]
+            high += 1
+        # Zeros where the last lanes go on to the wave vectors that follow.
+        near_xk[:] = 0.0
+        for x in range(3):
+            for k in range(stop - start):
+                near_xk[x, k] = k_xk[x, start + k]
+        columns = whole_lanes(stop - start)
+        for row in range(0, n, CENTERS):
+            rows = min(CENTERS, n - row)
+            for j in range(rows):
+                phase_xt = phase_jxt[row + j]
+                _write_phases(phase_xt, top_x, line_nx, low, high, phase_jyk[j])
+            g_jk[:] = 0.0
+            for a in range(n_channels):
+                even_jk[:], odd_jk[:] = 0.0, 0.0
+                for r in range(0, rows, ROWS):
+                    place = (r, 0, min(ROWS, rows - r), columns)
+                    for left_jc, right_ck, h_jk in (
+                        (even_ajc[a], even_ck, even_jk),
+                        (odd_ajc[a], odd_ck, odd_jk),
+                    ):
+                        count = left_jc.shape[1]
+                        if count > 0:
+                            factors = (left_jc, row + r, right_ck, start, 0, count)
+                            set_tile(h_jk, *place, *factors)
+                sum_yk[:] = 0.0
+                for j in range(rows):
+                    phase_yk = phase_jyk[j]
+                    for k in range(0, columns, LANES):
+                        real, imag = load(phase_yk, 0, k), load(phase_yk, 1, k)
+                        real_k = load(real_ak, a, start + k)
+                        imag_k = load(imag_ak, a, start + k)
+                        even, odd = load(even_jk, j, k), load(odd_jk, j, k)
+                        in_phase = real * real_k + imag * imag_k
+                        out_of = imag * real_k - real * imag_k
+                        g = load(g_jk, j, k) + odd * in_phase - even * out_of
+                        store(g, g_jk, j, k)
+                        sum_real = load(sum_yk, 0, k) + even * real + odd * imag
+                        sum_imag = load(sum_yk, 1, k) + even * imag - odd * real
+                        store(sum_real, sum_yk, 0, k)
+                        store(sum_imag, sum_yk, 1, k)
+                        # In the place of H, what the columns are multiplied with.
+                        store(in_phase, even_jk, j, k)
+                        store(out_of, odd_jk, j, k)
+                for k in range(stop - start):
+                    real_sum_ak[a, start + k] += sum_yk[0, k]
+                    imag_sum_ak[a, start + k] += sum_yk[1, k]
+                if strained:
+                    of_columns = (start, stop, row, rows)
+                    _add_outer(even_jk, even_ajc[a], *of_columns, even_sum_kc)
+                    _add_outer(odd_jk, odd_ajc[a], *of_columns, odd_sum_kc)
+            for j in range(rows):
+                for x in range(3):
+                    total = 0.0 * load(g_jk, j, 0)
+                    for k in range(0, columns, LANES):
+                        total = total + load(g_jk, j, k) * load(near_xk, x, k)
+                    store(total, sum_yk, 0, 0)
+                    for k in range(LANES):
+                        out_jx[row + j, x] += sum_yk[0, k]
+        low, start = high, stop
+
+
+@compiled
+def _add_outer(left_jk, right_jc, start, stop, row, rows, out_kc):
+    """Add out[start + k, c] += sum over j of left[j, k] right[row + j, c]."""
+    n_columns, right = right_jc.shape[1], right_jc[row : row + rows]
+    left_kj = left_jk.T
+    for k in range(0, stop - start if n_columns > 0 else 0, ROWS):
+        place = (start + k, 0, min(ROWS, stop - start - k), n_columns)
+        add_tile(out_kc, *place, left_kj, k, right, 0, 0, rows)
+
+
+@compiled(fastmath=CONTRACT)
+def add_source_gradients(
+    phase_ixt, channel_i, weight_i, line_nx, top_x, k_xk, real_ak, imag_ak, out_ix,
+    charge_i,
+):  # fmt: skip
+    """Add what a gradient with respect to the structure factor is for the sources.
+
+    Parameters
+    ----------
+    phase_ixt : ndarray
+        Of :func:`axis_phases`.
+    channel_i, weight_i : ndarray (n_atoms,)
+    line_nx, top_x
+        As of :class:`WaveVectors`.
+    k_xk : ndarray (3, n_k + LANES)
+        Wave vectors, and zeros.
+    real_ak, imag_ak : ndarray (n_channels, n_k + LANES)
+        Gradient with respect to the structure factor, and zeros.
+    out_ix : ndarray (n_atoms, 3)
+        Added to.
+    charge_i : ndarray (n_atoms,)
+        Added to: with respect to the weights.
+    """
+    n_k = real_ak.shape[1] - LANES
+    phase_xk, lanes = np.zeros((2, real_ak.shape[1])), np.empty((4, LANES))
+    for i in range(phase_ixt.shape[0]):
+        a = channel_i[i]
+        _write_phases(phase_ixt[i], top_x, line_nx, 0, line_nx.shape[0], phase_xk)
+        zero = 0.0 * load(phase_xk, 0, 0)
+        g_x, g_y, g_z, g_q = zero, zero, zero, zero
+        for k in range(0, n_k, LANES):
+            real, imag = load(phase_xk, 0, k), load(phase_xk, 1, k)
+            real_k, imag_k = load(real_ak, a, k), load(imag_ak, a, k)
+            along = imag_k * real - real_k * imag
+            g_x = g_x + along * load(k_xk, 0, k)
+            g_y = g_y + along * load(k_xk, 1, k)
+            g_z = g_z + along * load(k_xk, 2, k)
+            g_q = g_q + real_k * real + imag_k * imag
+        store(g_x, lanes, 0, 0)
+        store(g_y, lanes, 1, 0)
+        store(g_z, lanes, 2, 0)
+        store(g_q, lanes, 3, 0)
+        for k in range(LANES):
+            for x in range(3):
+                out_ix[i, x] += weight_i[i] * lanes[x, k]
+            charge_i[i] += lanes[3, k]
+
+
+@compiled
+def contract_modes(gradient_jamn, n_modes, mode_nq, even_ajc, odd_ajc):
+    """Adjoint of :func:`add_modes`: gradient with respect to the sums of each mode.
+
+    Parameters
+    ----------
+    gradient_jamn : ndarray (n_centres, n_channels, (l_max + 1)**2, width)
+    n_modes : ndarray (l_max + 1,) of int
+    mode_nq : ndarray (width, at least sum of n_modes + LANES)
+        Of the modes of all l in radial functions.
+    even_ajc, odd_ajc : ndarray (n_channels, n_centres, n_columns)
+        Written, zero beyond the last column.
+    """
+    width = gradient_jamn.shape[3]
+    row_mq = np.empty((2 * n_modes.shape[0] + 1, mode_nq.shape[1]))
+    for j in range(gradient_jamn.shape[0]):
+        for a in range(gradient_jamn.shape[1]):
+            even = odd = mode = 0
+            for l in range(n_modes.shape[0]):
+                rows, count = 2 * l + 1, n_modes[l]
+                for m in range(0, rows, ROWS):
+                    place = (m, 0, min(ROWS, rows - m), whole_lanes(count))
+                    factors = (gradient_jamn[j, a], l * l + m, mode_nq, mode)
+                    set_tile(row_mq, *place, *factors, 0, width)
+                for m in range(rows):
+                    for q in range(count):
+                        if l % 2 == 0:
+                            even_ajc[a, j, even] = row_mq[m, q]
+                            even += 1
+                        else:
+                            odd_ajc[a, j, odd] = row_mq[m, q]
+                            odd += 1
+                mode += count
+
+
+@compiled
+def contract_columns(even_kc, odd_kc, weight_k, mode_xkq, n_modes):
+    """Sums over radial modes of a gradient with respect to the columns.
+
+    Parameters
+    ----------
+    even_kc, odd_kc : ndarray (n_k, n_columns)
+        Gradient with respect to what :func:`write_columns` writes.
+    weight_k, n_modes
+        As of :func:`write_columns`.
+    mode_xkq : ndarray (2, n_k, at least sum of n_modes)
+        The modes, and their derivatives.
+
+    Returns
+    -------
+    a_mk, b_mk : ndarray ((l_max + 1)**2, n_k)
+        The energy is Σ a Y; b has the derivatives instead of the modes.
+    """
+    n_k, n_l = weight_k.shape[0], n_modes.shape[0]
+    a_mk, b_mk = np.zeros((n_l * n_l, n_k)), np.zeros((n_l * n_l, n_k))
+    for k in range(n_k):
+        even = odd = mode = 0
+        for l in range(n_l):
+            sign = weight_k[k] if ((l + 1) // 2) % 2 == 0 else -weight_k[k]
+            for m in range(l * l, (l + 1) * (l + 1)):
+                for q in range(n_modes[l]):
+                    if l % 2 == 0:
+                        value = even_kc[k, even]
+                        even += 1
+                    else:
+                        value = odd_kc[k, odd]
+                        odd += 1
+                    a_mk[m, k] += sign * value * mode_xkq[0, k, mode + q]
+                    b_mk[m, k] += sign * value * mode_xkq[1, k, mode + q]
+            mode += n_modes[l]
+    return a_mk, b_mk
+
+
 @compiled
 def add_modes(even_ajc, odd_ajc, n_modes, mode_qn, out_jamn):
     """Expand radial modes into radial functions and add to the coefficients.
@@ -303,6 +543,76 @@ def write_grid(place_k, y_k, u_k, l, y_other_k, u_other_k, l_other, field_sk, gr
         # T + i T', and conj(T) + i conj(T').
         grid_g[g] = complex(re - im_other, im + re_other) * field_sk[0, k]
         grid_g[end - g] = complex(re + im_other, re_other - im) * field_sk[1, k]
+
+
+@compiled(fastmath=CONTRACT)
+def write_slope(place_k, k_k, grid_g, slope_g):
+    """Write i k times the modes of a transform, for one component of k."""
+    end = grid_g.shape[0] - 1
+    for k in range(place_k.shape[0]):
+        g = place_k[k]
+        slope_g[g] = 1j * k_k[k] * grid_g[g]
+        slope_g[end - g] = -1j * k_k[k] * grid_g[end - g]
+
+
+@compiled
+def contract_transforms(gradient_jamn, real_tx, imag_tx, mode_qn, gradient_tj):
+    """Adjoint of :func:`add_transforms`: write the gradient of the values.
+
+    The energy changes by the real part of conj(gradient) times the change of a value.
+    """
+    for t in range(gradient_tj.shape[0]):
+        a, m, q = real_tx[t, 0], real_tx[t, 1], real_tx[t, 2]
+        b, m_b, q_b = imag_tx[t, 0], imag_tx[t, 1], imag_tx[t, 2]
+        for j in range(gradient_jamn.shape[0]):
+            real = imag = 0.0
+            for n in range(mode_qn.shape[1]):
+                real += gradient_jamn[j, a, m, n] * mode_qn[q, n]
+                if b >= 0:
+                    imag += gradient_jamn[j, b, m_b, n] * mode_qn[q_b, n]
+            gradient_tj[t, j] = complex(real, imag)
+
+
+@compiled
+def add_transform_gradients(
+    adjoint_tsk, parts, field_sk, y_mk, mode_xqk, field_sum_sk, a_mk, b_mk
+):
+    """Add what adjoint transforms are for the field and for harmonics and modes.
+
+    Parameters
+    ----------
+    adjoint_tsk : ndarray (n_transforms, 2, n_k) of complex
+        Transforms D of conj(gradient), at k and at -k.
+    parts : ndarray (2, n_transforms, 4) of int
+        Channel, l, harmonic and mode of real and imaginary part.
+    field_sk : ndarray (2, n_k) of complex
+        As of :func:`write_grid`.
+    y_mk : ndarray ((l_max + 1)**2, n_k)
+    mode_xqk : ndarray (2, n_modes, n_k)
+        Radial modes and their derivatives.
+    field_sum_sk : ndarray (2, n_k) of complex
+        Added to: Σ T D, whose product with the field is the energy.
+    a_mk, b_mk : ndarray ((l_max + 1)**2, n_k)
+        Added to: the energy is Σ a Y, and b has the derivatives of the modes.
+    """
+    for t in range(adjoint_tsk.shape[0]):
+        for part in range(2):
+            a, l, m, q = parts[part, t]
+            if a < 0:
+                continue
+            # i^l, times i in the imaginary part; conjugate at -k.
+            one = complex(1.0, 0.0) if part == 0 else complex(0.0, 1.0)
+            real = (1.0, 0.0, -1.0, 0.0)[l % 4]
+            imag = (0.0, 1.0, 0.0, -1.0)[l % 4]
+            here, there = one * complex(real, imag), one * complex(real, -imag)
+            for k in range(field_sk.shape[1]):
+                at, opposite = here * adjoint_tsk[t, 0, k], there * adjoint_tsk[t, 1, k]
+                mode = mode_xqk[0, q, k]
+                field_sum_sk[0, k] += y_mk[m, k] * mode * at
+                field_sum_sk[1, k] += y_mk[m, k] * mode * opposite
+                energy = (field_sk[0, k] * at + field_sk[1, k] * opposite).real
+                a_mk[m, k] += energy * mode
+                b_mk[m, k] += energy * mode_xqk[1, q, k]
 
 
 @compiled(fastmath=CONTRACT)

@@ -59,6 +59,12 @@ def store(value, a_ij, i, j):
     a_ij[i, j : j + LANES] = value
 
 
+def transpose(a_ij, i, j, out_ji, k, l):
+    """Write a block of a matrix, as many rows as lanes, transposed to another."""
+    block = a_ij[i : i + LANES, j : j + LANES]
+    out_ji[k : k + LANES, l : l + LANES] = block.T
+
+
 def set_tile(out_rc, r, c, rows, columns, left_rk, l, right_kc, d, start, stop):
     """Write a product to some rows and columns of a matrix.
 
@@ -201,6 +207,45 @@ def _lower_store(context, builder, signature, values):
     block = (i, j, _INT(1), _INT(LANES))
     place, *_ = _block(context, builder, signature.args[1], array, *block)
     _write(builder, value, place)
+    return context.get_dummy_value()
+
+
+@type_callable(transpose)
+def _type_transpose(_):
+    def result(a_ij, i, j, out_ji, k, l):
+        return types.void if _is_matrix(a_ij) and _is_matrix(out_ji) else None
+
+    return result
+
+
+@lower_builtin(
+    transpose, types.Array, *2 * [types.Integer], types.Array, *2 * [types.Integer]
+)
+def _lower_transpose(context, builder, signature, values):
+    array, i, j, out, k, l = _integers(context, builder, signature, values)
+    size = _INT(LANES), _INT(LANES)
+    place = [context, builder]
+    first, step, _ = _block(*place, signature.args[0], array, i, j, *size)
+    to, to_step, _ = _block(*place, signature.args[3], out, k, l, *size)
+    rows = [
+        _read(builder, builder.gep(first, [builder.mul(step, _INT(r))]))
+        for r in range(LANES)
+    ]
+    mask = cgutils.ir.VectorType(cgutils.ir.IntType(32), LANES)
+    # Blocks of 1, 2 and 4 columns are exchanged between pairs of rows.
+    width = 1
+    while width < LANES:
+        low = [c if not c & width else LANES + c - width for c in range(LANES)]
+        high = [c + width if not c & width else LANES + c for c in range(LANES)]
+        for r in range(LANES):
+            if not r & width:
+                both = rows[r], rows[r + width]
+                rows[r], rows[r + width] = (
+                    builder.shuffle_vector(*both, mask(order)) for order in (low, high)
+                )
+        width *= 2
+    for r, row in enumerate(rows):
+        _write(builder, row, builder.gep(to, [builder.mul(to_step, _INT(r))]))
     return context.get_dummy_value()
 
 

@@ -1,0 +1,57 @@
+"""Gradients of a scalar: what an adjoint adds to, block by block."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+# Blocks of centres are added up in so many groups, however many threads there are.
+GROUPS = 8
+
+
+class Sums(NamedTuple):
+    """Gradient with respect to what one structure is made of.
+
+    Attributes
+    ----------
+    position_ix : ndarray (n_atoms, 3)
+    charge_i : ndarray (n_atoms,)
+        With respect to the weight of each atom in its field.
+    strain : ndarray (3, 3)
+    """
+
+    position_ix: np.ndarray
+    charge_i: np.ndarray
+    strain: np.ndarray
+
+    @classmethod
+    def zeros(cls, n_atoms):
+        """Nothing added yet."""
+        return cls(np.zeros((n_atoms, 3)), np.zeros(n_atoms), np.zeros((3, 3)))
+
+    def add(self, others):
+        """Add others, in their order."""
+        for other in others:
+            for own, value in zip(self, other, strict=True):
+                own += value
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Derivatives of one or several scalars with respect to structures.
+
+    Attributes
+    ----------
+    positions : ndarray (..., n_atoms, 3)
+        With respect to the positions, per Å; minus the forces if the scalar is an
+        energy.
+    strain : ndarray (..., n_frames, 3, 3)
+        With respect to the strain ε in r → r + ε r of atoms and cell; the volume times
+        the stress if the scalar is an energy.
+    charges : ndarray (..., n_atoms) or None
+        With respect to the initial charges where they are the sources, per e.
+    """
+
+    positions: np.ndarray
+    strain: np.ndarray
+    charges: np.ndarray | None
