@@ -101,14 +101,14 @@ class HalfSpace:
         table = self.split.long
         return interpolated(table.row_rc, table.step, self.length_k[part])
 
-    def strain(self, places, a_mk, b_mk):
+    def strain(self, places, a_km, b_km):
         """Gradient with respect to strain, at fixed phases.
 
         Parameters
         ----------
         places : slice
             Some of the wave vectors.
-        a_mk, b_mk : ndarray ((l_max + 1)**2, n_k)
+        a_km, b_km : ndarray (n_k, (l_max + 1)**2)
             The energy is Σ a Y; b has the derivatives of the radial modes instead of
             their values.
 
@@ -117,7 +117,7 @@ class HalfSpace:
         ndarray (3, 3)
         """
         split, k_kx, length_k = self.split, self.k_kx[places], self.length_k[places]
-        found = harmonic_sums(k_kx, len(split.long.n_modes) - 1, a_mk, b_mk)
+        found = harmonic_sums(k_kx, len(split.long.n_modes) - 1, a_km, b_km)
         gradient_xk, along_k, energy_k = found
         rate_k = split.field.fourier_slope(length_k, split.width)
         rate_k /= split.field.fourier(length_k, split.width)
@@ -236,7 +236,10 @@ class ProductTerm:
         """
         n, n_channels = gradient_jamn.shape[:2]
         space, phase_jxt = self.half_space, self.phases(first, first + n)
-        gradient = [np.zeros((n_channels, n, width)) for width in self.table.widths]
+        shapes = [(n_channels, n, width) for width in self.table.widths]
+        room = -(-n // core.CENTERS) * core.CENTERS
+        shapes += [(n_channels, width, room) for width in self.table.widths]
+        gradient = tuple(np.zeros(shape) for shape in shapes)
         n_modes, mode_qn = self.table.n_modes, self.table.mode_qn
         mode_nq = np.zeros((mode_qn.shape[1], whole_lanes(len(mode_qn)) + LANES))
         mode_nq[:, : len(mode_qn)] = mode_qn.T
@@ -246,11 +249,10 @@ class ProductTerm:
         for part, columns, structure, of_part in found:
             line_nx, places = part
             columns = columns or space.columns(part)
-            transposed = [_transposed(column_kc) for column_kc in columns]
-            vectors = core.WaveVectors(line_nx, space.top_x, *structure, *transposed)
+            vectors = core.WaveVectors(line_nx, space.top_x, *structure, *columns)
             k_xk = _transposed(space.k_kx[places])
             core.add_product_gradients(
-                phase_jxt, vectors, k_xk, tuple(gradient), out_jx, of_part, True
+                phase_jxt, vectors, k_xk, gradient, out_jx, of_part, True
             )
 
     def unfinished(self):
@@ -289,18 +291,17 @@ class ProductTerm:
 
             thread_map(add, range(0, len(channel_i), _ATOMS), n_threads)
             mode_xkq = np.stack([space.modes(places), space.mode_slopes(places)])
-            a_mk, b_mk = core.contract_columns(
+            found = core.contract_columns(
                 *of_part[2:], 2 * space.weight_k[places], mode_xkq, self.table.n_modes
             )
-            sums.strain[:] += space.strain(places, a_mk, b_mk)
+            sums.strain[:] += space.strain(places, *found)
 
 
-def _transposed(column_kc):
-    """Columns as rows, with zeros after the last wave vector."""
-    n_k, n_columns = column_kc.shape
-    column_ck = np.zeros((n_columns, n_k + LANES))
-    column_ck[:, :n_k] = column_kc.T
-    return column_ck
+def _transposed(k_kx):
+    """Components of wave vectors, with zeros after the last."""
+    k_xk = np.zeros((3, len(k_kx) + LANES))
+    k_xk[:, : len(k_kx)] = k_kx.T
+    return k_xk
 
 
 class TransformTerm:
@@ -558,7 +559,8 @@ class TransformTerm:
                 )
 
             thread_map(add, range(0, len(space), _WAVE_BLOCK), n_threads)
-        sums.strain[:] += space.strain(slice(None), a_mk, b_mk)
+        found = (np.ascontiguousarray(x_mk.T) for x_mk in (a_mk, b_mk))
+        sums.strain[:] += space.strain(slice(None), *found)
         self._add_sources(columns, field_sum_sk, sums)
 
     def _add_sources(self, columns, field_sum_sk, sums):

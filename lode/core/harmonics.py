@@ -130,7 +130,7 @@ def contract_harmonics(unit_xv, v, l_max, factors, a_mv, b_mv, out_xv):
 
 
 @compiled
-def harmonic_sums(vector_vx, l_max, a_mv, b_mv):
+def harmonic_sums(vector_vx, l_max, a_vm, b_vm):
     """Sums over harmonics of directions, and their gradient.
 
     Parameters
@@ -138,7 +138,7 @@ def harmonic_sums(vector_vx, l_max, a_mv, b_mv):
     vector_vx : ndarray (n, 3)
         Not zero.
     l_max : int
-    a_mv, b_mv : ndarray ((l_max + 1)**2, n)
+    a_vm, b_vm : ndarray (n, (l_max + 1)**2)
 
     Returns
     -------
@@ -149,7 +149,8 @@ def harmonic_sums(vector_vx, l_max, a_mv, b_mv):
     """
     n = vector_vx.shape[0]
     unit_xv, inverse_v = np.zeros((3, LANES)), np.zeros(LANES)
-    near_a, near_b = np.zeros((a_mv.shape[0], LANES)), np.zeros((a_mv.shape[0], LANES))
+    n_lm = a_vm.shape[1]
+    near_a, near_b = np.zeros((n_lm, LANES)), np.zeros((n_lm, LANES))
     factors = harmonic_factors(l_max)
     out_xv, gradient_xv = np.empty((5, LANES)), np.empty((3, n))
     sum_b_v, sum_a_v = np.empty(n), np.empty(n)
@@ -160,8 +161,8 @@ def harmonic_sums(vector_vx, l_max, a_mv, b_mv):
             inverse_v[v] = 1.0 / math.sqrt(x * x + y * y + z * z)
             for i in range(3):
                 unit_xv[i, v] = vector_vx[first + v, i] * inverse_v[v]
-            for m in range(a_mv.shape[0]):
-                near_a[m, v], near_b[m, v] = a_mv[m, first + v], b_mv[m, first + v]
+            for m in range(n_lm):
+                near_a[m, v], near_b[m, v] = a_vm[first + v, m], b_vm[first + v, m]
         contract_harmonics(unit_xv, 0, l_max, factors, near_a, near_b, out_xv)
         for v in range(count):
             along = 0.0

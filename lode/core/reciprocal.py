@@ -18,6 +18,7 @@ from lode.core.registers import (
     load,
     set_tile,
     store,
+    transpose,
     whole_lanes,
 )
 
@@ -249,11 +250,10 @@ def add_product_gradients(phase_jxt, waves, k_xk, gradient, out_jx, sums, strain
     phase_jxt : ndarray
         Of :func:`axis_phases`, for the centres.
     waves : WaveVectors
-        With columns transposed: (n_columns, n_k + LANES).
     k_xk : ndarray (3, n_k)
         Wave vectors.
-    gradient : tuple of two ndarray (n_channels, n_centres, n_columns)
-        With respect to the sums, even and odd.
+    gradient : tuple of four ndarray
+        Of :func:`contract_modes`.
     out_jx : ndarray (n_centres, 3)
         Added to.
     sums : tuple of four ndarray
@@ -262,14 +262,14 @@ def add_product_gradients(phase_jxt, waves, k_xk, gradient, out_jx, sums, strain
         (n_k, n_columns).
     strained : bool
     """
-    line_nx, top_x, real_ak, imag_ak, even_ck, odd_ck = waves
-    even_ajc, odd_ajc = gradient
+    line_nx, top_x, real_ak, imag_ak, even_kc, odd_kc = waves
+    even_ajc, odd_ajc, even_acj, odd_acj = gradient
     real_sum_ak, imag_sum_ak, even_sum_kc, odd_sum_kc = sums
     n, n_channels = phase_jxt.shape[0], real_ak.shape[0]
     most = WAVE_VECTORS + 2 * top_x[2] + 1 + LANES
     phase_jyk = np.zeros((CENTERS, 2, most))
     even_jk, odd_jk = np.zeros((CENTERS, most)), np.zeros((CENTERS, most))
-    g_jk = np.empty((CENTERS, most))
+    g_jk, h_kj = np.empty((CENTERS, most)), np.zeros((most, CENTERS))
     near_xk, sum_yk = np.empty((3, most)), np.empty((2, most))
     low = start = 0
     while low < line_nx.shape[0]:
@@ -290,17 +290,9 @@ def add_product_gradients(phase_jxt, waves, k_xk, gradient, out_jx, sums, strain
                 _write_phases(phase_xt, top_x, line_nx, low, high, phase_jyk[j])
             g_jk[:] = 0.0
             for a in range(n_channels):
-                even_jk[:], odd_jk[:] = 0.0, 0.0
-                for r in range(0, rows, ROWS):
-                    place = (r, 0, min(ROWS, rows - r), columns)
-                    for left_jc, right_ck, h_jk in (
-                        (even_ajc[a], even_ck, even_jk),
-                        (odd_ajc[a], odd_ck, odd_jk),
-                    ):
-                        count = left_jc.shape[1]
-                        if count > 0:
-                            factors = (left_jc, row + r, right_ck, start, 0, count)
-                            set_tile(h_jk, *place, *factors)
+                place = (start, stop, row)
+                _write_product(even_kc, even_acj[a], *place, h_kj, even_jk)
+                _write_product(odd_kc, odd_acj[a], *place, h_kj, odd_jk)
                 sum_yk[:] = 0.0
                 for j in range(rows):
                     phase_yk = phase_jyk[j]
@@ -336,6 +328,21 @@ def add_product_gradients(phase_jxt, waves, k_xk, gradient, out_jx, sums, strain
                     for k in range(LANES):
                         out_jx[row + j, x] += sum_yk[0, k]
         low, start = high, stop
+
+
+@compiled
+def _write_product(left_kc, right_cj, start, stop, first, h_kj, h_jk):
+    """Write h[j, k] = sum over c of left[start + k, c] right[c, first + j].
+
+    ``h_kj`` is room for the same before it is transposed.
+    """
+    n_columns = left_kc.shape[1]
+    for k in range(0, stop - start if n_columns > 0 else 0, ROWS):
+        place = (k, 0, min(ROWS, stop - start - k), CENTERS)
+        set_tile(h_kj, *place, left_kc, start + k, right_cj, first, 0, n_columns)
+    for k in range(0, stop - start, LANES):
+        for j in range(0, CENTERS, LANES):
+            transpose(h_kj, k, j, h_jk, j, k)
 
 
 @compiled
@@ -397,7 +404,9 @@ def add_source_gradients(
 
 
 @compiled
-def contract_modes(gradient_jamn, n_modes, mode_nq, even_ajc, odd_ajc):
+def contract_modes(
+    gradient_jamn, n_modes, mode_nq, even_ajc, odd_ajc, even_acj, odd_acj
+):
     """Adjoint of :func:`add_modes`: gradient with respect to the sums of each mode.
 
     Parameters
@@ -407,7 +416,9 @@ def contract_modes(gradient_jamn, n_modes, mode_nq, even_ajc, odd_ajc):
     mode_nq : ndarray (width, at least sum of n_modes + LANES)
         Of the modes of all l in radial functions.
     even_ajc, odd_ajc : ndarray (n_channels, n_centres, n_columns)
-        Written, zero beyond the last column.
+        Written up to the last column.
+    even_acj, odd_acj : ndarray (n_channels, n_columns, at least n_centres)
+        The same transposed.
     """
     width = gradient_jamn.shape[3]
     row_mq = np.empty((2 * n_modes.shape[0] + 1, mode_nq.shape[1]))
@@ -424,9 +435,11 @@ def contract_modes(gradient_jamn, n_modes, mode_nq, even_ajc, odd_ajc):
                     for q in range(count):
                         if l % 2 == 0:
                             even_ajc[a, j, even] = row_mq[m, q]
+                            even_acj[a, even, j] = row_mq[m, q]
                             even += 1
                         else:
                             odd_ajc[a, j, odd] = row_mq[m, q]
+                            odd_acj[a, odd, j] = row_mq[m, q]
                             odd += 1
                 mode += count
 
@@ -446,27 +459,28 @@ def contract_columns(even_kc, odd_kc, weight_k, mode_xkq, n_modes):
 
     Returns
     -------
-    a_mk, b_mk : ndarray ((l_max + 1)**2, n_k)
+    a_km, b_km : ndarray (n_k, (l_max + 1)**2)
         The energy is Σ a Y; b has the derivatives instead of the modes.
     """
     n_k, n_l = weight_k.shape[0], n_modes.shape[0]
-    a_mk, b_mk = np.zeros((n_l * n_l, n_k)), np.zeros((n_l * n_l, n_k))
+    a_km, b_km = np.empty((n_k, n_l * n_l)), np.empty((n_k, n_l * n_l))
     for k in range(n_k):
         even = odd = mode = 0
         for l in range(n_l):
             sign = weight_k[k] if ((l + 1) // 2) % 2 == 0 else -weight_k[k]
             for m in range(l * l, (l + 1) * (l + 1)):
+                a = b = 0.0
                 for q in range(n_modes[l]):
-                    if l % 2 == 0:
-                        value = even_kc[k, even]
-                        even += 1
-                    else:
-                        value = odd_kc[k, odd]
-                        odd += 1
-                    a_mk[m, k] += sign * value * mode_xkq[0, k, mode + q]
-                    b_mk[m, k] += sign * value * mode_xkq[1, k, mode + q]
+                    value = even_kc[k, even + q] if l % 2 == 0 else odd_kc[k, odd + q]
+                    a += value * mode_xkq[0, k, mode + q]
+                    b += value * mode_xkq[1, k, mode + q]
+                a_km[k, m], b_km[k, m] = sign * a, sign * b
+                if l % 2 == 0:
+                    even += n_modes[l]
+                else:
+                    odd += n_modes[l]
             mode += n_modes[l]
-    return a_mk, b_mk
+    return a_km, b_km
 
 
 @compiled
