@@ -343,12 +343,7 @@ class SphericalExpansion:
             As :meth:`compute`, if the shape of the derivatives does not fit, one is
             not finite or the cutoff is a step, at which coefficients jump.
         """
-        if isinstance(self.cutoff_function, StepCutoff):
-            raise ValueError(
-                "derivatives need a smooth cutoff_function, such as "
-                f"ShiftedCosineCutoff({self.cutoff_function.radius}), got "
-                f"{self.cutoff_function}"
-            )
+        self.check_smooth()
         inputs = structures(frames)
         used, channel_i = self.channels(inputs, species)
         n_lm, n_max = (self.max_angular + 1) ** 2, self.basis.max_radial
@@ -388,6 +383,21 @@ class SphericalExpansion:
         if self.sources == "species":
             found[2] = None
         return Gradient(*found)
+
+    def check_smooth(self):
+        """Refuse derivatives of what jumps.
+
+        Raises
+        ------
+        ValueError
+            If the cutoff function is a step.
+        """
+        if isinstance(self.cutoff_function, StepCutoff):
+            raise ValueError(
+                "derivatives need a smooth cutoff_function, such as "
+                f"ShiftedCosineCutoff({self.cutoff_function.radius}), got "
+                f"{self.cutoff_function}"
+            )
 
     def channels(self, inputs, species=None):
         """Species to expand, and the place of each atom's species among them.

@@ -55,3 +55,23 @@ class Gradient:
     positions: np.ndarray
     strain: np.ndarray
     charges: np.ndarray | None
+
+
+def sum_of_gradients(parts):
+    """Gradient of a sum.
+
+    Parameters
+    ----------
+    parts : sequence of Gradient
+        Of the same structures.
+
+    Returns
+    -------
+    Gradient
+    """
+    charges = [part.charges for part in parts if part.charges is not None]
+    return Gradient(
+        sum(part.positions for part in parts),
+        sum(part.strain for part in parts),
+        sum(charges) if charges else None,
+    )

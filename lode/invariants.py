@@ -12,11 +12,14 @@ from lode.core import invariants as core
 from lode.core.registers import whole_lanes
 from lode.coupling import clebsch_gordan
 from lode.expansion import COEFFICIENT_BYTES, SphericalExpansion
+from lode.gradients import sum_of_gradients
 from lode.parallel import thread_count, thread_map
-from lode.systems import structures, whole_number
+from lode.systems import finite_array, structures, whole_number
 
 # Features that a thread makes at least, else waking it takes longer.
 _LEAST_FEATURES = 2**18
+# Centres whose gradients are contracted at a time.
+_LEAST_CENTERS = 256
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,65 @@ class _Descriptor:
         self._write(values, inputs, channel_i, len(used), n_threads, progress)
         atoms = inputs.species.copy(), inputs.frame_index
         return self._features(values, *atoms, labels, len(inputs), used)
+
+    def vjp(self, frames, dE_dX, *, species=None, n_threads=None):
+        """Derivatives of scalars that depend on the features.
+
+        Parameters
+        ----------
+        frames : ase.Atoms, iterable of ase.Atoms or Structures
+            As for :meth:`compute`.
+        dE_dX : ndarray (..., n_environments, n_features)
+            Derivatives with respect to the features, with the components of
+            equivariant ones before the last axis; of one scalar or of several along a
+            leading axis.
+        species, n_threads
+            As for :meth:`compute`.
+
+        Returns
+        -------
+        Gradient
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`SphericalExpansion.vjp`.
+        """
+        inputs = structures(frames)
+        used, channel_i = self.channels(inputs, species)
+        shape = (len(channel_i), *self._components, len(_labels(self, used)))
+        leading = np.shape(dE_dX)[: -len(shape)]
+        if len(leading) > 1:
+            raise ValueError(
+                f"dE_dX must have at most one leading axis, got {len(leading)}"
+            )
+        gradient = finite_array(dE_dX, (*leading, *shape), "dE_dX")
+        # Each expansion once, also if it is both fields.
+        both = self._expansions()
+        distinct = tuple(dict.fromkeys(both))
+        for expansion in distinct:
+            expansion.check_smooth()
+        options = {"species": used, "n_threads": n_threads}
+        values = [e.compute(inputs, **options).values for e in distinct]
+        place = [distinct.index(expansion) for expansion in both]
+        gradients = [np.zeros((*leading, *c_jamn.shape)) for c_jamn in values]
+        rows_of_threads = [
+            slice(start, start + _LEAST_CENTERS)
+            for start in range(0, shape[0], _LEAST_CENTERS)
+        ]
+        for index in np.ndindex(*leading):
+
+            def contract(rows, index=index):
+                self._contract(
+                    gradient[index][rows],
+                    *[values[p][rows] for p in place],
+                    *[gradients[p][index][rows] for p in place],
+                )
+
+            thread_map(contract, rows_of_threads, thread_count(n_threads))
+        found = zip(distinct, gradients, strict=True)
+        parts = [e.vjp(inputs, dE_dc, **options) for e, dE_dc in found]
+        return sum_of_gradients(parts)
 
     def chunks(
         self, frames, *, memory=2**27, species=None, n_threads=None, progress=False
@@ -282,6 +344,9 @@ class RadialSpectrum(_Descriptor):
     def _fill(self, rows, c_jamn):
         rows[:] = c_jamn[:, :, 0, :].reshape(len(rows), -1)
 
+    def _contract(self, gradient, c_jamn, out_jamn):
+        out_jamn[:] = gradient.reshape(c_jamn.shape)
+
 
 @dataclass(frozen=True)
 class PowerSpectrum(_Descriptor):
@@ -349,6 +414,14 @@ class PowerSpectrum(_Descriptor):
         first, second = coefficients[0], coefficients[-1]
         same_field = self.other is None
         core.power_spectrum(first, second, same_field, self.expansion.max_angular, rows)
+
+    def _contract(self, gradient, *arrays):
+        half = len(arrays) // 2
+        values, sums = arrays[:half], arrays[half:]
+        settings = self.other is None, self.expansion.max_angular
+        core.power_spectrum_gradients(
+            values[0], values[-1], *settings, gradient, sums[0], sums[-1]
+        )
 
 
 @dataclass(frozen=True)
@@ -482,6 +555,15 @@ class EquivariantPowerSpectrum(_Descriptor):
         n_x, n_y = (c.shape[1] * c.shape[3] for c in (first, second))
         plan = _coupling_plan(self, n_x, n_y)
         core.equivariant_spectrum(first, second, *plan, 2 * self.angular + 1, rows)
+
+    def _contract(self, gradient, *arrays):
+        half = len(arrays) // 2
+        values, sums = arrays[:half], arrays[half:]
+        n_x, n_y = (c.shape[1] * c.shape[3] for c in (values[0], values[-1]))
+        plan = _coupling_plan(self, n_x, n_y)
+        core.equivariant_spectrum_gradients(
+            values[0], values[-1], *plan, gradient, sums[0], sums[-1]
+        )
 
 
 @lru_cache(maxsize=64)

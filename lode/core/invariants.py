@@ -94,6 +94,66 @@ def power_spectrum(c_jamn, d_jamn, same_field, l_max, out_jf):
                     out_jf[j, l * n_f + f] = last_f[0, f]
 
 
+@compiled
+def _add_channels(channel_mx, j, l, out_jamn):
+    """Add to the coefficients of one centre and l from channels side by side."""
+    n_max = out_jamn.shape[3]
+    for a in range(out_jamn.shape[1]):
+        for m in range(l * l, (l + 1) * (l + 1)):
+            for n in range(n_max):
+                out_jamn[j, a, m, n] += channel_mx[m, a * n_max + n]
+
+
+@compiled
+def power_spectrum_gradients(
+    c_jamn, d_jamn, same_field, l_max, gradient_jf, out_c_jamn, out_d_jamn
+):
+    """Adjoint of :func:`power_spectrum`.
+
+    Parameters
+    ----------
+    c_jamn, d_jamn, same_field, l_max
+        As of :func:`power_spectrum`.
+    gradient_jf : ndarray (n_centres, n_features)
+        With respect to the features.
+    out_c_jamn, out_d_jamn : ndarray
+        Added to: with respect to the coefficients of both fields, which may be one.
+    """
+    n_x, n_y = c_jamn.shape[1] * c_jamn.shape[3], d_jamn.shape[1] * d_jamn.shape[3]
+    n_lm = c_jamn.shape[2]
+    first_mx, second_my = np.zeros((n_lm, n_x)), np.zeros((n_lm, n_y))
+    wide_x, wide_y = whole_lanes(n_x), whole_lanes(n_y)
+    square_xy, square_yx = np.zeros((n_x, wide_y)), np.zeros((n_y, wide_x))
+    out_mx, out_my = np.empty((n_lm, wide_x)), np.empty((n_lm, wide_y))
+    for j in range(c_jamn.shape[0]):
+        _write_channels(c_jamn, j, first_mx)
+        _write_channels(d_jamn, j, second_my)
+        f = 0
+        for l in range(l_max + 1):
+            factor = 1.0 / math.sqrt(2 * l + 1)
+            for x in range(n_x):
+                for y in range(x if same_field else 0, n_y):
+                    value = factor * gradient_jf[j, f]
+                    if same_field:
+                        # Each as the first and as the second field.
+                        value *= 2.0 if x == y else math.sqrt(2.0)
+                        square_yx[x, y] = value
+                    square_yx[y, x] = value
+                    square_xy[x, y] = value
+                    f += 1
+            rows = 2 * l + 1
+            for m in range(l * l, (l + 1) * (l + 1), ROWS):
+                n_m = min(ROWS, l * l + rows - m)
+                factors = (second_my, m, square_yx, 0, 0, n_y)
+                set_tile(out_mx, m, 0, n_m, wide_x, *factors)
+                if not same_field:
+                    factors = (first_mx, m, square_xy, 0, 0, n_x)
+                    set_tile(out_my, m, 0, n_m, wide_y, *factors)
+            _add_channels(out_mx, j, l, out_c_jamn)
+            if not same_field:
+                _add_channels(out_my, j, l, out_d_jamn)
+
+
 # Rows of one centre hold all components q side by side: each step of the innermost
 # loop runs over n_q * n_y numbers instead of the few channels y.
 @compiled(fastmath=CONTRACT)
@@ -171,3 +231,65 @@ def equivariant_spectrum(
                     if fold == 1:
                         out_jqf[j, q, start] = row_qy[end]
                 start += n_kept
+
+
+@compiled(fastmath=CONTRACT)
+def equivariant_spectrum_gradients(
+    c_jamn, d_jamn, block_b, entry_e, value_e, gradient_jqf, out_c_jamn, out_d_jamn
+):
+    """Adjoint of :func:`equivariant_spectrum`.
+
+    Parameters
+    ----------
+    c_jamn, d_jamn, block_b, entry_e, value_e
+        As of :func:`equivariant_spectrum`.
+    gradient_jqf : ndarray (n_centres, n_components, n_features)
+        With respect to the features.
+    out_c_jamn, out_d_jamn : ndarray
+        Added to: with respect to the coefficients of both fields, which may be one.
+    """
+    n_max_x, n_max_y = c_jamn.shape[3], d_jamn.shape[3]
+    n_x, n_y = c_jamn.shape[1] * n_max_x, d_jamn.shape[1] * n_max_y
+    n_components = gradient_jqf.shape[1]
+    width = n_components * n_y
+    first_mx = np.empty((c_jamn.shape[2], n_x))
+    second_my = np.empty((d_jamn.shape[2], n_y))
+    most = 0
+    for b in range(block_b.shape[0]):
+        most = max(most, 2 * block_b[b, 0] + 1)
+    coupled_mqy, out_mqy = np.empty((most, width)), np.empty((most, width))
+    row_qy = np.zeros(width)
+    for j in range(c_jamn.shape[0]):
+        _write_channels(c_jamn, j, first_mx)
+        _write_channels(d_jamn, j, second_my)
+        for b in range(block_b.shape[0]):
+            l, first_e, last_e, fold, start = block_b[b]
+            coupled_mqy[:], out_mqy[:] = 0.0, 0.0
+            for e in range(first_e, last_e):
+                m, other, place = entry_e[e, 0], entry_e[e, 1], entry_e[e, 2] * n_y
+                for y in range(n_y):
+                    coupled_mqy[m, place + y] += value_e[e] * second_my[other, y]
+            for x in range(n_x):
+                # Pairs of channels that are kept, from the first on.
+                low = 0 if fold == 0 else x + fold - 1
+                for q in range(n_components):
+                    for y in range(n_y):
+                        row_qy[q * n_y + y] = 0.0
+                    for y in range(low, n_y):
+                        value = gradient_jqf[j, q, start + y - low]
+                        if fold > 0 and y != x:
+                            value *= math.sqrt(2.0)
+                        row_qy[q * n_y + y] = value
+                start += n_y - low
+                for m in range(2 * l + 1):
+                    factor, total = first_mx[l * l + m, x], 0.0
+                    for k in range(width):
+                        total += row_qy[k] * coupled_mqy[m, k]
+                        out_mqy[m, k] += factor * row_qy[k]
+                    place = (j, x // n_max_x, l * l + m, x % n_max_x)
+                    out_c_jamn[place] += total
+            for e in range(first_e, last_e):
+                m, other, place = entry_e[e, 0], entry_e[e, 1], entry_e[e, 2] * n_y
+                for y in range(n_y):
+                    at = (j, y // n_max_y, other, y % n_max_y)
+                    out_d_jamn[at] += value_e[e] * out_mqy[m, place + y]

@@ -337,7 +337,10 @@ def _write_product(left_kc, right_cj, start, stop, first, h_kj, h_jk):
     ``h_kj`` is room for the same before it is transposed.
     """
     n_columns = left_kc.shape[1]
-    for k in range(0, stop - start if n_columns > 0 else 0, ROWS):
+    if n_columns == 0:
+        h_jk[:] = 0.0
+        return
+    for k in range(0, stop - start, ROWS):
         place = (k, 0, min(ROWS, stop - start - k), CENTERS)
         set_tile(h_kj, *place, left_kc, start + k, right_cj, first, 0, n_columns)
     for k in range(0, stop - start, LANES):
