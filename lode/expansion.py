@@ -316,7 +316,7 @@ class SphericalExpansion:
             u_lqn.append(u_qn * np.sign(u_qn[np.arange(n_max), largest])[:, None])
         return replace(self, basis=ContractedBasis(self.basis, u_lqn))
 
-    def vjp(self, frames, dE_dc, *, species=None, n_threads=None):
+    def vjp(self, frames, dE_dc, *, species=None, strain=True, n_threads=None):
         r"""Derivatives of scalars that depend on the coefficients.
 
         One sweep back through the sums: with :math:`G = \partial E/\partial c`, the
@@ -330,6 +330,9 @@ class SphericalExpansion:
         dE_dc : ndarray (..., n_atoms, n_species, (l_max + 1)**2, n_max)
             Derivatives with respect to :attr:`Coefficients.values`, of one scalar or
             of several along a leading axis.
+        strain : bool
+            Whether the derivatives with respect to strain are wanted, which for wave
+            vectors cost as much again as the coefficients.
         species, n_threads
             As for :meth:`compute`.
 
@@ -366,7 +369,7 @@ class SphericalExpansion:
             evaluate = self._evaluator(system, own, shape[1], threads, True)
             frame = inputs.frame_index[rows.start]
             for s, gradient_jamn in enumerate(gradient_sjamn):
-                sums = evaluate.adjoint(gradient_jamn[rows], threads)
+                sums = evaluate.adjoint(gradient_jamn[rows], strain, threads)
                 position_six[s, rows], charge_si[s, rows] = sums[:2]
                 strain_sfxy[s, frame] = sums.strain
                 if not system.sizes:
@@ -378,11 +381,11 @@ class SphericalExpansion:
                 strain_sfxy[s, some] = np.add.reduceat(outer, start)
 
         thread_map(write, batches, at_once)
-        found = [position_six, strain_sfxy, charge_si]
-        found = [array.reshape(*leading, *array.shape[1:]) for array in found]
-        if self.sources == "species":
-            found[2] = None
-        return Gradient(*found)
+        wanted = True, strain, self.sources == "charges"
+        found = zip((position_six, strain_sfxy, charge_si), wanted, strict=True)
+        return Gradient(
+            *[x.reshape(*leading, *x.shape[1:]) if is_w else None for x, is_w in found]
+        )
 
     def check_smooth(self):
         """Refuse derivatives of what jumps.
@@ -616,7 +619,7 @@ class _Evaluator:
         if self.transforms is not None:
             self.transforms.add_run(out_jamn, first, n_threads)
 
-    def adjoint(self, gradient_jamn, n_threads):
+    def adjoint(self, gradient_jamn, strained, n_threads):
         """Gradient with respect to the structure, from that of its coefficients.
 
         Blocks of centres are added up in a fixed number of groups and these in their
@@ -625,6 +628,8 @@ class _Evaluator:
         Parameters
         ----------
         gradient_jamn : ndarray (n_atoms, n_channels, (l_max + 1)**2, n_max)
+        strained : bool
+            Whether the strain is wanted.
         n_threads : int
 
         Returns
@@ -643,7 +648,8 @@ class _Evaluator:
                 some = np.pad(gradient_jamn[first : first + block], padded)
                 for term in self.terms:
                     if term in products:
-                        term.adjoint(some, first, sums, left[products.index(term)])
+                        own = left[products.index(term)]
+                        term.adjoint(some, first, sums, own, strained)
                     else:
                         term.adjoint(some, first, sums)
             return sums, left
@@ -658,7 +664,7 @@ class _Evaluator:
                 for own, other in zip(total, left[t], strict=True):
                     for array, value in zip(own, other, strict=True):
                         array += value
-            term.finish(sums, total, n_threads)
+            term.finish(sums, total, strained, n_threads)
         if self.transforms is not None:
             self.transforms.adjoint(np.pad(gradient_jamn, padded), sums, n_threads)
         self._add_constant_gradients(gradient_jamn[:, :, 0], sums)

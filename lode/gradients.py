@@ -45,7 +45,7 @@ class Gradient:
     positions : ndarray (..., n_atoms, 3)
         With respect to the positions, per Å; minus the forces if the scalar is an
         energy.
-    strain : ndarray (..., n_frames, 3, 3)
+    strain : ndarray (..., n_frames, 3, 3) or None
         With respect to the strain ε in r → r + ε r of atoms and cell; the volume times
         the stress if the scalar is an energy.
     charges : ndarray (..., n_atoms) or None
@@ -53,7 +53,7 @@ class Gradient:
     """
 
     positions: np.ndarray
-    strain: np.ndarray
+    strain: np.ndarray | None
     charges: np.ndarray | None
 
 
@@ -69,9 +69,9 @@ def sum_of_gradients(parts):
     -------
     Gradient
     """
-    charges = [part.charges for part in parts if part.charges is not None]
-    return Gradient(
-        sum(part.positions for part in parts),
-        sum(part.strain for part in parts),
-        sum(charges) if charges else None,
-    )
+    sums = []
+    for name in ("positions", "strain", "charges"):
+        own = [getattr(part, name) for part in parts]
+        own = [array for array in own if array is not None]
+        sums.append(sum(own) if own else None)
+    return Gradient(*sums)

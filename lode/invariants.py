@@ -103,7 +103,7 @@ class _Descriptor:
         atoms = inputs.species.copy(), inputs.frame_index
         return self._features(values, *atoms, labels, len(inputs), used)
 
-    def vjp(self, frames, dE_dX, *, species=None, n_threads=None):
+    def vjp(self, frames, dE_dX, *, species=None, strain=True, n_threads=None):
         """Derivatives of scalars that depend on the features.
 
         Parameters
@@ -114,6 +114,8 @@ class _Descriptor:
             Derivatives with respect to the features, with the components of
             equivariant ones before the last axis; of one scalar or of several along a
             leading axis.
+        strain
+            As for :meth:`SphericalExpansion.vjp`.
         species, n_threads
             As for :meth:`compute`.
 
@@ -159,6 +161,7 @@ class _Descriptor:
 
             thread_map(contract, rows_of_threads, thread_count(n_threads))
         found = zip(distinct, gradients, strict=True)
+        options["strain"] = strain
         parts = [e.vjp(inputs, dE_dc, **options) for e, dE_dc in found]
         return sum_of_gradients(parts)
 

@@ -221,7 +221,7 @@ class ProductTerm:
             core.add_products(phase_jxt, vectors, *sums)
         core.add_modes(*sums, self.table.n_modes, self.table.mode_qn, out_jamn)
 
-    def adjoint(self, gradient_jamn, first, sums, left):
+    def adjoint(self, gradient_jamn, first, sums, left, strained):
         """Add what a gradient of a run of coefficients is for the centres.
 
         Parameters
@@ -233,6 +233,8 @@ class ProductTerm:
             Added to.
         left : list
             What is left for :meth:`finish`, of :meth:`unfinished`; added to.
+        strained : bool
+            Whether the strain is wanted.
         """
         n, n_channels = gradient_jamn.shape[:2]
         space, phase_jxt = self.half_space, self.phases(first, first + n)
@@ -252,7 +254,7 @@ class ProductTerm:
             vectors = core.WaveVectors(line_nx, space.top_x, *structure, *columns)
             k_xk = _transposed(space.k_kx[places])
             core.add_product_gradients(
-                phase_jxt, vectors, k_xk, gradient, out_jx, of_part, True
+                phase_jxt, vectors, k_xk, gradient, out_jx, of_part, strained
             )
 
     def unfinished(self):
@@ -265,7 +267,7 @@ class ProductTerm:
             left.append(tuple(np.zeros(shape) for shape in shapes))
         return left
 
-    def finish(self, sums, left, n_threads):
+    def finish(self, sums, left, strained, n_threads):
         """Add what all centres together are for the sources and the strain.
 
         Parameters
@@ -274,6 +276,7 @@ class ProductTerm:
             Added to.
         left : list
             Of :meth:`adjoint` of all centres.
+        strained : bool
         n_threads : int
         """
         space = self.half_space
@@ -290,6 +293,8 @@ class ProductTerm:
                 core.add_source_gradients(*atoms, weight_i[some], *vectors, *out)
 
             thread_map(add, range(0, len(channel_i), _ATOMS), n_threads)
+            if not strained:
+                continue
             mode_xkq = np.stack([space.modes(places), space.mode_slopes(places)])
             found = core.contract_columns(
                 *of_part[2:], 2 * space.weight_k[places], mode_xkq, self.table.n_modes

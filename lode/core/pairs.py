@@ -131,16 +131,18 @@ def interpolated(row_rc, step, x_p):
 @compiled
 def interpolated_slopes(row_rc, step, x_p):
     """Derivatives of piecewise polynomials, see :func:`interpolated`."""
-    slope_pc = np.zeros((x_p.shape[0], row_rc.shape[1]))
+    slope_pc = np.empty((x_p.shape[0], row_rc.shape[1]))
     last = row_rc.shape[0] // TERMS - 1
     for p in range(x_p.shape[0]):
         place = x_p[p] / step
         interval = min(int(place), last)
         t = 2.0 * (place - interval) - 1.0
-        for k in range(TERMS - 1, 0, -1):
-            for c in range(row_rc.shape[1]):
-                term = 2.0 * k / step * row_rc[TERMS * interval + k, c]
-                slope_pc[p, c] = term + t * slope_pc[p, c]
+        for c in range(0, row_rc.shape[1], LANES):
+            value = 0.0 * load(row_rc, TERMS * interval, c)
+            for k in range(TERMS - 1, 0, -1):
+                term = (2.0 * k / step) * load(row_rc, TERMS * interval + k, c)
+                value = term + t * value
+            store(value, slope_pc, p, c)
     return slope_pc
 
 
