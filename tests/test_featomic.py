@@ -188,3 +188,42 @@ def test_equivariants_agree_after_the_sign_of_the_coupling(angular, parity):
             f = column[l_2, species[1], n_2, l_1, species[0], n_1]
             expected[rows, :, f] = sign * parity * values[:, :, p]
     assert relative(x.values, expected) <= 1e-6
+
+
+def contracted_gradient(tensor, atoms, weights, species):
+    """Derivatives of Σ weights c with respect to positions, from stored Jacobians."""
+    found = np.zeros((len(atoms), 3))
+    for key, block in tensor.items():
+        l, a = int(key["o3_lambda"]), species.index(int(key["neighbor_type"]))
+        gradient = block.gradient("positions")
+        # Center of each row, and the atom that is moved.
+        centers = np.asarray(block.samples["atom"])
+        centers = centers[np.asarray(gradient.samples["sample"])]
+        moved = np.asarray(gradient.samples["atom"])
+        part = weights[centers, a, l * l : (l + 1) ** 2]
+        values = np.einsum("sxmn,smn->sx", np.asarray(gradient.values), part)
+        np.add.at(found, moved, values)
+    return found
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("kind", ["density", "potential"])
+def test_derivatives_with_respect_to_positions_agree(kind, cell):
+    atoms = crystal(cell, 2, 5)
+    if kind == "density":
+        ours = density_expansion(0.5, "cosine")
+        settings = soap_settings(0.5, SMOOTHINGS["cosine"][0])
+        theirs = featomic.SphericalExpansion(**settings)
+    else:
+        field = lode.PowerLawPotential(1, 0.8)
+        ours = lode.SphericalExpansion(field, BASIS, L_MAX, tolerance=1e-9)
+        theirs = featomic.LodeSphericalExpansion(
+            density={"type": "SmearedPowerLaw", "smearing": 0.8, "exponent": 1},
+            k_cutoff=9.0 / 0.8,
+            basis=tensor_product(),
+        )
+    c = ours.compute(atoms)
+    weights = np.random.default_rng(0).normal(size=c.values.shape)
+    tensor = theirs.compute([atoms], gradients=["positions"])
+    expected = contracted_gradient(tensor, atoms, weights, c.species)
+    assert relative(ours.vjp(atoms, weights).positions, expected) <= 1e-6
