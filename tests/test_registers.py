@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from lode.core import registers
-from lode.core.registers import LANES, ROWS, add_tile, load, set_tile, store
+from lode.core.registers import (
+    LANES,
+    ROWS,
+    add_tile,
+    load,
+    set_tile,
+    store,
+    transpose,
+)
 
 
 @numba.njit
@@ -38,6 +46,20 @@ def test_a_tile_is_a_part_of_a_matrix_product(rows, columns, order, is_added):
         tile = add_part if is_added else set_part
         tile(out, 3, 6, rows, columns, left, 2, right, 7, start, stop)
         np.testing.assert_allclose(out, expected, rtol=0, atol=1e-13)
+
+
+@numba.njit
+def transposed(a_ij, i, j, out_ji, k, l):
+    transpose(a_ij, i, j, out_ji, k, l)
+
+
+def test_a_block_is_transposed():
+    rng = np.random.default_rng(0)
+    a_ij, out_ji = rng.normal(size=(13, 20)), np.zeros((12, 15))
+    transposed(a_ij, 3, 5, out_ji, 1, 4)
+    expected = np.zeros_like(out_ji)
+    expected[1 : 1 + LANES, 4 : 4 + LANES] = a_ij[3 : 3 + LANES, 5 : 5 + LANES].T
+    np.testing.assert_array_equal(out_ji, expected)
 
 
 @numba.njit
