@@ -9,7 +9,9 @@ import numpy as np
 from scipy.special import erfc
 
 from lode.core import ewald as core
+from lode.core.lattice import fractional
 from lode.parallel import thread_count, thread_map
+from lode.reciprocal import nufft_library
 from lode.systems import (
     cell_array,
     check_boundary,
@@ -18,6 +20,7 @@ from lode.systems import (
     structures,
     system,
 )
+from lode.tuning import FINEST, transform_sizes
 
 COULOMB_CONSTANT = 14.399645478425668
 """e²/(4π ε₀) in eV Å, CODATA 2018."""
@@ -34,6 +37,13 @@ _LARGEST_RANGE = 8.0
 # forces. The optimum is flat: a factor of two costs 6 %.
 _PAIR_COST = 25.0
 _PAIR_COST_ENERGY = 80.0
+# Measured time of a pair with forces, and of a point of a transform's grid (µs).
+_PAIR_TIME = 0.018
+_GRID_TIME = 0.05
+# With fewer charges products are as fast.
+_LEAST_TRANSFORMED = 512
+# Share of the tolerance that transforms may use.
+_TRANSFORM_SHARE = 0.1
 # Refuse sums that could not end, before memory runs out.
 _LARGEST_SUM = 2e9
 
@@ -111,9 +121,10 @@ def ewald(
         Coulomb constant. Between 1e-14 and 1e-2. The error of the stress times V
         can be ten times that of the energy.
     splitting : float, optional
-        Width s in Å. By default the one of least cost, which grows as n^(3/2);
-        both cutoffs follow from it and the tolerance, so that it changes the time
-        and not the result.
+        Width s in Å. By default the one of least cost; both cutoffs follow from it and
+        the tolerance, so that it changes the time and not the result. The sum over
+        wave vectors is one of products, whose cost grows as n^(3/2), or for thousands
+        of charges of non-uniform fast Fourier transforms, as n log n.
     coulomb_constant : float
         In eV Å. LAMMPS' metal units take 14.399645.
 
@@ -328,10 +339,21 @@ def _summed(
             f"{_cutoffs(n, volume, tolerance, None, gradient)[0] ** -1 / 2**0.5:.3g} "
             f"Å, got {splitting}, which takes {terms:.1e} terms{where}"
         )
-    settings = lattice, ranges, _CONTACT, erfc_table(), gradient, constant
-    energy, *pair, potential, forces, stress = core.periodic_sum(
-        positions, charges, *settings
-    )
+    transform_ranges = _transform_ranges(n, volume, tolerance, splitting, gradient)
+    if transform_ranges is None:
+        settings = lattice, ranges, _CONTACT, erfc_table(), gradient, constant
+        energy, *pair, potential, forces, stress = core.periodic_sum(
+            positions, charges, *settings
+        )
+    else:
+        alpha, _, wave_cutoff = transform_ranges
+        inside = fractional(positions, lattice[1])
+        settings = lattice, transform_ranges, _CONTACT, erfc_table()
+        energy, *pair, out, virial = core.short_range_sum(inside, charges, *settings)
+        waves = lattice, alpha, wave_cutoff, tolerance, gradient
+        energy += _add_transforms(inside, charges, *waves, out, virial)
+        settings = alpha, volume, constant, out, virial
+        energy, potential, forces, stress = core.finished(energy, charges, *settings)
     _check_apart(pair, positions, where)
     return EwaldResult(
         energy, potential, forces, stress, 1.0 / (math.sqrt(2.0) * alpha)
@@ -365,6 +387,94 @@ def _cutoffs(n, volume, tolerance, splitting, gradient):
             x, y = _ranges(alpha * length, tolerance)
             ratio = x / y
     return alpha, x / alpha, 2.0 * alpha * y
+
+
+@lru_cache(maxsize=256)
+def _transform_ranges(n, volume, tolerance, splitting, gradient):
+    """As :func:`_cutoffs` for transforms, or None if products are cheaper."""
+    if n < _LEAST_TRANSFORMED:
+        return None
+    length = (volume / n) ** (1.0 / 3.0)
+    accuracy = _transform_accuracy(tolerance)
+    pair_time = _PAIR_TIME * n * n / volume * 2.0 * math.pi / 3.0
+
+    def cost(ranges):
+        _, cutoff, wave_cutoff = ranges
+        top = int(volume ** (1.0 / 3.0) * wave_cutoff / (2.0 * math.pi)) + 1
+        sizes, each, _ = transform_sizes((top, top, top), accuracy, n)
+        n_transforms = 3 if gradient else 1
+        grid_time = _GRID_TIME * math.prod(sizes)
+        return pair_time * cutoff**3 + n_transforms * each + grid_time
+
+    widths = [splitting]
+    if splitting is None:
+        widths = [0.4 * length * 2.0 ** (i / 4) for i in range(14)]
+    choices = []
+    for width in widths:
+        alpha = 1.0 / (math.sqrt(2.0) * width)
+        x, y = _ranges(alpha * length, tolerance)
+        ranges = alpha, x / alpha, 2.0 * alpha * y
+        choices.append((cost(ranges), ranges))
+    least, best = min(choices)
+    _, cutoff, wave_cutoff = _cutoffs(n, volume, tolerance, splitting, gradient)
+    waves = n * volume * wave_cutoff**3 / (12.0 * math.pi**2)
+    wave_time = _PAIR_TIME / (_PAIR_COST if gradient else _PAIR_COST_ENERGY)
+    return best if least < pair_time * cutoff**3 + wave_time * waves else None
+
+
+def _transform_accuracy(tolerance):
+    return max(_TRANSFORM_SHARE * tolerance, FINEST)
+
+
+def _add_transforms(
+    inside, charges, lattice, alpha, wave_cutoff, tolerance, gradient, out, virial
+):
+    """Add the sum over wave vectors by non-uniform fast Fourier transforms.
+
+    Potential and gradient are real: two of these four fields are the real and the
+    imaginary part of one transform.
+
+    Returns
+    -------
+    energy : float
+    """
+    _, _, reciprocal, volume, lengths, _ = lattice
+    top = [int(length * wave_cutoff / (2.0 * math.pi)) for length in lengths]
+    accuracy = _transform_accuracy(tolerance)
+    sizes, _, upsampling = transform_sizes(top, accuracy, len(charges))
+    turns = inside.T - np.round(inside.T)
+    angles = np.ascontiguousarray(2.0 * math.pi * turns)
+    indices = np.ogrid[tuple(slice(-(n // 2), n // 2 + 1) for n in sizes)]
+    k_xg = [
+        sum(row[x] * index for row, index in zip(reciprocal, indices, strict=True))
+        for x in range(3)
+    ]
+    square_g = k_xg[0] ** 2 + k_xg[1] ** 2 + k_xg[2] ** 2
+    outside = (square_g == 0.0) | (square_g > wave_cutoff**2)
+    square_g[outside] = math.inf
+    weight_g = np.exp(-square_g / (4.0 * alpha**2)) / square_g
+    weight_g *= 4.0 * math.pi / volume
+
+    def plan(kind, sign):
+        settings = {"isign": sign, "upsampfac": upsampling, "nthreads": 1}
+        made = nufft_library().Plan(kind, sizes, 1, accuracy, **settings)
+        made.setpts(*angles)
+        return made
+
+    structure_g = plan(1, -1).execute(charges.astype(complex))
+    field_g = weight_g * structure_g
+    part_g = 0.5 * (field_g.real * structure_g.real + field_g.imag * structure_g.imag)
+    energy = float(part_g.sum())
+    virial[np.diag_indices(3)] -= energy
+    part_g *= 2.0 / square_g + 0.5 / alpha**2
+    for x, y in np.ndindex(3, 3):
+        virial[x, y] += np.sum(part_g * k_xg[x] * k_xg[y])
+    if gradient:
+        to_charges = plan(2, 1)
+        one_i = to_charges.execute((1.0 - k_xg[0]) * field_g)
+        two_i = to_charges.execute((1j * k_xg[1] - k_xg[2]) * field_g)
+        out += np.stack([one_i.real, -one_i.imag, -two_i.real, -two_i.imag], axis=1)
+    return energy
 
 
 def _ranges(screening, tolerance):

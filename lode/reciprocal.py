@@ -331,7 +331,7 @@ class TransformTerm:
     """
 
     def __init__(self, system, sources, split, tolerance):
-        self.new_plan = _finufft().Plan
+        self.new_plan = nufft_library().Plan
         # The box of indices around the sphere is smallest in a compact cell.
         cell = reduced_cell(system.cell)
         inverse = np.linalg.inv(cell)
@@ -601,7 +601,7 @@ def _of_grids(columns):
     return of_grids
 
 
-def _finufft():
+def nufft_library():
     """The package, imported when first needed.
 
     Raises

@@ -12,6 +12,7 @@ from ase import Atoms, units
 from ase.build import make_supercell
 from naive_ewald import naive_energy
 
+from lode import electrostatics
 from lode.datasets.gas import gas_frames
 from lode.electrostatics import COULOMB_CONSTANT, erfc_table, ewald, ewald_energies
 
@@ -634,3 +635,53 @@ def test_wrong_frames_give_one_clear_error():
     frame.pbc = [True, True, False]
     with pytest.raises(ValueError, match=r"periodic in all three.*\(frame 0\)"):
         ewald_energies([frame])
+
+
+@pytest.mark.parametrize("kind", ["salt", "charged", "left-handed", "flat"])
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-10])
+def test_transforms_agree_with_products(kind, tolerance, monkeypatch):
+    rng = np.random.default_rng(0)
+    n = 40 if SLOW else 400
+    cell = np.array([[20.0, 0.0, 0.0], [3.0, 18.0, 0.0], [-2.0, 4.0, 22.0]])
+    cell *= (n / 400) ** (1 / 3)
+    if kind == "left-handed":
+        cell = cell[[1, 0, 2]]
+    if kind == "flat":
+        cell[2] *= 6.0
+    positions = rng.random((n, 3)) @ cell
+    charges = np.resize([1.0, -1.0], n) + (0.1 if kind == "charged" else 0.0)
+    # A zero charge at the place of another.
+    charges[0], positions[0] = 0.0, positions[1]
+    by_products = ewald(positions, cell, charges, tolerance=tolerance)
+
+    def ranges(n, volume, tolerance, splitting, gradient):
+        return electrostatics._cutoffs(n, volume, tolerance, 1.5, gradient)
+
+    monkeypatch.setattr(electrostatics, "_transform_ranges", ranges)
+    found = ewald(positions, cell, charges, tolerance=tolerance)
+    assert found.splitting == pytest.approx(1.5)
+    # The units of the tolerance; both may use it.
+    volume = abs(np.linalg.det(cell))
+    length = (volume / n) ** (1 / 3)
+    energy = COULOMB_CONSTANT * np.sum(charges**2) / length
+    force = COULOMB_CONSTANT * np.mean(charges**2) / length**2
+    assert abs(found.energy - by_products.energy) <= 2 * tolerance * energy
+    error = np.linalg.norm(found.forces - by_products.forces) / np.sqrt(n)
+    assert error <= 2 * tolerance * force
+    error = np.abs(found.stress - by_products.stress).max()
+    assert error * volume <= 20 * tolerance * energy
+    assert np.isinf(found.potential[0])
+    error = np.abs(found.potential[1:] - by_products.potential[1:]).max()
+    assert error <= 20 * tolerance * COULOMB_CONSTANT / length
+    (alone,) = ewald_energies(
+        [Atoms(n * "H", positions, cell=cell, pbc=True)], [charges], tolerance=tolerance
+    )
+    assert abs(alone - found.energy) <= 1e-11 * energy
+
+
+def test_transforms_are_taken_for_many_charges():
+    chosen = [
+        electrostatics._transform_ranges(n, 20.0 * n, 1e-5, None, True) is not None
+        for n in (2, 64, 500, 64_000)
+    ]
+    assert chosen == [False, False, False, True]
