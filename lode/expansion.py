@@ -26,7 +26,7 @@ from lode.cutoffs import (
     check_length,
 )
 from lode.fields import Field
-from lode.gradients import GROUPS, Gradient, Sums
+from lode.gradients import GROUPS, Gradient, Sums, add_arrays
 from lode.pairs import PairTerm
 from lode.parallel import scratch, thread_map
 from lode.reciprocal import ProductTerm, TransformTerm
@@ -640,31 +640,23 @@ class _Evaluator:
         block = min((term.block for term in self.terms), default=n)
         groups = np.array_split(np.arange(0, n, block), GROUPS)
         padded = [(0, 0)] * 3 + [(0, whole_lanes(n_max) - n_max)]
-        products = [term for term in self.terms if isinstance(term, ProductTerm)]
 
         def gather(starts):
-            sums, left = Sums.zeros(n), [term.unfinished() for term in products]
+            sums, left = Sums.zeros(n), [term.unfinished() for term in self.terms]
             for first in starts.tolist():
                 some = np.pad(gradient_jamn[first : first + block], padded)
-                for term in self.terms:
-                    if term in products:
-                        own = left[products.index(term)]
-                        term.adjoint(some, first, sums, own, strained)
-                    else:
-                        term.adjoint(some, first, sums)
+                for term, own in zip(self.terms, left, strict=True):
+                    term.adjoint(some, first, sums, own, strained)
             return sums, left
 
         groups = [group for group in groups if len(group)]
         found = thread_map(gather, groups, min(n_threads, n // LEAST_CENTERS))
-        sums = Sums.zeros(n)
-        sums.add(own for own, _ in found)
-        for t, term in enumerate(products):
-            total = found[0][1][t]
-            for _, left in found[1:]:
-                for own, other in zip(total, left[t], strict=True):
-                    for array, value in zip(own, other, strict=True):
-                        array += value
-            term.finish(sums, total, strained, n_threads)
+        sums, left = found[0]
+        for more_sums, more_left in found[1:]:
+            add_arrays(sums, more_sums)
+            add_arrays(left, more_left)
+        for term, own in zip(self.terms, left, strict=True):
+            term.finish(sums, own, strained, n_threads)
         if self.transforms is not None:
             self.transforms.adjoint(np.pad(gradient_jamn, padded), sums, n_threads)
         self._add_constant_gradients(gradient_jamn[:, :, 0], sums)

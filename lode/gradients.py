@@ -29,11 +29,14 @@ class Sums(NamedTuple):
         """Nothing added yet."""
         return cls(np.zeros((n_atoms, 3)), np.zeros(n_atoms), np.zeros((3, 3)))
 
-    def add(self, others):
-        """Add others, in their order."""
-        for other in others:
-            for own, value in zip(self, other, strict=True):
-                own += value
+
+def add_arrays(arrays, others):
+    """Add arrays to others in the same nested sequences."""
+    for own, value in zip(arrays, others, strict=True):
+        if isinstance(own, np.ndarray):
+            own += value
+        else:
+            add_arrays(own, value)
 
 
 @dataclass(frozen=True)

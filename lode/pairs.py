@@ -79,7 +79,7 @@ class PairTerm:
         weight_i = self.sources.weight_i
         add_pairs(found, weight_i, self.radial, self.max_angular, out_jamn)
 
-    def adjoint(self, gradient_jamn, first, sums):
+    def adjoint(self, gradient_jamn, first, sums, left, strained):
         """Add what a gradient of a run of coefficients is for positions and strain.
 
         Parameters
@@ -89,12 +89,23 @@ class PairTerm:
             Place of the first centre.
         sums : Sums
             Added to.
+        left : tuple
+            Of :meth:`unfinished`.
+        strained : bool
+            Whether the strain is wanted; it costs nothing.
         """
         found = self.pairs(first, first + len(gradient_jamn))
         weight_i = self.sources.weight_i
         add_pair_gradients(
             found, weight_i, self.radial, self.max_angular, first, gradient_jamn, *sums
         )
+
+    def unfinished(self):
+        """Nothing is left when all blocks of centres are done."""
+        return ()
+
+    def finish(self, sums, left, strained, n_threads):
+        """Do nothing, see :meth:`lode.reciprocal.ProductTerm.finish`."""
 
 
 def _finite_candidates(system, sources, limit):
