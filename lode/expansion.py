@@ -359,26 +359,23 @@ class SphericalExpansion:
             )
         gradient_sjamn = gradient.reshape(-1, *shape)
         n_scalars, n_atoms = len(gradient_sjamn), shape[0]
-        position_six = np.empty((n_scalars, n_atoms, 3))
-        charge_si = np.empty((n_scalars, n_atoms))
+        position_six, charge_si, _ = Sums.zeros(n_scalars, n_atoms)
         strain_sfxy = np.empty((n_scalars, len(inputs), 3, 3))
         batches, at_once = inputs.batches(channel_i, n_threads)
 
         def write(batch):
             rows, system, own, threads = batch
             evaluate = self._evaluator(system, own, shape[1], threads, True)
+            sums = evaluate.adjoint(gradient_sjamn[:, rows], strain, threads)
+            position_six[:, rows], charge_si[:, rows] = sums[:2]
             frame = inputs.frame_index[rows.start]
-            for s, gradient_jamn in enumerate(gradient_sjamn):
-                sums = evaluate.adjoint(gradient_jamn[rows], strain, threads)
-                position_six[s, rows], charge_si[s, rows] = sums[:2]
-                strain_sfxy[s, frame] = sums.strain
-                if not system.sizes:
-                    continue
+            strain_sfxy[:, frame] = sums.strain_sxy
+            if system.sizes:
                 # Structures that do not see each other: each has a strain of its own.
-                outer = np.einsum("ix,iy->ixy", sums.position_ix, system.positions)
+                outer = np.einsum("six,iy->sixy", sums.position_six, system.positions)
                 start = np.cumsum([0, *system.sizes[:-1]])
                 some = slice(frame, frame + len(start))
-                strain_sfxy[s, some] = np.add.reduceat(outer, start)
+                strain_sfxy[:, some] = np.add.reduceat(outer, start, axis=1)
 
         thread_map(write, batches, at_once)
         wanted = True, strain, self.sources == "charges"
@@ -619,15 +616,15 @@ class _Evaluator:
         if self.transforms is not None:
             self.transforms.add_run(out_jamn, first, n_threads)
 
-    def adjoint(self, gradient_jamn, strained, n_threads):
-        """Gradient with respect to the structure, from that of its coefficients.
+    def adjoint(self, gradient_sjamn, strained, n_threads):
+        """Gradients with respect to the structure, from those of its coefficients.
 
         Blocks of centres are added up in a fixed number of groups and these in their
         order: no bit depends on the threads.
 
         Parameters
         ----------
-        gradient_jamn : ndarray (n_atoms, n_channels, (l_max + 1)**2, n_max)
+        gradient_sjamn : ndarray (n_scalars, n_atoms, n_channels, n_lm, n_max)
         strained : bool
             Whether the strain is wanted.
         n_threads : int
@@ -636,15 +633,16 @@ class _Evaluator:
         -------
         Sums
         """
-        n, n_max = len(gradient_jamn), gradient_jamn.shape[-1]
+        n_scalars, n, *_, n_max = gradient_sjamn.shape
         block = min((term.block for term in self.terms), default=n)
         groups = np.array_split(np.arange(0, n, block), GROUPS)
-        padded = [(0, 0)] * 3 + [(0, whole_lanes(n_max) - n_max)]
+        padded = [(0, 0)] * 4 + [(0, whole_lanes(n_max) - n_max)]
 
         def gather(starts):
-            sums, left = Sums.zeros(n), [term.unfinished() for term in self.terms]
+            sums = Sums.zeros(n_scalars, n)
+            left = [term.unfinished(n_scalars) for term in self.terms]
             for first in starts.tolist():
-                some = np.pad(gradient_jamn[first : first + block], padded)
+                some = np.pad(gradient_sjamn[:, first : first + block], padded)
                 for term, own in zip(self.terms, left, strict=True):
                     term.adjoint(some, first, sums, own, strained)
             return sums, left
@@ -658,19 +656,19 @@ class _Evaluator:
         for term, own in zip(self.terms, left, strict=True):
             term.finish(sums, own, strained, n_threads)
         if self.transforms is not None:
-            self.transforms.adjoint(np.pad(gradient_jamn, padded), sums, n_threads)
-        self._add_constant_gradients(gradient_jamn[:, :, 0], sums)
+            self.transforms.adjoint(np.pad(gradient_sjamn, padded), sums, n_threads)
+        self._add_constant_gradients(gradient_sjamn[:, :, :, 0], sums)
         return sums
 
-    def _add_constant_gradients(self, gradient_jan, sums):
+    def _add_constant_gradients(self, gradient_sjan, sums):
         """Of the terms without a distance: the centre's own, and the average field."""
         channel_i, weight_i, self_n, background_an = self.constants
-        n = np.arange(len(gradient_jan))
-        n_max = gradient_jan.shape[2]
-        gradient_an = gradient_jan.sum(axis=0)
-        sums.charge_i[:] += gradient_jan[n, channel_i] @ self_n[:n_max]
-        sums.charge_i[:] += (gradient_an @ self.background_n[:n_max])[channel_i]
-        sums.strain[:] -= np.vdot(gradient_an, background_an[:, :n_max]) * np.eye(3)
+        gradient_san = gradient_sjan.sum(axis=1)
+        own_sin = gradient_sjan[:, np.arange(len(channel_i)), channel_i]
+        of_average_sa = gradient_san @ self.background_n
+        sums.charge_si[:] += own_sin @ self_n + of_average_sa[:, channel_i]
+        energy_s = np.einsum("san,an->s", gradient_san, background_an)
+        sums.strain_sxy[:] -= energy_s[:, None, None] * np.eye(3)
 
 
 def _check_kind(instance, name, kind):

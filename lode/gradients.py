@@ -10,24 +10,29 @@ GROUPS = 8
 
 
 class Sums(NamedTuple):
-    """Gradient with respect to what one structure is made of.
+    """Gradients of some scalars s with respect to what one structure is made of.
 
     Attributes
     ----------
-    position_ix : ndarray (n_atoms, 3)
-    charge_i : ndarray (n_atoms,)
+    position_six : ndarray (n_scalars, n_atoms, 3)
+    charge_si : ndarray (n_scalars, n_atoms)
         With respect to the weight of each atom in its field.
-    strain : ndarray (3, 3)
+    strain_sxy : ndarray (n_scalars, 3, 3)
     """
 
-    position_ix: np.ndarray
-    charge_i: np.ndarray
-    strain: np.ndarray
+    position_six: np.ndarray
+    charge_si: np.ndarray
+    strain_sxy: np.ndarray
 
     @classmethod
-    def zeros(cls, n_atoms):
+    def zeros(cls, n_scalars, n_atoms):
         """Nothing added yet."""
-        return cls(np.zeros((n_atoms, 3)), np.zeros(n_atoms), np.zeros((3, 3)))
+        shapes = (n_atoms, 3), (n_atoms,), (3, 3)
+        return cls(*[np.zeros((n_scalars, *shape)) for shape in shapes])
+
+    def each(self):
+        """Those of one scalar after the other, as views."""
+        return zip(*self, strict=True)
 
 
 def add_arrays(arrays, others):

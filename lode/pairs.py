@@ -79,12 +79,12 @@ class PairTerm:
         weight_i = self.sources.weight_i
         add_pairs(found, weight_i, self.radial, self.max_angular, out_jamn)
 
-    def adjoint(self, gradient_jamn, first, sums, left, strained):
-        """Add what a gradient of a run of coefficients is for positions and strain.
+    def adjoint(self, gradient_sjamn, first, sums, left, strained):
+        """Add what gradients of a run of coefficients are for positions and strain.
 
         Parameters
         ----------
-        gradient_jamn : ndarray (n_centres, n_channels, (l_max + 1)**2, width)
+        gradient_sjamn : ndarray (n_scalars, n_centres, n_channels, n_lm, width)
         first : int
             Place of the first centre.
         sums : Sums
@@ -94,13 +94,11 @@ class PairTerm:
         strained : bool
             Whether the strain is wanted; it costs nothing.
         """
-        found = self.pairs(first, first + len(gradient_jamn))
-        weight_i = self.sources.weight_i
-        add_pair_gradients(
-            found, weight_i, self.radial, self.max_angular, first, gradient_jamn, *sums
-        )
+        found = self.pairs(first, first + gradient_sjamn.shape[1])
+        settings = self.sources.weight_i, self.radial, self.max_angular
+        add_pair_gradients(found, *settings, first, gradient_sjamn, *sums)
 
-    def unfinished(self):
+    def unfinished(self, n_scalars):
         """Nothing is left when all blocks of centres are done."""
         return ()
 

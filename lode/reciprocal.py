@@ -221,12 +221,12 @@ class ProductTerm:
             core.add_products(phase_jxt, vectors, *sums)
         core.add_modes(*sums, self.table.n_modes, self.table.mode_qn, out_jamn)
 
-    def adjoint(self, gradient_jamn, first, sums, left, strained):
-        """Add what a gradient of a run of coefficients is for the centres.
+    def adjoint(self, gradient_sjamn, first, sums, left, strained):
+        """Add what gradients of a run of coefficients are for the centres.
 
         Parameters
         ----------
-        gradient_jamn : ndarray (n_centres, n_channels, (l_max + 1)**2, width)
+        gradient_sjamn : ndarray (n_scalars, n_centres, n_channels, n_lm, width)
         first : int
             Place of the first centre.
         sums : Sums
@@ -236,35 +236,38 @@ class ProductTerm:
         strained : bool
             Whether the strain is wanted.
         """
-        n, n_channels = gradient_jamn.shape[:2]
+        n, n_channels = gradient_sjamn.shape[1:3]
         space, phase_jxt = self.half_space, self.phases(first, first + n)
         shapes = [(n_channels, n, width) for width in self.table.widths]
         room = -(-n // core.CENTERS) * core.CENTERS
         shapes += [(n_channels, width, room) for width in self.table.widths]
-        gradient = tuple(np.zeros(shape) for shape in shapes)
         n_modes, mode_qn = self.table.n_modes, self.table.mode_qn
         mode_nq = np.zeros((mode_qn.shape[1], whole_lanes(len(mode_qn)) + LANES))
         mode_nq[:, : len(mode_qn)] = mode_qn.T
-        core.contract_modes(gradient_jamn, n_modes, mode_nq, *gradient)
-        out_jx = sums.position_ix[first : first + n]
+        gradients = [tuple(np.zeros(shape) for shape in shapes) for _ in gradient_sjamn]
+        for gradient_jamn, gradient in zip(gradient_sjamn, gradients, strict=True):
+            core.contract_modes(gradient_jamn, n_modes, mode_nq, *gradient)
         found = zip(space.parts, self.columns, self.structure, left, strict=True)
         for part, columns, structure, of_part in found:
             line_nx, places = part
             columns = columns or space.columns(part)
             vectors = core.WaveVectors(line_nx, space.top_x, *structure, *columns)
-            k_xk = _transposed(space.k_kx[places])
-            core.add_product_gradients(
-                phase_jxt, vectors, k_xk, gradient, out_jx, of_part, strained
-            )
+            of_centers = phase_jxt, vectors, _transposed(space.k_kx[places])
+            for s, gradient in enumerate(gradients):
+                out_jx = sums.position_six[s, first : first + n]
+                core.add_product_gradients(
+                    *of_centers, gradient, out_jx, of_part[s], strained
+                )
 
-    def unfinished(self):
-        """Sums over centres of :meth:`adjoint`: zeros."""
+    def unfinished(self, n_scalars):
+        """Sums over centres of :meth:`adjoint`, of each part and scalar: zeros."""
         left = []
         for _, places in self.half_space.parts:
             n_k = places.stop - places.start
             shapes = [(self.sources.n_channels, n_k + LANES)] * 2
             shapes += [(n_k, width) for width in self.table.widths]
-            left.append(tuple(np.zeros(shape) for shape in shapes))
+            each = range(n_scalars)
+            left.append([tuple(np.zeros(shape) for shape in shapes) for _ in each])
         return left
 
     def finish(self, sums, left, strained, n_threads):
@@ -287,19 +290,20 @@ class ProductTerm:
 
             def add(first, of_part=of_part, line_nx=line_nx, k_xk=k_xk):
                 some = slice(first, first + _ATOMS)
-                atoms = self.phases(some.start, some.stop), channel_i[some]
-                vectors = line_nx, space.top_x, k_xk, *of_part[:2]
-                out = sums.position_ix[some], sums.charge_i[some]
-                core.add_source_gradients(*atoms, weight_i[some], *vectors, *out)
+                phases = self.phases(some.start, some.stop)
+                atoms = phases, channel_i[some], weight_i[some], line_nx, space.top_x
+                for s, of_scalar in enumerate(of_part):
+                    out = sums.position_six[s, some], sums.charge_si[s, some]
+                    core.add_source_gradients(*atoms, k_xk, *of_scalar[:2], *out)
 
             thread_map(add, range(0, len(channel_i), _ATOMS), n_threads)
             if not strained:
                 continue
             mode_xkq = np.stack([space.modes(places), space.mode_slopes(places)])
-            found = core.contract_columns(
-                *of_part[2:], 2 * space.weight_k[places], mode_xkq, self.table.n_modes
-            )
-            sums.strain[:] += space.strain(places, *found)
+            modes = 2 * space.weight_k[places], mode_xkq, self.table.n_modes
+            for s, of_scalar in enumerate(of_part):
+                found = core.contract_columns(*of_scalar[2:], *modes)
+                sums.strain_sxy[s] += space.strain(places, *found)
 
 
 def _transposed(k_kx):
@@ -468,33 +472,37 @@ class TransformTerm:
 
             thread_map(expand, rows, n_threads)
 
-    def adjoint(self, gradient_jamn, sums, n_threads):
-        """Add what a gradient of all coefficients is for positions and strain.
+    def adjoint(self, gradient_sjamn, sums, n_threads):
+        """Add what gradients of all coefficients are for positions and strain.
 
         Parameters
         ----------
-        gradient_jamn : ndarray (n_atoms, n_channels, (l_max + 1)**2, width)
+        gradient_sjamn : ndarray (n_scalars, n_atoms, n_channels, n_lm, width)
         sums : Sums
             Added to.
         n_threads : int
         """
         space = self.half_space
         slope_qk = space.mode_slopes()[:, : len(self.modes.mode_qn)].T
-        for columns, field_sk, accuracy, y_mk, u_qk in self.groups:
-            self._add_gradients(
-                columns,
-                field_sk,
-                accuracy,
-                (y_mk, np.stack([u_qk, slope_qk])),
-                gradient_jamn,
-                sums,
-                n_threads,
-            )
+        for *group, u_qk in self.groups:
+            group.append(np.stack([u_qk, slope_qk]))
+            for gradient_jamn, of_scalar in zip(
+                gradient_sjamn, sums.each(), strict=True
+            ):
+                self._add_gradients(*group, gradient_jamn, of_scalar, n_threads)
 
     def _add_gradients(
-        self, columns, field_sk, accuracy, tables, gradient_jamn, sums, n_threads
+        self,
+        columns,
+        field_sk,
+        accuracy,
+        y_mk,
+        mode_xqk,
+        gradient_jamn,
+        of_scalar,
+        n_threads,
     ):
-        space, (y_mk, mode_xqk) = self.half_space, tables
+        space, (position_ix, charge_i, strain_xy) = self.half_space, of_scalar
         n_atoms, n_columns = len(gradient_jamn), columns.shape[1]
         sizes, _, upsampling = transform_sizes(space.top_x, accuracy, n_atoms)
         place_k, k_xk = self._places(sizes), np.ascontiguousarray(space.k_kx.T)
@@ -548,7 +556,7 @@ class TransformTerm:
             )
             items = zip(range(batch), *of_grid.tolist(), strict=False)
             thread_map(transform, items, n_threads)
-            sums.position_ix[:] += position_tjx[: parts.shape[1]].sum(axis=0)
+            position_ix += position_tjx[: parts.shape[1]].sum(axis=0)
 
             def add(first, of_grid=of_grid, n=parts.shape[1]):
                 k = slice(first, first + _WAVE_BLOCK)
@@ -565,10 +573,10 @@ class TransformTerm:
 
             thread_map(add, range(0, len(space), _WAVE_BLOCK), n_threads)
         found = (np.ascontiguousarray(x_mk.T) for x_mk in (a_mk, b_mk))
-        sums.strain[:] += space.strain(slice(None), *found)
-        self._add_sources(columns, field_sum_sk, sums)
+        strain_xy += space.strain(slice(None), *found)
+        self._add_sources(columns, field_sum_sk, position_ix, charge_i)
 
-    def _add_sources(self, columns, field_sum_sk, sums):
+    def _add_sources(self, columns, field_sum_sk, position_ix, charge_i):
         """Add the gradient with respect to a field for the atoms that make it."""
         channels = np.unique(columns[columns[..., 0] >= 0][:, 0])
         space, accuracy = self.half_space, max(0.1 * self.tolerance, FINEST)
@@ -584,12 +592,12 @@ class TransformTerm:
         weighted_sk = space.weight_k * field_sum_sk
         grid.ravel()[place] = weighted_sk[0]
         grid.ravel()[grid.size - 1 - place] = weighted_sk[1]
-        sums.charge_i[atoms] += (one_i * plan.execute(grid)).real
+        charge_i[atoms] += (one_i * plan.execute(grid)).real
         for x in range(3):
             k_k = np.ascontiguousarray(space.k_kx[:, x])
             core.write_slope(place, k_k, grid.ravel(), slope.ravel())
             value_i = -(one_i * plan.execute(slope)).real
-            sums.position_ix[atoms, x] += weight_i * value_i
+            position_ix[atoms, x] += weight_i * value_i
 
 
 def _of_grids(columns):

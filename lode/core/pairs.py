@@ -281,17 +281,23 @@ def _write_pair_slopes(row_rc, scalars, r, f_pc, slope_pc, p):
 
 
 @compiled
-def _contract_functions(gradient_rn, first, l_max, f_pc, n_pairs, f_np, out_mp):
+def _write_transposed(f_pc, n_pairs, f_cp):
+    """Write the functions of some pairs, padded to lanes, with the pairs as columns."""
+    for p in range(0, n_pairs, LANES):
+        for c in range(0, f_pc.shape[1], LANES):
+            transpose(f_pc, p, c, f_cp, c, p)
+
+
+@compiled
+def _contract_functions(gradient_rn, first, l_max, f_cp, n_pairs, out_mp):
     """Sums over radial functions of the gradient of a centre and the pairs' functions.
 
-    out_mp[lm, p] = sum over n of gradient_rn[first + lm, n] f_pc[p, (l, n)].
+    out_mp[lm, p] = sum over n of gradient_rn[first + lm, n] f_cp[(l, n), p].
     """
     width = gradient_rn.shape[1]
     columns = whole_lanes(n_pairs)
     for l in range(l_max + 1):
-        for p in range(0, n_pairs, LANES):
-            for n in range(0, width, LANES):
-                transpose(f_pc, p, l * width + n, f_np, n, p)
+        f_np = f_cp[l * width : (l + 1) * width]
         m = l * l
         for tiles in range(-(-(2 * l + 1) // ROWS), 0, -1):
             rows = ((l + 1) * (l + 1) - m) // tiles
@@ -302,13 +308,13 @@ def _contract_functions(gradient_rn, first, l_max, f_pc, n_pairs, f_np, out_mp):
 
 @compiled
 def add_pair_gradients(
-    pairs, weight_i, table, l_max, first, gradient_jamn, out_ix, charge_i, strain
+    pairs, weight_i, table, l_max, first, gradient_sjamn, out_six, charge_si, strain_sxy
 ):
-    """Add what a gradient with respect to coefficients is for positions and strain.
+    """Add what gradients with respect to coefficients are for positions and strain.
 
     The adjoint of :func:`add_pairs`: with G the gradient, A_lm = Σ_n G f_nl and B_lm =
     Σ_n G f'_nl, a neighbour at r gets D/r + û (Σ B Y - û·D/r), D = Σ A ∇Y, and the
-    centre its negative.
+    centre its negative. Several scalars s share the functions of a pair.
 
     Parameters
     ----------
@@ -316,29 +322,29 @@ def add_pair_gradients(
         As of :func:`add_pairs`.
     first : int
         Place of the first centre.
-    gradient_jamn : ndarray (n_centres, n_channels, (l_max + 1)**2, width)
+    gradient_sjamn : ndarray (n_scalars, n_centres, n_channels, (l_max + 1)**2, width)
         With respect to the coefficients; zero where width exceeds the functions.
-    out_ix : ndarray (n_atoms, 3)
+    out_six : ndarray (n_scalars, n_atoms, 3)
         Added to: the gradient with respect to positions.
-    charge_i : ndarray (n_atoms,)
+    charge_si : ndarray (n_scalars, n_atoms)
         Added to: with respect to the weights.
-    strain : ndarray (3, 3)
+    strain_sxy : ndarray (n_scalars, 3, 3)
         Added to: with respect to the strain e in r -> r + e r.
     """
     start_ja, neighbor_p, vector_px = pairs
     row_rc, scalars = table[0], table[1:]
     factors = harmonic_factors(l_max)
-    n_channels, n_lm, width = gradient_jamn.shape[1:]
-    gradient_rn = gradient_jamn.reshape((-1, width))
+    n_scalars, n_centers, n_channels, n_lm, width = gradient_sjamn.shape
+    gradient_rn = gradient_sjamn.reshape((-1, width))
     unit_xp, out_xp = np.zeros((3, _BATCH)), np.empty((5, _BATCH))
     f_pc = np.zeros((_BATCH, row_rc.shape[1]))
     slope_pc = np.zeros((_BATCH, row_rc.shape[1]))
-    f_np = np.empty((width, _BATCH))
+    f_cp, slope_cp = np.empty(f_pc.T.shape), np.empty(f_pc.T.shape)
     a_mp, b_mp = np.empty((n_lm, _BATCH)), np.empty((n_lm, _BATCH))
-    r_p = np.empty(_BATCH)
-    sum_xy, sum_x, g_x = np.zeros((3, 3)), np.empty(3), np.empty(3)
-    for row in range(gradient_jamn.shape[0] * n_channels):
-        sum_x[:] = 0.0
+    r_p, g_x = np.empty(_BATCH), np.empty(3)
+    n_rows = n_centers * n_channels
+    for row in range(n_rows):
+        j = first + row // n_channels
         for low in range(start_ja[row], start_ja[row + 1], _BATCH):
             n_pairs = min(_BATCH, start_ja[row + 1] - low)
             for p in range(n_pairs):
@@ -355,28 +361,26 @@ def add_pair_gradients(
                     # f/r tends to f': it matters for l = 1 alone.
                     for c in range(width, f_pc.shape[1]):
                         f_pc[p, c] = slope_pc[p, c]
-            contracted = (gradient_rn, row * n_lm, l_max)
-            _contract_functions(*contracted, f_pc, n_pairs, f_np, a_mp)
-            _contract_functions(*contracted, slope_pc, n_pairs, f_np, b_mp)
-            for p in range(0, n_pairs, LANES):
-                contract_harmonics(unit_xp, p, l_max, factors, a_mp, b_mp, out_xp)
-            for p in range(n_pairs):
-                i, r = neighbor_p[low + p], r_p[p]
-                weight, inverse = weight_i[i], 1.0 / r if r > 0.0 else 1.0
-                along = out_xp[3, p]
-                charge_i[i] += out_xp[4, p] if r > 0.0 else out_xp[4, p] - along
-                for x in range(3):
-                    along -= inverse * unit_xp[x, p] * out_xp[x, p]
-                for x in range(3):
-                    g_x[x] = along * unit_xp[x, p] + inverse * out_xp[x, p]
-                    g_x[x] *= weight
-                    out_ix[i, x] += g_x[x]
-                    sum_x[x] += g_x[x]
-                for x in range(3):
-                    for y in range(3):
-                        sum_xy[x, y] += g_x[x] * vector_px[low + p, y]
-        for x in range(3):
-            out_ix[first + row // n_channels, x] -= sum_x[x]
-    for x in range(3):
-        for y in range(3):
-            strain[x, y] += sum_xy[x, y]
+            _write_transposed(f_pc, n_pairs, f_cp)
+            _write_transposed(slope_pc, n_pairs, slope_cp)
+            for s in range(n_scalars):
+                contracted = (gradient_rn, (s * n_rows + row) * n_lm, l_max)
+                _contract_functions(*contracted, f_cp, n_pairs, a_mp)
+                _contract_functions(*contracted, slope_cp, n_pairs, b_mp)
+                for p in range(0, n_pairs, LANES):
+                    contract_harmonics(unit_xp, p, l_max, factors, a_mp, b_mp, out_xp)
+                out_ix, charge_i, strain_xy = out_six[s], charge_si[s], strain_sxy[s]
+                for p in range(n_pairs):
+                    i, r = neighbor_p[low + p], r_p[p]
+                    weight, inverse = weight_i[i], 1.0 / r if r > 0.0 else 1.0
+                    along = out_xp[3, p]
+                    charge_i[i] += out_xp[4, p] if r > 0.0 else out_xp[4, p] - along
+                    for x in range(3):
+                        along -= inverse * unit_xp[x, p] * out_xp[x, p]
+                    for x in range(3):
+                        g_x[x] = along * unit_xp[x, p] + inverse * out_xp[x, p]
+                        g_x[x] *= weight
+                        out_ix[i, x] += g_x[x]
+                        out_ix[j, x] -= g_x[x]
+                        for y in range(3):
+                            strain_xy[x, y] += g_x[x] * vector_px[low + p, y]
