@@ -88,6 +88,8 @@ _CONDITION = 1e-12
 _WEIGHTS = (1e-9, 1e6)
 _NOISES = (1e-12, 10.0)
 _FIRST_NOISE = 1e-2
+# A sum of kernels is given up for one of its terms if its error is so many times larger.
+_MUCH_WORSE = 1.25
 
 
 @dataclass(frozen=True)
@@ -744,8 +746,8 @@ def max_likelihood_weights(grams, targets, *, intercept=True, noises=None):
     The covariance Σ_t w_t K_t + s² of the targets has non-negative weights and a noise
     variance that maximise the marginal likelihood; with an intercept the restricted
     one, of the n − 1 contrasts that no constant changes. With few structures the
-    likeliest sum may be much worse than one of its terms: if one alone has a smaller
-    leave-one-out error, it gets all the weight.
+    likeliest sum may be much worse than one of its terms: if its leave-one-out error is
+    more than 1.25 times that of a term alone, that term gets all the weight.
 
     Parameters
     ----------
@@ -809,11 +811,12 @@ def max_likelihood_weights(grams, targets, *, intercept=True, noises=None):
     total = sum(w * k for w, k in zip(weights, grams, strict=True) if w > 0.0)
     noise = float(np.hypot.reduce(np.sqrt(weights) * noises))
     together = KernelModes.of(total, noise, intercept)
-    least = together.left_out(targets - mean, [regularization])[0]
+    (error,) = together.left_out(targets - mean, [regularization])
+    least = error / _MUCH_WORSE
     for t in resolved:
         grid = REGULARIZATIONS
         errors = terms[t].left_out(targets - mean, grid)
-        if errors.min() < least:
+        if errors.min() < least and len(resolved) > 1:
             least, regularization = errors.min(), _strongest(grid, errors)
             weights[:] = 0.0
             weights[t] = 1.0 / scales[t]
