@@ -88,8 +88,8 @@ _CONDITION = 1e-12
 _WEIGHTS = (1e-9, 1e6)
 _NOISES = (1e-12, 10.0)
 _FIRST_NOISE = 1e-2
-# A sum of kernels is given up for one of its terms if its error is so many times larger.
-_MUCH_WORSE = 1.25
+# A sum of kernels is given up for one of its terms if its error is this much larger.
+_MUCH_WORSE = 1.5
 
 
 @dataclass(frozen=True)
@@ -747,7 +747,7 @@ def max_likelihood_weights(grams, targets, *, intercept=True, noises=None):
     variance that maximise the marginal likelihood; with an intercept the restricted
     one, of the n − 1 contrasts that no constant changes. With few structures the
     likeliest sum may be much worse than one of its terms: if its leave-one-out error is
-    more than 1.25 times that of a term alone, that term gets all the weight.
+    more than 1.5 times that of a term alone, that term gets all the weight.
 
     Parameters
     ----------
