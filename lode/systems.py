@@ -19,7 +19,11 @@ _NO_CHARGES = np.empty(0)
 # below which its vectors count as dependent.
 _SKEWED = 0.5
 _SMALLEST_SHARE = 1e-6
-_NUMBERS = ("no", "one", "two", "three")
+_PERIODS = {
+    1: "a vector that is not zero",
+    2: "two linearly independent vectors",
+    3: "three linearly independent vectors",
+}
 # Channels of calls with at most this many atoms are cached.
 _MOST_CACHED = 4096
 # Finite structures are concatenated up to this many atoms.
@@ -143,24 +147,10 @@ def finite_array(value, shape, name, where=""):
 
 def _shaped(value, shape, name, where):
     """As :func:`finite_array`, but of any real numbers, NaN included."""
-    # NumPy would take what lies below the mask.
-    index = None if type(value) is np.ndarray else _masked(value)
-    if index is not None:
-        raise ValueError(f"{name} must not be masked, as at index {index}{where}")
-    try:
-        array = np.asarray(value)
-        is_complex = array.dtype.kind == "c" and array.size > 0
-        if not is_complex:
-            array = np.ascontiguousarray(array, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(
-            f"{name} must be an array of numbers{where}: {error}"
-        ) from None
-    if is_complex:
-        index = _first(array.imag != 0.0)
-        raise ValueError(
-            f"{name} must be real, got {array[index]} at index {index}{where}"
-        )
+    if type(value) is not np.ndarray or value.dtype.char != "d":
+        value = _real(value, name, where)
+    # Bytes in the other order have the same kind.
+    array = np.ascontiguousarray(value, dtype=np.float64)
     if array.shape != shape and (
         array.ndim != len(shape)
         or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True))
@@ -168,6 +158,25 @@ def _shaped(value, shape, name, where):
         wanted = "(" + ", ".join("n" if n is None else str(n) for n in shape) + ")"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}{where}")
     return array
+
+
+def _real(value, name, where):
+    """Numbers of any kind as a float64 array."""
+    # NumPy would take what lies below the mask.
+    index = _masked(value)
+    if index is not None:
+        raise ValueError(f"{name} must not be masked, as at index {index}{where}")
+    try:
+        array = np.asarray(value)
+        is_complex = array.dtype.kind == "c" and array.size > 0
+        if not is_complex:
+            return np.asarray(array, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{name} must be an array of numbers{where}: {error}"
+        ) from None
+    index = _first(array.imag != 0.0)
+    raise ValueError(f"{name} must be real, got {array[index]} at index {index}{where}")
 
 
 def _masked(value):
@@ -277,9 +286,8 @@ def _compact(vectors, cell, pbc, where):
             rows = zip(range(3), cell.tolist(), pbc, strict=True)
             got = [f"cell[{i}] = {row}" for i, row, is_period in rows if is_period]
             raise ValueError(
-                f"a periodic cell must have {_NUMBERS[len(got)]} linearly independent "
-                f"vectors, none of their lattice shorter than {core.SHORTEST} Å, got "
-                f"{', '.join(got)}{where}"
+                f"a periodic cell must have {_PERIODS[len(got)]} and none shorter than "
+                f"{core.SHORTEST} Å in its lattice, got {', '.join(got)}{where}"
             )
         if share >= _SKEWED:
             break
@@ -339,7 +347,8 @@ def system(atoms, where=""):
         inside, inverse, volume, _, valid = found
     else:
         inside = positions.copy()
-        cell, inverse, volume = np.zeros((3, 3)), np.zeros((3, 3)), 0.0
+        cell = inverse = np.zeros((3, 3))
+        volume = 0.0
         valid = core.all_bounded(positions.ravel()) and core.all_bounded(charges)
     if not valid:
         finite_array(positions, (n, 3), "positions", where)
@@ -576,7 +585,8 @@ class Structures:
     def _groups(self, threads):
         """Runs of structures computed together: small finite ones, or a single one."""
         # Enough runs for all threads.
-        total = sum(len(s) for s in self.systems if s.finite)
+        finite = [s.finite for s in self.systems]
+        total = int(self.sizes @ finite)
         most = min(
             _GROUP_ATOMS,
             max(1, total // (_GROUPS_PER_THREAD * threads if threads > 1 else 1)),
@@ -587,8 +597,8 @@ class Structures:
             last = stop == len(self)
             if (
                 last
-                or not self[stop].finite
-                or not self[stop - 1].finite
+                or not finite[stop]
+                or not finite[stop - 1]
                 or n_atoms + len(self[stop]) > most
             ):
                 yield slice(start, stop)

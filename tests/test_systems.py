@@ -75,6 +75,13 @@ def test_error_names_the_complex_entry():
         finite_array(np.ones((3, 3), dtype=complex), (3, 3), "cell")
 
 
+@pytest.mark.parametrize("kind", [">f8", "f4", "i8", "?", "O"])
+def test_numbers_of_any_kind_become_float64(kind):
+    array = finite_array(np.eye(3).astype(kind)[:, ::-1], (3, 3), "cell")
+    assert array.dtype == np.dtype("=f8")
+    np.testing.assert_array_equal(array, np.eye(3)[:, ::-1])
+
+
 def test_empty_list_is_an_error():
     with pytest.raises(ValueError, match="at least one structure, got an empty list"):
         structures([])
@@ -120,10 +127,8 @@ def test_singular_or_tiny_cell_of_a_periodic_frame_is_an_error(cell):
 @pytest.mark.parametrize("pbc", [[0, 1, 0], [1, 1, 0], [0, 1, 1]])
 def test_error_names_a_period_that_is_none(pbc, value):
     cell = np.diag([4.0, value, 5.0])
-    wanted = {1: "one", 2: "two"}[sum(pbc)]
-    message = (
-        rf"have {wanted} linearly.* cell\[1\] = \[0.0, {value}, 0.0\].*\(frame 1\)"
-    )
+    wanted = {1: "a vector that is not zero", 2: "two linearly"}[sum(pbc)]
+    message = rf"have {wanted}.* cell\[1\] = \[0.0, {value}, 0.0\].*\(frame 1\)"
     if math.isnan(value):
         message = r"cell must be finite, got nan at index \(1, 1\) \(frame 1\)"
     with pytest.raises(ValueError, match=message):
