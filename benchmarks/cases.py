@@ -298,6 +298,53 @@ class Spectrum(Case):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Derivatives(Case):
+    """Coefficients and derivatives with respect to positions, n = 8, l = 6, 3 Å.
+
+    Ours of one scalar, in one sweep back; the peer's of every coefficient, stored.
+
+    Attributes
+    ----------
+    field : {"potential", "density"}
+    """
+
+    field: str
+
+    @property
+    def title(self):
+        name = "LODE" if self.field == "potential" else "SOAP"
+        return f"{name} with derivatives, {self.n_atoms} atoms of {self.system}"
+
+    def ours(self, tolerance, n_threads):
+        from benchmarks import codes
+
+        return codes.lode_gradient(self.field, tolerance, n_threads)
+
+    def theirs(self):
+        from benchmarks import codes
+
+        return codes.featomic_gradient(self.field, 1.2 * math.pi, 1e-8)
+
+    def dense(self, result, frame):
+        from benchmarks import codes
+
+        return codes.dense_gradient(result, frame)
+
+    def reference(self, frame, n_threads):
+        """Ours: the peer's takes minutes to converge."""
+        return self.ours(1e-12, n_threads)(frame), "lode, tolerance 1e-12"
+
+    def agreement(self, frame, n_threads):
+        """The peer at a larger cutoff, of a small frame."""
+        from benchmarks import codes
+
+        small = replace(self, n_atoms=8).frames(1)[0]
+        exact = codes.featomic_gradient(self.field, 7.0, 1e-12)(small)
+        ours = codes.dense_gradient(self.ours(1e-12, n_threads)(small), small)
+        return ours, codes.dense_gradient(exact, small)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ewald(Case):
     """Energy and forces of point charges; the error is that of the forces.
 
@@ -456,6 +503,17 @@ CASES = (
     _expansion("lode-96-water", 96, system="water"),
     _expansion("lode-768-water", 768, system="water", slow=True),
     _expansion("lode-64-oxide", 64, system="oxide"),
+    Derivatives(
+        name="lode-64-gradient", peer="featomic", n_atoms=64, field="potential"
+    ),
+    Derivatives(
+        name="lode-128-gradient",
+        peer="featomic",
+        n_atoms=128,
+        field="potential",
+        slow=True,
+    ),
+    Derivatives(name="soap-gradient", peer="featomic", n_atoms=64, field="density"),
     *(
         Spectrum(
             name=f"soap-{r}" if system == "gas" else f"soap-{r}-{system}",

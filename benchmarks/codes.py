@@ -27,6 +27,77 @@ def lode_expansion(smearing, tolerance, n_threads, **options):
     return lambda frame: expansion.compute(frame, n_threads=n_threads)
 
 
+def gradient_weights(frame):
+    """Derivatives of a scalar with respect to the coefficients of a frame."""
+    n_species = len(set(frame.numbers.tolist()))
+    shape = len(frame), n_species, (L_MAX + 1) ** 2, N_MAX
+    return np.random.default_rng(0).normal(size=shape)
+
+
+def lode_gradient(field, tolerance, n_threads):
+    """Coefficients, and the derivatives of a scalar with respect to positions."""
+    expansion = _smooth_expansion(field, tolerance)
+
+    def both(frame):
+        expansion.compute(frame, n_threads=n_threads)
+        weights = gradient_weights(frame)
+        return expansion.vjp(frame, weights, strain=False, n_threads=n_threads)
+
+    return both
+
+
+def _smooth_expansion(field, tolerance):
+    if field == "density":
+        return lode.SphericalExpansion(
+            lode.GaussianDensity(DENSITY),
+            lode.RadialBasis.gto(N_MAX, RADIUS),
+            L_MAX,
+            cutoff_function=lode.ShiftedCosineCutoff(RADIUS, 0.5),
+            tolerance=tolerance,
+        )
+    potential = lode.PowerLawPotential(1, 1.0)
+    basis = lode.RadialBasis.gto(N_MAX, RADIUS)
+    return lode.SphericalExpansion(potential, basis, L_MAX, tolerance=tolerance)
+
+
+def featomic_gradient(field, cutoff, spline_accuracy):
+    """Coefficients, and all their derivatives with respect to positions."""
+    import featomic
+
+    if field == "density":
+        smoothing = {"type": "ShiftedCosine", "width": 0.5}
+        calculator = featomic.SphericalExpansion(
+            cutoff={"radius": RADIUS, "smoothing": smoothing},
+            density={"type": "Gaussian", "width": DENSITY},
+            basis=_featomic_basis(spline_accuracy),
+        )
+    else:
+        calculator = featomic.LodeSphericalExpansion(
+            density={"type": "SmearedPowerLaw", "smearing": 1.0, "exponent": 1},
+            basis=_featomic_basis(spline_accuracy, radius=RADIUS),
+            k_cutoff=cutoff,
+        )
+    return lambda frame: calculator.compute(frame, gradients=["positions"])
+
+
+def dense_gradient(result, frame):
+    """(n_atoms, 3): derivatives of the scalar, of stored Jacobians contracted."""
+    if isinstance(result, np.ndarray):
+        return result
+    if isinstance(result, lode.Gradient):
+        return result.positions
+    weights, species = gradient_weights(frame), sorted(set(frame.numbers.tolist()))
+    dense = np.zeros((len(frame), 3))
+    for key, block in result.items():
+        l, a = key["o3_lambda"], species.index(key["neighbor_type"])
+        gradient = block.gradient("positions")
+        centers = np.asarray(block.samples["atom"])[gradient.samples["sample"]]
+        part = weights[centers, a, l * l : (l + 1) ** 2]
+        values = np.einsum("sxmn,smn->sx", gradient.values, part)
+        np.add.at(dense, gradient.samples["atom"], values)
+    return dense
+
+
 def lode_growth(kind, n_threads, *, tolerance, **options):
     if kind == "ewald":
         return lode_ewald(tolerance)
@@ -182,7 +253,7 @@ def numbers_per_atom(result, frame):
         return result.size // n_atoms
     if hasattr(result, "keys"):
         return round(sum(block.values.size for block in result) / n_atoms)
-    if hasattr(result, "forces"):
+    if isinstance(result, lode.Gradient) or hasattr(result, "forces"):
         return 3
     return result.values.size // n_atoms
 

@@ -16,6 +16,7 @@ _MODULE_OF = {
     "ContractedBasis": "bases",
     "SphericalExpansion": "expansion",
     "Coefficients": "expansion",
+    "Gradient": "gradients",
     "StepCutoff": "cutoffs",
     "ShiftedCosineCutoff": "cutoffs",
     "RadialScaling": "cutoffs",
