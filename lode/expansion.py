@@ -642,7 +642,7 @@ class _Evaluator:
 
         def gather(starts):
             sums = Sums.zeros(n_scalars, n)
-            left = [term.unfinished(n_scalars) for term in self.terms]
+            left = [term.unfinished(n_scalars, strained) for term in self.terms]
             for first in starts.tolist():
                 some = np.pad(gradient_sjamn[:, first : first + block], padded)
                 for term, own in zip(self.terms, left, strict=True):

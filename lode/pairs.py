@@ -98,7 +98,7 @@ class PairTerm:
         settings = self.sources.weight_i, self.radial, self.max_angular
         add_pair_gradients(found, *settings, first, gradient_sjamn, *sums)
 
-    def unfinished(self, n_scalars):
+    def unfinished(self, n_scalars, strained):
         """Nothing is left when all blocks of centres are done."""
         return ()
 

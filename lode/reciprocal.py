@@ -238,9 +238,9 @@ class ProductTerm:
         """
         n, n_channels = gradient_sjamn.shape[1:3]
         space, phase_jxt = self.half_space, self.phases(first, first + n)
-        shapes = [(n_channels, n, width) for width in self.table.widths]
-        room = -(-n // core.CENTERS) * core.CENTERS
-        shapes += [(n_channels, width, room) for width in self.table.widths]
+        n_blocks, widths = -(-n // core.CENTERS), self.table.widths
+        shapes = [(n_blocks, n_channels * core.CENTERS, width) for width in widths]
+        shapes += [(n_channels, width, n_blocks * core.CENTERS) for width in widths]
         n_modes, mode_qn = self.table.n_modes, self.table.mode_qn
         mode_nq = np.zeros((mode_qn.shape[1], whole_lanes(len(mode_qn)) + LANES))
         mode_nq[:, : len(mode_qn)] = mode_qn.T
@@ -259,13 +259,13 @@ class ProductTerm:
                     *of_centers, gradient, out_jx, of_part[s], strained
                 )
 
-    def unfinished(self, n_scalars):
+    def unfinished(self, n_scalars, strained):
         """Sums over centres of :meth:`adjoint`, of each part and scalar: zeros."""
         left = []
         for _, places in self.half_space.parts:
             n_k = places.stop - places.start
             shapes = [(self.sources.n_channels, n_k + LANES)] * 2
-            shapes += [(n_k, width) for width in self.table.widths]
+            shapes += [(n_k if strained else 0, w) for w in self.table.widths]
             each = range(n_scalars)
             left.append([tuple(np.zeros(shape) for shape in shapes) for _ in each])
         return left

@@ -263,12 +263,15 @@ def add_product_gradients(phase_jxt, waves, k_xk, gradient, out_jx, sums, strain
     strained : bool
     """
     line_nx, top_x, real_ak, imag_ak, even_kc, odd_kc = waves
-    even_ajc, odd_ajc, even_acj, odd_acj = gradient
+    even_brc, odd_brc, even_acj, odd_acj = gradient
     real_sum_ak, imag_sum_ak, even_sum_kc, odd_sum_kc = sums
     n, n_channels = phase_jxt.shape[0], real_ak.shape[0]
     most = WAVE_VECTORS + 2 * top_x[2] + 1 + LANES
     phase_jyk = np.zeros((CENTERS, 2, most))
     even_jk, odd_jk = np.zeros((CENTERS, most)), np.zeros((CENTERS, most))
+    # What the columns are multiplied with, for all channels of the centres.
+    even_rk = np.zeros((n_channels * CENTERS, most))
+    odd_rk = np.zeros((n_channels * CENTERS, most))
     g_jk, h_kj = np.empty((CENTERS, most)), np.zeros((most, CENTERS))
     near_xk, sum_yk = np.empty((3, most)), np.empty((2, most))
     low = start = 0
@@ -295,7 +298,7 @@ def add_product_gradients(phase_jxt, waves, k_xk, gradient, out_jx, sums, strain
                 _write_product(odd_kc, odd_acj[a], *place, h_kj, odd_jk)
                 sum_yk[:] = 0.0
                 for j in range(rows):
-                    phase_yk = phase_jyk[j]
+                    phase_yk, r = phase_jyk[j], a * CENTERS + j
                     for k in range(0, columns, LANES):
                         real, imag = load(phase_yk, 0, k), load(phase_yk, 1, k)
                         real_k = load(real_ak, a, start + k)
@@ -309,16 +312,16 @@ def add_product_gradients(phase_jxt, waves, k_xk, gradient, out_jx, sums, strain
                         sum_imag = load(sum_yk, 1, k) + even * imag - odd * real
                         store(sum_real, sum_yk, 0, k)
                         store(sum_imag, sum_yk, 1, k)
-                        # In the place of H, what the columns are multiplied with.
-                        store(in_phase, even_jk, j, k)
-                        store(out_of, odd_jk, j, k)
+                        if strained:
+                            store(in_phase, even_rk, r, k)
+                            store(out_of, odd_rk, r, k)
                 for k in range(stop - start):
                     real_sum_ak[a, start + k] += sum_yk[0, k]
                     imag_sum_ak[a, start + k] += sum_yk[1, k]
-                if strained:
-                    of_columns = (start, stop, row, rows)
-                    _add_outer(even_jk, even_ajc[a], *of_columns, even_sum_kc)
-                    _add_outer(odd_jk, odd_ajc[a], *of_columns, odd_sum_kc)
+            if strained:
+                block = row // CENTERS
+                _add_outer(even_rk, even_brc[block], start, stop, even_sum_kc)
+                _add_outer(odd_rk, odd_brc[block], start, stop, odd_sum_kc)
             for j in range(rows):
                 for x in range(3):
                     total = 0.0 * load(g_jk, j, 0)
@@ -349,13 +352,13 @@ def _write_product(left_kc, right_cj, start, stop, first, h_kj, h_jk):
 
 
 @compiled
-def _add_outer(left_jk, right_jc, start, stop, row, rows, out_kc):
-    """Add out[start + k, c] += sum over j of left[j, k] right[row + j, c]."""
-    n_columns, right = right_jc.shape[1], right_jc[row : row + rows]
-    left_kj = left_jk.T
+def _add_outer(left_rk, right_rc, start, stop, out_kc):
+    """Add out[start + k, c] += sum over r of left[r, k] right[r, c]."""
+    n_rows, n_columns = right_rc.shape
+    left_kr = left_rk.T
     for k in range(0, stop - start if n_columns > 0 else 0, ROWS):
         place = (start + k, 0, min(ROWS, stop - start - k), n_columns)
-        add_tile(out_kc, *place, left_kj, k, right, 0, 0, rows)
+        add_tile(out_kc, *place, left_kr, k, right_rc, 0, 0, n_rows)
 
 
 @compiled(fastmath=CONTRACT)
@@ -408,7 +411,7 @@ def add_source_gradients(
 
 @compiled
 def contract_modes(
-    gradient_jamn, n_modes, mode_nq, even_ajc, odd_ajc, even_acj, odd_acj
+    gradient_jamn, n_modes, mode_nq, even_brc, odd_brc, even_acj, odd_acj
 ):
     """Adjoint of :func:`add_modes`: gradient with respect to the sums of each mode.
 
@@ -418,15 +421,16 @@ def contract_modes(
     n_modes : ndarray (l_max + 1,) of int
     mode_nq : ndarray (width, at least sum of n_modes + LANES)
         Of the modes of all l in radial functions.
-    even_ajc, odd_ajc : ndarray (n_channels, n_centres, n_columns)
-        Written up to the last column.
-    even_acj, odd_acj : ndarray (n_channels, n_columns, at least n_centres)
+    even_brc, odd_brc : ndarray (n_blocks, n_channels * CENTERS, n_columns)
+        Written: rows are channels, and the centres of a block for each.
+    even_acj, odd_acj : ndarray (n_channels, n_columns, n_blocks * CENTERS)
         The same transposed.
     """
     width = gradient_jamn.shape[3]
     row_mq = np.empty((2 * n_modes.shape[0] + 1, mode_nq.shape[1]))
     for j in range(gradient_jamn.shape[0]):
         for a in range(gradient_jamn.shape[1]):
+            b, r = j // CENTERS, a * CENTERS + j % CENTERS
             even = odd = mode = 0
             for l in range(n_modes.shape[0]):
                 rows, count = 2 * l + 1, n_modes[l]
@@ -437,11 +441,11 @@ def contract_modes(
                 for m in range(rows):
                     for q in range(count):
                         if l % 2 == 0:
-                            even_ajc[a, j, even] = row_mq[m, q]
+                            even_brc[b, r, even] = row_mq[m, q]
                             even_acj[a, even, j] = row_mq[m, q]
                             even += 1
                         else:
-                            odd_ajc[a, j, odd] = row_mq[m, q]
+                            odd_brc[b, r, odd] = row_mq[m, q]
                             odd_acj[a, odd, j] = row_mq[m, q]
                             odd += 1
                 mode += count
