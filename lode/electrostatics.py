@@ -10,8 +10,8 @@ from scipy.special import erfc
 
 from lode.core import ewald as core
 from lode.core.lattice import fractional
+from lode.nufft import from_grid, to_grid
 from lode.parallel import thread_count, thread_map
-from lode.reciprocal import nufft_library
 from lode.systems import (
     cell_array,
     check_boundary,
@@ -442,8 +442,7 @@ def _add_transforms(
     top = [int(length * wave_cutoff / (2.0 * math.pi)) for length in lengths]
     accuracy = _transform_accuracy(tolerance)
     sizes, _, upsampling = transform_sizes(top, accuracy, len(charges))
-    turns = inside.T - np.round(inside.T)
-    angles = np.ascontiguousarray(2.0 * math.pi * turns)
+    angles = 2.0 * math.pi * (inside - np.round(inside)).T
     indices = np.ogrid[tuple(slice(-(n // 2), n // 2 + 1) for n in sizes)]
     k_xg = [
         sum(row[x] * index for row, index in zip(reciprocal, indices, strict=True))
@@ -455,13 +454,8 @@ def _add_transforms(
     weight_g = np.exp(-square_g / (4.0 * alpha**2)) / square_g
     weight_g *= 4.0 * math.pi / volume
 
-    def plan(kind, sign):
-        settings = {"isign": sign, "upsampfac": upsampling, "nthreads": 1}
-        made = nufft_library().Plan(kind, sizes, 1, accuracy, **settings)
-        made.setpts(*angles)
-        return made
-
-    structure_g = plan(1, -1).execute(charges.astype(complex))
+    settings = angles, sizes, accuracy, upsampling
+    structure_g = to_grid(*settings).execute(charges.astype(complex))
     field_g = weight_g * structure_g
     part_g = 0.5 * (field_g.real * structure_g.real + field_g.imag * structure_g.imag)
     energy = float(part_g.sum())
@@ -470,7 +464,7 @@ def _add_transforms(
     for x, y in np.ndindex(3, 3):
         virial[x, y] += np.sum(part_g * k_xg[x] * k_xg[y])
     if gradient:
-        to_charges = plan(2, 1)
+        to_charges = from_grid(*settings)
         one_i = to_charges.execute((1.0 - k_xg[0]) * field_g)
         two_i = to_charges.execute((1j * k_xg[1] - k_xg[2]) * field_g)
         out += np.stack([one_i.real, -one_i.imag, -two_i.real, -two_i.imag], axis=1)

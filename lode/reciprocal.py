@@ -20,6 +20,7 @@ from lode.core.harmonics import harmonic_sums, harmonics
 from lode.core.lattice import half_sphere, reduced_cell, vectors_of
 from lode.core.pairs import interpolated, interpolated_slopes
 from lode.core.registers import LANES, aligned_zeros, whole_lanes
+from lode.nufft import from_grid, to_grid
 from lode.parallel import single_threaded_blas, thread_map
 from lode.tuning import (
     FINEST,
@@ -335,7 +336,6 @@ class TransformTerm:
     """
 
     def __init__(self, system, sources, split, tolerance):
-        self.new_plan = nufft_library().Plan
         # The box of indices around the sphere is smallest in a compact cell.
         cell = reduced_cell(system.cell)
         inverse = np.linalg.inv(cell)
@@ -394,10 +394,7 @@ class TransformTerm:
         )
         first = self.sources.channel_i[atoms] == channels[0]
         strength_j = np.where(first, 1.0 + 0j, 1j) * self.sources.weight_i[atoms]
-        plan = self.new_plan(
-            1, sizes, 1, accuracy, isign=-1, upsampfac=upsampling, nthreads=1
-        )
-        plan.setpts(*np.ascontiguousarray(self.angle_xj[:, atoms]))
+        plan = to_grid(self.angle_xj[:, atoms], sizes, accuracy, upsampling)
         grid = plan.execute(strength_j).ravel()
         place = self._places(sizes)
         return self.half_space.weight_k * grid[[place, len(grid) - 1 - place]]
@@ -437,10 +434,7 @@ class TransformTerm:
         tools = SimpleQueue()
         for _ in range(n_threads):
             # One column at a time: on one thread several cost the same together.
-            plan = self.new_plan(
-                2, sizes, 1, accuracy, isign=1, upsampfac=upsampling, nthreads=1
-            )
-            plan.setpts(*angle_xj)
+            plan = from_grid(angle_xj, sizes, accuracy, upsampling)
             tools.put((plan, np.zeros(sizes, complex)))
         batch = max(n_threads, _BATCH_BYTES // (16 * n_atoms))
         value_tj = np.empty((min(batch, n_columns), n_atoms), complex)
@@ -506,16 +500,11 @@ class TransformTerm:
         n_atoms, n_columns = len(gradient_jamn), columns.shape[1]
         sizes, _, upsampling = transform_sizes(space.top_x, accuracy, n_atoms)
         place_k, k_xk = self._places(sizes), np.ascontiguousarray(space.k_kx.T)
-        settings = {"upsampfac": upsampling, "nthreads": 1}
         n_threads = min(n_threads, n_columns)
         tools = SimpleQueue()
         for _ in range(n_threads):
-            plans = [
-                self.new_plan(kind, sizes, 1, accuracy, isign=1, **settings)
-                for kind in (1, 2)
-            ]
-            for plan in plans:
-                plan.setpts(*self.angle_xj)
+            settings = self.angle_xj, sizes, accuracy, upsampling
+            plans = to_grid(*settings, sign=1), from_grid(*settings)
             tools.put((*plans, np.zeros(sizes, complex), np.zeros(sizes, complex)))
         batch = max(n_threads, _BATCH_BYTES // (40 * n_atoms + 32 * len(space)))
         batch = min(batch, n_columns)
@@ -584,9 +573,8 @@ class TransformTerm:
         sizes, _, upsampling = transform_sizes(space.top_x, accuracy, len(atoms))
         first = self.sources.channel_i[atoms] == channels[0]
         one_i, weight_i = np.where(first, 1.0 + 0j, 1j), self.sources.weight_i[atoms]
-        settings = {"isign": -1, "upsampfac": upsampling, "nthreads": 1}
-        plan = self.new_plan(2, sizes, 1, accuracy, **settings)
-        plan.setpts(*np.ascontiguousarray(self.angle_xj[:, atoms]))
+        angle_xi = self.angle_xj[:, atoms]
+        plan = from_grid(angle_xi, sizes, accuracy, upsampling, sign=-1)
         place = self._places(sizes)
         grid, slope = np.zeros(sizes, complex), np.zeros(sizes, complex)
         weighted_sk = space.weight_k * field_sum_sk
@@ -607,21 +595,3 @@ def _of_grids(columns):
     of_grids = columns.copy()
     of_grids[1] = -1
     return of_grids
-
-
-def nufft_library():
-    """The package, imported when first needed.
-
-    Raises
-    ------
-    ImportError
-        If it is not installed.
-    """
-    try:
-        import finufft
-    except ImportError as error:
-        raise ImportError(
-            "the non-uniform Fourier transforms of large periodic frames need finufft "
-            "(pip install finufft); the methods 'split' and 'reciprocal' do without"
-        ) from error
-    return finufft

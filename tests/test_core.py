@@ -10,7 +10,7 @@ CORE = sorted(p for p in (PACKAGE / "core").glob("*.py") if p.name != "__init__.
 # The rooms of the house from bottom to top. Those that the list leaves out stand where
 # they belong: parallel, files and archive know nothing of the physics.
 ROOMS = [
-    *("parallel", "files", "combinations", "systems", "charges", "gradients"),
+    *("parallel", "files", "combinations", "systems", "charges", "gradients", "nufft"),
     *("fields", "bases", "cutoffs", "tables", "tuning", "pairs", "reciprocal"),
     *("expansion", "coupling", "invariants"),
     *("archive", "serialization", "features", "gram", "whitening", "kernels"),
