@@ -20,7 +20,7 @@ from lode.systems import (
     structures,
     system,
 )
-from lode.tuning import FINEST, transform_sizes
+from lode.tuning import FINEST, transform_sizes, wave_vector_count
 
 COULOMB_CONSTANT = 14.399645478425668
 """e²/(4π ε₀) in eV Å, CODATA 2018."""
@@ -330,7 +330,7 @@ def _summed(
         ranges = _cutoffs(n, volume, tolerance, splitting, gradient)
         alpha, cutoff, wave_cutoff = ranges
         pairs = n * n / volume * 2.0 * math.pi / 3.0 * cutoff**3
-        terms = max(pairs, n * volume * wave_cutoff**3 / (12.0 * math.pi**2))
+        terms = max(pairs, n * wave_vector_count(volume, wave_cutoff))
     else:
         terms = math.inf
     if terms > _LARGEST_SUM * max(1.0, (n / 1e4) ** 1.5):
@@ -417,7 +417,7 @@ def _transform_ranges(n, volume, tolerance, splitting, gradient):
         choices.append((cost(ranges), ranges))
     least, best = min(choices)
     _, cutoff, wave_cutoff = _cutoffs(n, volume, tolerance, splitting, gradient)
-    waves = n * volume * wave_cutoff**3 / (12.0 * math.pi**2)
+    waves = n * wave_vector_count(volume, wave_cutoff)
     wave_time = _PAIR_TIME / (_PAIR_COST if gradient else _PAIR_COST_ENERGY)
     return best if least < pair_time * cutoff**3 + wave_time * waves else None
 

@@ -26,7 +26,7 @@ from lode.cutoffs import (
     check_length,
 )
 from lode.fields import Field
-from lode.gradients import GROUPS, Gradient, Sums, add_arrays
+from lode.gradients import GROUPS, Gradient, Sums, add_arrays, checked_derivatives
 from lode.pairs import PairTerm
 from lode.parallel import scratch, thread_map
 from lode.reciprocal import ProductTerm, TransformTerm
@@ -36,7 +36,6 @@ from lode.systems import (
     Sources,
     atomic_numbers,
     check_boundary,
-    finite_array,
     structures,
     whole_number,
 )
@@ -351,12 +350,8 @@ class SphericalExpansion:
         used, channel_i = self.channels(inputs, species)
         n_lm, n_max = (self.max_angular + 1) ** 2, self.basis.max_radial
         shape = (len(inputs.species), len(self.fields(used)), n_lm, n_max)
-        leading = np.shape(dE_dc)[:-4]
-        gradient = finite_array(dE_dc, (*leading, *shape), "dE_dc")
-        if len(leading) > 1:
-            raise ValueError(
-                f"dE_dc must have at most one leading axis, got {len(leading)}"
-            )
+        gradient = checked_derivatives(dE_dc, shape, "dE_dc")
+        leading = gradient.shape[:-4]
         gradient_sjamn = gradient.reshape(-1, *shape)
         n_scalars, n_atoms = len(gradient_sjamn), shape[0]
         position_six, charge_si, _ = Sums.zeros(n_scalars, n_atoms)
@@ -664,7 +659,7 @@ class _Evaluator:
 
     def _add_constant_gradients(self, gradient_sjan, sums):
         """Of the terms without a distance: the centre's own, and the average field."""
-        channel_i, weight_i, self_n, background_an = self.constants
+        channel_i, _, self_n, background_an = self.constants
         gradient_san = gradient_sjan.sum(axis=1)
         own_sin = gradient_sjan[:, np.arange(len(channel_i)), channel_i]
         of_average_sa = gradient_san @ self.background_n

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lode.systems import finite_array
+
 # Blocks of centres are added up in so many groups, however many threads there are.
 GROUPS = 8
 
@@ -63,6 +65,35 @@ class Gradient:
     positions: np.ndarray
     strain: np.ndarray | None
     charges: np.ndarray | None
+
+
+def checked_derivatives(value, shape, name):
+    """Derivatives of one scalar, or of several along a leading axis.
+
+    Parameters
+    ----------
+    value : array_like (..., *shape)
+    shape : tuple of int
+        Of what the scalars are derived with respect to.
+    name : str
+        Name in the error.
+
+    Returns
+    -------
+    ndarray (..., *shape)
+
+    Raises
+    ------
+    ValueError
+        If the shape does not fit or a number is not finite.
+    """
+    leading = np.shape(value)[: -len(shape)]
+    array = finite_array(value, (*leading, *shape), name)
+    if len(leading) > 1:
+        raise ValueError(
+            f"{name} must have at most one leading axis, got {len(leading)}"
+        )
+    return array
 
 
 def sum_of_gradients(parts):

@@ -12,9 +12,9 @@ from lode.core import invariants as core
 from lode.core.registers import whole_lanes
 from lode.coupling import clebsch_gordan
 from lode.expansion import COEFFICIENT_BYTES, SphericalExpansion
-from lode.gradients import sum_of_gradients
+from lode.gradients import checked_derivatives, sum_of_gradients
 from lode.parallel import thread_count, thread_map
-from lode.systems import finite_array, structures, whole_number
+from lode.systems import structures, whole_number
 
 # Features that a thread makes at least, else waking it takes longer.
 _LEAST_FEATURES = 2**18
@@ -131,12 +131,8 @@ class _Descriptor:
         inputs = structures(frames)
         used, channel_i = self.channels(inputs, species)
         shape = (len(channel_i), *self._components, len(_labels(self, used)))
-        leading = np.shape(dE_dX)[: -len(shape)]
-        if len(leading) > 1:
-            raise ValueError(
-                f"dE_dX must have at most one leading axis, got {len(leading)}"
-            )
-        gradient = finite_array(dE_dX, (*leading, *shape), "dE_dX")
+        gradient = checked_derivatives(dE_dX, shape, "dE_dX")
+        leading = gradient.shape[: -len(shape)]
         # Each expansion once, also if it is both fields.
         both = self._expansions()
         distinct = tuple(dict.fromkeys(both))
