@@ -20,7 +20,7 @@ PICTURE = "architecture.svg"
 # Light shades of the orange and blue of Okabe and Ito, told apart by all readers.
 _PUBLIC, _COMPILED, _OTHER, _LINE = "#FBE3B4", "#BFE1F6", "#F2F2F2", "#0072B2"
 # Inches. A page is about 8 wide, so the text stands there at its own size in points.
-_WIDTH, _ROW, _BOX_HEIGHT, _GAP = 8.8, 0.72, 0.26, 0.1
+_WIDTH, _ROW, _BOX_HEIGHT, _GAP = 9.2, 0.72, 0.26, 0.1
 _TEXT, _LETTER = 10, 0.085
 # Rounds in which modules move to the middle of those that they are tied to.
 _ROUNDS = 24
