@@ -18,7 +18,7 @@ import numpy as np
 
 from lode.bases import ContractedBasis, RadialBasis
 from lode.core.pairs import write_constants
-from lode.core.registers import whole_lanes
+from lode.core.registers import LANES, whole_lanes
 from lode.cutoffs import (
     RadialScaling,
     ShiftedCosineCutoff,
@@ -26,7 +26,7 @@ from lode.cutoffs import (
     check_length,
 )
 from lode.fields import Field
-from lode.gradients import GROUPS, Gradient, Sums, add_arrays, checked_derivatives
+from lode.gradients import Gradient, Sums, checked_derivatives
 from lode.pairs import PairTerm
 from lode.parallel import scratch, thread_map
 from lode.reciprocal import ProductTerm, TransformTerm
@@ -616,9 +616,6 @@ class _Evaluator:
     def adjoint(self, gradient_sjamn, strained, n_threads):
         """Gradients with respect to the structure, from those of its coefficients.
 
-        Blocks of centres are added up in a fixed number of groups and these in their
-        order: no bit depends on the threads.
-
         Parameters
         ----------
         gradient_sjamn : ndarray (n_scalars, n_atoms, n_channels, n_lm, n_max)
@@ -631,30 +628,15 @@ class _Evaluator:
         Sums
         """
         n_scalars, n, *_, n_max = gradient_sjamn.shape
-        block = min((term.block for term in self.terms), default=n)
-        groups = np.array_split(np.arange(0, n, block), GROUPS)
-        padded = [(0, 0)] * 4 + [(0, whole_lanes(n_max) - n_max)]
-
-        def gather(starts):
-            sums = Sums.zeros(n_scalars, n)
-            left = [term.unfinished(n_scalars, strained) for term in self.terms]
-            for first in starts.tolist():
-                some = np.pad(gradient_sjamn[:, first : first + block], padded)
-                for term, own in zip(self.terms, left, strict=True):
-                    term.adjoint(some, first, sums, own, strained)
-            return sums, left
-
-        groups = [group for group in groups if len(group)]
-        found = thread_map(gather, groups, min(n_threads, n // LEAST_CENTERS))
-        sums, left = found[0]
-        for more_sums, more_left in found[1:]:
-            add_arrays(sums, more_sums)
-            add_arrays(left, more_left)
-        for term, own in zip(self.terms, left, strict=True):
-            term.finish(sums, own, strained, n_threads)
-        if self.transforms is not None:
-            self.transforms.adjoint(np.pad(gradient_sjamn, padded), sums, n_threads)
+        sums = Sums.zeros(n_scalars, n)
         self._add_constant_gradients(gradient_sjamn[:, :, :, 0], sums)
+        if n_max % LANES:
+            padded = [(0, 0)] * 4 + [(0, whole_lanes(n_max) - n_max)]
+            gradient_sjamn = np.pad(gradient_sjamn, padded)
+        for term in self.terms:
+            term.adjoint(gradient_sjamn, sums, strained, n_threads)
+        if self.transforms is not None:
+            self.transforms.adjoint(gradient_sjamn, sums, strained, n_threads)
         return sums
 
     def _add_constant_gradients(self, gradient_sjan, sums):

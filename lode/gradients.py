@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lode.parallel import thread_map
 from lode.systems import finite_array
 
-# Blocks of centres are added up in so many groups, however many threads there are.
+# Blocks of centres are added up in so many groups, whatever the number of threads.
 GROUPS = 8
 
 
@@ -37,13 +38,32 @@ class Sums(NamedTuple):
         return zip(*self, strict=True)
 
 
-def add_arrays(arrays, others):
-    """Add arrays to others in the same nested sequences."""
-    for own, value in zip(arrays, others, strict=True):
-        if isinstance(own, np.ndarray):
-            own += value
-        else:
-            add_arrays(own, value)
+def add_blocks(add, arrays, starts, n_threads):
+    """Let blocks of centres add to arrays, so that no bit depends on the threads.
+
+    Blocks are added up in a fixed number of groups, and these in their order.
+
+    Parameters
+    ----------
+    add : callable
+        Called with the first centre of a block and the arrays to add to.
+    arrays : sequence of ndarray
+        Added to.
+    starts : sequence of int
+        First centre of each block.
+    n_threads : int
+    """
+
+    def gather(group):
+        own = [np.zeros_like(array) for array in arrays]
+        for first in group.tolist():
+            add(first, own)
+        return own
+
+    groups = [group for group in np.array_split(starts, GROUPS) if len(group)]
+    for own in thread_map(gather, groups, n_threads):
+        for array, value in zip(arrays, own, strict=True):
+            array += value
 
 
 @dataclass(frozen=True)

@@ -142,20 +142,18 @@ class _Descriptor:
         values = [e.compute(inputs, **options).values for e in distinct]
         place = [distinct.index(expansion) for expansion in both]
         gradients = [np.zeros((*leading, *c_jamn.shape)) for c_jamn in values]
-        rows_of_threads = [
-            slice(start, start + _LEAST_CENTERS)
-            for start in range(0, shape[0], _LEAST_CENTERS)
-        ]
-        for index in np.ndindex(*leading):
 
-            def contract(rows, index=index):
+        def contract(first):
+            rows = slice(first, first + _LEAST_CENTERS)
+            for index in np.ndindex(*leading):
                 self._contract(
                     gradient[index][rows],
-                    *[values[p][rows] for p in place],
-                    *[gradients[p][index][rows] for p in place],
+                    [values[p][rows] for p in place],
+                    [gradients[p][index][rows] for p in place],
                 )
 
-            thread_map(contract, rows_of_threads, thread_count(n_threads))
+        starts = range(0, shape[0], _LEAST_CENTERS)
+        thread_map(contract, starts, thread_count(n_threads))
         found = zip(distinct, gradients, strict=True)
         options["strain"] = strain
         parts = [e.vjp(inputs, dE_dc, **options) for e, dE_dc in found]
@@ -343,8 +341,8 @@ class RadialSpectrum(_Descriptor):
     def _fill(self, rows, c_jamn):
         rows[:] = c_jamn[:, :, 0, :].reshape(len(rows), -1)
 
-    def _contract(self, gradient, c_jamn, out_jamn):
-        out_jamn[:] = gradient.reshape(c_jamn.shape)
+    def _contract(self, gradient, values, sums):
+        sums[0][:] = gradient.reshape(sums[0].shape)
 
 
 @dataclass(frozen=True)
@@ -414,9 +412,7 @@ class PowerSpectrum(_Descriptor):
         same_field = self.other is None
         core.power_spectrum(first, second, same_field, self.expansion.max_angular, rows)
 
-    def _contract(self, gradient, *arrays):
-        half = len(arrays) // 2
-        values, sums = arrays[:half], arrays[half:]
+    def _contract(self, gradient, values, sums):
         settings = self.other is None, self.expansion.max_angular
         core.power_spectrum_gradients(
             values[0], values[-1], *settings, gradient, sums[0], sums[-1]
@@ -555,9 +551,7 @@ class EquivariantPowerSpectrum(_Descriptor):
         plan = _coupling_plan(self, n_x, n_y)
         core.equivariant_spectrum(first, second, *plan, 2 * self.angular + 1, rows)
 
-    def _contract(self, gradient, *arrays):
-        half = len(arrays) // 2
-        values, sums = arrays[:half], arrays[half:]
+    def _contract(self, gradient, values, sums):
         n_x, n_y = (c.shape[1] * c.shape[3] for c in (values[0], values[-1]))
         plan = _coupling_plan(self, n_x, n_y)
         core.equivariant_spectrum_gradients(

@@ -12,6 +12,7 @@ import vesin
 
 from lode.core import neighbors as core
 from lode.core.pairs import add_pair_gradients, add_pairs
+from lode.gradients import add_blocks
 from lode.tuning import neighbor_count
 
 # Finite structures with at most this many atoms: each pair is tested.
@@ -79,31 +80,27 @@ class PairTerm:
         weight_i = self.sources.weight_i
         add_pairs(found, weight_i, self.radial, self.max_angular, out_jamn)
 
-    def adjoint(self, gradient_sjamn, first, sums, left, strained):
-        """Add what gradients of a run of coefficients are for positions and strain.
+    def adjoint(self, gradient_sjamn, sums, strained, n_threads):
+        """Add what gradients of all coefficients are for positions and strain.
 
         Parameters
         ----------
-        gradient_sjamn : ndarray (n_scalars, n_centres, n_channels, n_lm, width)
-        first : int
-            Place of the first centre.
+        gradient_sjamn : ndarray (n_scalars, n_atoms, n_channels, n_lm, width)
         sums : Sums
             Added to.
-        left : tuple
-            Of :meth:`unfinished`.
         strained : bool
             Whether the strain is wanted; it costs nothing.
+        n_threads : int
         """
-        found = self.pairs(first, first + gradient_sjamn.shape[1])
-        settings = self.sources.weight_i, self.radial, self.max_angular
-        add_pair_gradients(found, *settings, first, gradient_sjamn, *sums)
+        n = gradient_sjamn.shape[1]
 
-    def unfinished(self, n_scalars, strained):
-        """Nothing is left when all blocks of centres are done."""
-        return ()
+        def add(first, own):
+            some = np.ascontiguousarray(gradient_sjamn[:, first : first + self.block])
+            found = self.pairs(first, first + some.shape[1])
+            settings = self.sources.weight_i, self.radial, self.max_angular
+            add_pair_gradients(found, *settings, first, some, *own)
 
-    def finish(self, sums, left, strained, n_threads):
-        """Do nothing, see :meth:`lode.reciprocal.ProductTerm.finish`."""
+        add_blocks(add, sums, range(0, n, self.block), n_threads)
 
 
 def _finite_candidates(system, sources, limit):

@@ -12,6 +12,7 @@ each harmonic and radial mode. ``docs/theory.md`` has the derivation.
 import math
 from functools import lru_cache
 from queue import SimpleQueue
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from lode.core.harmonics import harmonic_sums, harmonics
 from lode.core.lattice import half_sphere, reduced_cell, vectors_of
 from lode.core.pairs import interpolated, interpolated_slopes
 from lode.core.registers import LANES, aligned_zeros, whole_lanes
+from lode.gradients import add_blocks
 from lode.nufft import from_grid, to_grid
 from lode.parallel import single_threaded_blas, thread_map
 from lode.tuning import (
@@ -220,91 +222,96 @@ class ProductTerm:
             columns = columns or space.columns(part)
             vectors = core.WaveVectors(part[0], space.top_x, *structure, *columns)
             core.add_products(phase_jxt, vectors, *sums)
-        core.add_modes(*sums, self.table.n_modes, self.table.mode_qn, out_jamn)
+        core.add_modes(tuple(sums), self.table.n_modes, self.table.mode_qn, out_jamn)
 
-    def adjoint(self, gradient_sjamn, first, sums, left, strained):
-        """Add what gradients of a run of coefficients are for the centres.
+    def adjoint(self, gradient_sjamn, sums, strained, n_threads):
+        """Add what gradients of all coefficients are for positions and strain.
+
+        First what they are for the centres, the structure factor and the columns; then
+        what these are for the sources and the strain.
 
         Parameters
         ----------
-        gradient_sjamn : ndarray (n_scalars, n_centres, n_channels, n_lm, width)
-        first : int
-            Place of the first centre.
+        gradient_sjamn : ndarray (n_scalars, n_atoms, n_channels, n_lm, width)
         sums : Sums
             Added to.
-        left : list
-            What is left for :meth:`finish`, of :meth:`unfinished`; added to.
         strained : bool
             Whether the strain is wanted.
+        n_threads : int
         """
+        n_scalars, n_atoms, n_channels = gradient_sjamn.shape[:3]
+        # Of each part: both of the structure factor, and both of the columns.
+        of_parts = []
+        for _, places in self.half_space.parts:
+            n_k = places.stop - places.start
+            n_rows, widths = n_k if strained else 0, self.table.widths
+            shapes = [(n_channels, n_k + LANES)] * 2 + [(n_rows, w) for w in widths]
+            of_parts.append([np.zeros((n_scalars, *shape)) for shape in shapes])
+
+        def add(first, arrays):
+            some = gradient_sjamn[:, first : first + self.block]
+            own = [arrays[i : i + 4] for i in range(1, len(arrays), 4)]
+            self._add_centers(some, first, arrays[0], own, strained)
+
+        arrays = [sums.position_six, *(array for part in of_parts for array in part)]
+        add_blocks(add, arrays, range(0, n_atoms, self.block), n_threads)
+        for part, own in zip(self.half_space.parts, of_parts, strict=True):
+            self._add_sources(part, own, sums, n_threads)
+            if strained:
+                self._add_strain(part[1], own[2:], sums.strain_sxy)
+
+    def _add_centers(self, gradient_sjamn, first, position_six, of_parts, strained):
         n, n_channels = gradient_sjamn.shape[1:3]
         space, phase_jxt = self.half_space, self.phases(first, first + n)
         n_blocks, widths = -(-n // core.CENTERS), self.table.widths
-        shapes = [(n_blocks, n_channels * core.CENTERS, width) for width in widths]
-        shapes += [(n_channels, width, n_blocks * core.CENTERS) for width in widths]
         n_modes, mode_qn = self.table.n_modes, self.table.mode_qn
         mode_nq = np.zeros((mode_qn.shape[1], whole_lanes(len(mode_qn)) + LANES))
         mode_nq[:, : len(mode_qn)] = mode_qn.T
-        gradients = [tuple(np.zeros(shape) for shape in shapes) for _ in gradient_sjamn]
-        for gradient_jamn, gradient in zip(gradient_sjamn, gradients, strict=True):
-            core.contract_modes(gradient_jamn, n_modes, mode_nq, *gradient)
-        found = zip(space.parts, self.columns, self.structure, left, strict=True)
-        for part, columns, structure, of_part in found:
+        gradients = []
+        for gradient_jamn in gradient_sjamn:
+            rows = [(n_blocks, n_channels * core.CENTERS, width) for width in widths]
+            columns = [(n_channels, width, n_blocks * core.CENTERS) for width in widths]
+            both = tuple(map(np.zeros, rows)), tuple(map(np.zeros, columns))
+            core.contract_modes(gradient_jamn, n_modes, mode_nq, *both)
+            gradients.append(both)
+        found = zip(space.parts, self.columns, self.structure, of_parts, strict=True)
+        for part, columns, structure, own in found:
             line_nx, places = part
             columns = columns or space.columns(part)
             vectors = core.WaveVectors(line_nx, space.top_x, *structure, *columns)
             of_centers = phase_jxt, vectors, _transposed(space.k_kx[places])
             for s, gradient in enumerate(gradients):
-                out_jx = sums.position_six[s, first : first + n]
+                out_jx = position_six[s, first : first + n]
+                of_scalar = tuple(array[s] for array in own)
                 core.add_product_gradients(
-                    *of_centers, gradient, out_jx, of_part[s], strained
+                    *of_centers, *gradient, out_jx, of_scalar, strained
                 )
 
-    def unfinished(self, n_scalars, strained):
-        """Sums over centres of :meth:`adjoint`, of each part and scalar: zeros."""
-        left = []
-        for _, places in self.half_space.parts:
-            n_k = places.stop - places.start
-            shapes = [(self.sources.n_channels, n_k + LANES)] * 2
-            shapes += [(n_k if strained else 0, w) for w in self.table.widths]
-            each = range(n_scalars)
-            left.append([tuple(np.zeros(shape) for shape in shapes) for _ in each])
-        return left
-
-    def finish(self, sums, left, strained, n_threads):
-        """Add what all centres together are for the sources and the strain.
-
-        Parameters
-        ----------
-        sums : Sums
-            Added to.
-        left : list
-            Of :meth:`adjoint` of all centres.
-        strained : bool
-        n_threads : int
-        """
-        space = self.half_space
+    def _add_sources(self, part, own, sums, n_threads):
+        line_nx, places = part
+        k_xk = _transposed(self.half_space.k_kx[places])
         channel_i, weight_i = self.sources.channel_i, self.sources.weight_i
-        for part, of_part in zip(space.parts, left, strict=True):
-            line_nx, places = part
-            k_xk = _transposed(space.k_kx[places])
 
-            def add(first, of_part=of_part, line_nx=line_nx, k_xk=k_xk):
-                some = slice(first, first + _ATOMS)
-                phases = self.phases(some.start, some.stop)
-                atoms = phases, channel_i[some], weight_i[some], line_nx, space.top_x
-                for s, of_scalar in enumerate(of_part):
-                    out = sums.position_six[s, some], sums.charge_si[s, some]
-                    core.add_source_gradients(*atoms, k_xk, *of_scalar[:2], *out)
+        def add(first):
+            some = slice(first, first + _ATOMS)
+            phase_ixt = self.phases(some.start, some.stop)
+            lines = line_nx, self.half_space.top_x, k_xk
+            for real_ak, imag_ak, position_ix, charge_i in zip(
+                *own[:2], sums.position_six, sums.charge_si, strict=True
+            ):
+                atoms = phase_ixt, channel_i[some], weight_i[some], *lines
+                out = position_ix[some], charge_i[some]
+                core.add_source_gradients(*atoms, real_ak, imag_ak, *out)
 
-            thread_map(add, range(0, len(channel_i), _ATOMS), n_threads)
-            if not strained:
-                continue
-            mode_xkq = np.stack([space.modes(places), space.mode_slopes(places)])
-            modes = 2 * space.weight_k[places], mode_xkq, self.table.n_modes
-            for s, of_scalar in enumerate(of_part):
-                found = core.contract_columns(*of_scalar[2:], *modes)
-                sums.strain_sxy[s] += space.strain(places, *found)
+        thread_map(add, range(0, len(channel_i), _ATOMS), n_threads)
+
+    def _add_strain(self, places, columns, strain_sxy):
+        space, n_modes = self.half_space, self.table.n_modes
+        modes = space.modes(places), space.mode_slopes(places), n_modes
+        for even_kc, odd_kc, strain_xy in zip(*columns, strain_sxy, strict=True):
+            both = even_kc, odd_kc
+            found = core.contract_columns(both, 2 * space.weight_k[places], *modes)
+            strain_xy += space.strain(places, *found)
 
 
 def _transposed(k_kx):
@@ -345,8 +352,21 @@ class TransformTerm:
         turns = (system.positions @ inverse).T
         angle_xj = 2 * math.pi * (turns - np.round(turns))
         self.angle_xj = np.ascontiguousarray(angle_xj)
+        self.y_mk = self.half_space.harmonics()
+        self.u_qk = self._of_modes(self.half_space.modes())
+        present = np.unique(sources.channel_i)
+        pairs = [present[a : a + 2] for a in range(0, len(present), 2)]
         with single_threaded_blas():
-            self.groups = self._groups()
+            self.groups = [self._group(a) for a in pairs if len(self.half_space)]
+
+    def _of_modes(self, value_kq):
+        return value_kq[:, : len(self.modes.mode_qn)].T.copy()
+
+    def _group(self, channels):
+        """Transforms of one or two channels."""
+        field_sk = self._field(channels)
+        accuracy = self._accuracy(field_sk)
+        return _Group(channels, self._columns(channels), field_sk, accuracy)
 
     def add_run(self, out_jamn, first, n_threads):
         """Add to the coefficients of a run of centres, on some threads.
@@ -358,24 +378,8 @@ class TransformTerm:
         n_threads : int
         """
         angle_xj = self.angle_xj[:, first : first + len(out_jamn)]
-        angle_xj = np.ascontiguousarray(angle_xj)
         for group in self.groups:
-            self._add(*group, angle_xj, out_jamn, n_threads)
-
-    def _groups(self):
-        """Columns, field and accuracy of groups of channels, and tables of modes."""
-        if not len(self.half_space):
-            return []
-        y_mk = self.half_space.harmonics()
-        u_qk = self.half_space.modes()[:, : len(self.modes.mode_qn)].T.copy()
-        present = np.unique(self.sources.channel_i)
-        groups = []
-        for a in range(0, len(present), 2):
-            channels = present[a : a + 2]
-            field_sk = self._field(channels)
-            accuracy = self._accuracy(field_sk, u_qk)
-            groups.append((self._columns(channels), field_sk, accuracy, y_mk, u_qk))
-        return groups
+            self._add(group, angle_xj, out_jamn, n_threads)
 
     def _places(self, sizes):
         """Places of the half space in a grid of odd sizes with k = 0 in its middle."""
@@ -385,25 +389,31 @@ class TransformTerm:
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         return np.repeat(first, count) + within
 
+    def _atoms(self, channels, accuracy):
+        """Atoms of two channels, 1 or i for each, and the settings of transforms."""
+        atoms = np.flatnonzero(np.isin(self.sources.channel_i, channels))
+        is_first = self.sources.channel_i[atoms] == channels[0]
+        sizes, _, upsampling = transform_sizes(
+            self.half_space.top_x, accuracy, len(atoms)
+        )
+        settings = self.angle_xj[:, atoms], sizes, accuracy, upsampling
+        return atoms, np.where(is_first, 1.0 + 0j, 1j), settings
+
     def _field(self, channels):
         """(4π/Ω) ĝ (S̄_a + i S̄_b) at the wave vectors k, and at -k."""
         accuracy = max(_STRUCTURE_SHARE * self.tolerance, FINEST)
-        atoms = np.isin(self.sources.channel_i, channels)
-        sizes, _, upsampling = transform_sizes(
-            self.half_space.top_x, accuracy, atoms.sum()
-        )
-        first = self.sources.channel_i[atoms] == channels[0]
-        strength_j = np.where(first, 1.0 + 0j, 1j) * self.sources.weight_i[atoms]
-        plan = to_grid(self.angle_xj[:, atoms], sizes, accuracy, upsampling)
-        grid = plan.execute(strength_j).ravel()
-        place = self._places(sizes)
+        atoms, one_j, settings = self._atoms(channels, accuracy)
+        plan = to_grid(*settings)
+        grid = plan.execute(one_j * self.sources.weight_i[atoms]).ravel()
+        place = self._places(settings[1])
         return self.half_space.weight_k * grid[[place, len(grid) - 1 - place]]
 
-    def _accuracy(self, field_sk, u_qk):
+    def _accuracy(self, field_sk):
         """Accuracy of the transforms relative to the norm of what is transformed."""
         l_q = np.repeat(np.arange(len(self.modes.n_modes)), self.modes.n_modes)
         square_k = (field_sk.real**2 + field_sk.imag**2).sum(axis=0)
-        norm = math.sqrt(((2 * l_q + 1) / (4 * math.pi) * (u_qk**2 @ square_k)).max())
+        square_q = self.u_qk**2 @ square_k
+        norm = math.sqrt(((2 * l_q + 1) / (4 * math.pi) * square_q).max())
         wanted = TRANSFORM_SHARE * self.tolerance * self.scale
         return min(max(wanted / max(norm, 1e-300), FINEST), _COARSEST)
 
@@ -423,13 +433,16 @@ class TransformTerm:
         parts[1] += [(-1, -1, 0, 0)] * (len(parts[0]) - len(parts[1]))
         return np.array(parts)
 
-    def _add(
-        self, columns, field_sk, accuracy, y_mk, u_qk, angle_xj, out_jamn, n_threads
-    ):
-        n_atoms, n_columns = angle_xj.shape[1], columns.shape[1]
+    def _write_grid(self, place_k, parts, field_sk, grid):
+        """Write the modes of one transform, see :func:`core.write_grid`."""
+        one, other = ((self.y_mk[m], self.u_qk[q], l) for _, l, m, q in parts)
+        core.write_grid(place_k, *one, *other, field_sk, grid.ravel())
+
+    def _add(self, group, angle_xj, out_jamn, n_threads):
+        n_atoms, n_columns = angle_xj.shape[1], group.columns.shape[1]
+        accuracy, of_grids = group.accuracy, _of_grids(group.columns)
         sizes, _, upsampling = transform_sizes(self.half_space.top_x, accuracy, n_atoms)
         place_k = self._places(sizes)
-        of_grids = _of_grids(columns)
         n_threads = min(n_threads, n_columns)
         tools = SimpleQueue()
         for _ in range(n_threads):
@@ -441,24 +454,17 @@ class TransformTerm:
         rows = [slice(j, j + _CENTERS) for j in range(0, n_atoms, _CENTERS)]
 
         def transform(item):
-            row, (_, l, m, q), (_, l_other, m_other, q_other) = item
+            row, *parts = item
             plan, grid = tools.get()
-            core.write_grid(
-                place_k,
-                *(y_mk[m], u_qk[q], l),
-                *(y_mk[m_other], u_qk[q_other], l_other),
-                field_sk,
-                grid.ravel(),
-            )
+            self._write_grid(place_k, parts, group.field_sk, grid)
             plan.execute(grid, out=value_tj[row])
             tools.put((plan, grid))
 
         for start in range(0, n_columns, batch):
-            part = columns[:, start : start + batch]
-            of_grid = of_grids[:, start : start + batch].tolist()
-            items = zip(range(batch), *of_grid, strict=False)
+            some = slice(start, start + batch)
+            places = np.ascontiguousarray(group.columns[:, some, [0, 2, 3]])
+            items = zip(range(batch), *of_grids[:, some].tolist(), strict=False)
             thread_map(transform, items, n_threads)
-            places = np.ascontiguousarray(part[:, :, [0, 2, 3]])
 
             def expand(row, places=places):
                 values = value_tj[: places.shape[1], row]
@@ -466,38 +472,27 @@ class TransformTerm:
 
             thread_map(expand, rows, n_threads)
 
-    def adjoint(self, gradient_sjamn, sums, n_threads):
+    def adjoint(self, gradient_sjamn, sums, strained, n_threads):
         """Add what gradients of all coefficients are for positions and strain.
 
         Parameters
         ----------
-        gradient_sjamn : ndarray (n_scalars, n_atoms, n_channels, n_lm, width)
-        sums : Sums
-            Added to.
-        n_threads : int
+        gradient_sjamn, sums, strained, n_threads
+            As for :meth:`ProductTerm.adjoint`.
         """
-        space = self.half_space
-        slope_qk = space.mode_slopes()[:, : len(self.modes.mode_qn)].T
-        for *group, u_qk in self.groups:
-            group.append(np.stack([u_qk, slope_qk]))
+        slope_qk = self._of_modes(self.half_space.mode_slopes())
+        for group in self.groups:
             for gradient_jamn, of_scalar in zip(
                 gradient_sjamn, sums.each(), strict=True
             ):
-                self._add_gradients(*group, gradient_jamn, of_scalar, n_threads)
+                settings = slope_qk if strained else slope_qk[:0], n_threads
+                self._add_gradients(group, gradient_jamn, of_scalar, *settings)
 
-    def _add_gradients(
-        self,
-        columns,
-        field_sk,
-        accuracy,
-        y_mk,
-        mode_xqk,
-        gradient_jamn,
-        of_scalar,
-        n_threads,
-    ):
+    def _add_gradients(self, group, gradient_jamn, of_scalar, slope_qk, n_threads):
+        """Of one scalar; the strain is left out without slopes of the modes."""
         space, (position_ix, charge_i, strain_xy) = self.half_space, of_scalar
-        n_atoms, n_columns = len(gradient_jamn), columns.shape[1]
+        n_atoms, n_columns = len(gradient_jamn), group.columns.shape[1]
+        accuracy, of_grids = group.accuracy, _of_grids(group.columns)
         sizes, _, upsampling = transform_sizes(space.top_x, accuracy, n_atoms)
         place_k, k_xk = self._places(sizes), np.ascontiguousarray(space.k_kx.T)
         n_threads = min(n_threads, n_columns)
@@ -513,15 +508,9 @@ class TransformTerm:
         adjoint_tsk = np.empty((batch, 2, len(space)), complex)
 
         def transform(item):
-            row, (_, l, m, q), (_, l_other, m_other, q_other) = item
+            row, *parts = item
             to_waves, to_atoms, grid, slope = tools.get()
-            core.write_grid(
-                place_k,
-                *(y_mk[m], mode_xqk[0, q], l),
-                *(y_mk[m_other], mode_xqk[0, q_other], l_other),
-                field_sk,
-                grid.ravel(),
-            )
+            self._write_grid(place_k, parts, group.field_sk, grid)
             conjugate_j = gradient_tj[row].conj()
             for x in range(3):
                 core.write_slope(place_k, k_xk[x], grid.ravel(), slope.ravel())
@@ -530,62 +519,65 @@ class TransformTerm:
             adjoint_tsk[row] = found[[place_k, len(found) - 1 - place_k]]
             tools.put((to_waves, to_atoms, grid, slope))
 
-        field_sum_sk = np.zeros_like(field_sk)
-        a_mk, b_mk = np.zeros_like(y_mk), np.zeros_like(y_mk)
-        of_grids = _of_grids(columns)
+        field_sum_sk = np.zeros_like(group.field_sk)
+        ab_xmk = np.zeros((2, *self.y_mk.shape))
         for start in range(0, n_columns, batch):
             some = slice(start, start + batch)
-            parts, of_grid = columns[:, some], np.ascontiguousarray(of_grids[:, some])
-            places = np.ascontiguousarray(parts[:, :, [0, 2, 3]])
-            core.contract_transforms(
-                gradient_jamn,
-                *places,
-                self.modes.mode_qn,
-                gradient_tj[: parts.shape[1]],
-            )
+            of_grid = np.ascontiguousarray(of_grids[:, some])
+            places = np.ascontiguousarray(group.columns[:, some, [0, 2, 3]])
+            n = places.shape[1]
+            settings = *places, self.modes.mode_qn, gradient_tj[:n]
+            core.contract_transforms(gradient_jamn, *settings)
             items = zip(range(batch), *of_grid.tolist(), strict=False)
             thread_map(transform, items, n_threads)
-            position_ix += position_tjx[: parts.shape[1]].sum(axis=0)
+            position_ix += position_tjx[:n].sum(axis=0)
 
-            def add(first, of_grid=of_grid, n=parts.shape[1]):
-                k = slice(first, first + _WAVE_BLOCK)
+            def add(first, of_grid=of_grid, n=n):
                 core.add_transform_gradients(
-                    np.ascontiguousarray(adjoint_tsk[:n, :, k]),
-                    of_grid,
-                    np.ascontiguousarray(field_sk[:, k]),
-                    np.ascontiguousarray(y_mk[:, k]),
-                    np.ascontiguousarray(mode_xqk[:, :, k]),
-                    field_sum_sk[:, k],
-                    a_mk[:, k],
-                    b_mk[:, k],
+                    first,
+                    min(first + _WAVE_BLOCK, len(space)),
+                    *(adjoint_tsk[:n], of_grid, group.field_sk),
+                    *(self.y_mk, self.u_qk, slope_qk, field_sum_sk, ab_xmk),
                 )
 
             thread_map(add, range(0, len(space), _WAVE_BLOCK), n_threads)
-        found = (np.ascontiguousarray(x_mk.T) for x_mk in (a_mk, b_mk))
-        strain_xy += space.strain(slice(None), *found)
-        self._add_sources(columns, field_sum_sk, position_ix, charge_i)
+        if len(slope_qk):
+            strain_xy += space.strain(slice(None), *ab_xmk.transpose(0, 2, 1).copy())
+        self._add_sources(group.channels, field_sum_sk, position_ix, charge_i)
 
-    def _add_sources(self, columns, field_sum_sk, position_ix, charge_i):
+    def _add_sources(self, channels, field_sum_sk, position_ix, charge_i):
         """Add the gradient with respect to a field for the atoms that make it."""
-        channels = np.unique(columns[columns[..., 0] >= 0][:, 0])
         space, accuracy = self.half_space, max(0.1 * self.tolerance, FINEST)
-        atoms = np.flatnonzero(np.isin(self.sources.channel_i, channels))
-        sizes, _, upsampling = transform_sizes(space.top_x, accuracy, len(atoms))
-        first = self.sources.channel_i[atoms] == channels[0]
-        one_i, weight_i = np.where(first, 1.0 + 0j, 1j), self.sources.weight_i[atoms]
-        angle_xi = self.angle_xj[:, atoms]
-        plan = from_grid(angle_xi, sizes, accuracy, upsampling, sign=-1)
-        place = self._places(sizes)
+        atoms, one_i, settings = self._atoms(channels, accuracy)
+        plan, sizes = from_grid(*settings, sign=-1), settings[1]
+        place, weight_i = self._places(sizes), self.sources.weight_i[atoms]
         grid, slope = np.zeros(sizes, complex), np.zeros(sizes, complex)
         weighted_sk = space.weight_k * field_sum_sk
-        grid.ravel()[place] = weighted_sk[0]
-        grid.ravel()[grid.size - 1 - place] = weighted_sk[1]
+        grid.ravel()[[place, grid.size - 1 - place]] = weighted_sk
         charge_i[atoms] += (one_i * plan.execute(grid)).real
         for x in range(3):
             k_k = np.ascontiguousarray(space.k_kx[:, x])
             core.write_slope(place, k_k, grid.ravel(), slope.ravel())
             value_i = -(one_i * plan.execute(slope)).real
             position_ix[atoms, x] += weight_i * value_i
+
+
+class _Group(NamedTuple):
+    """Transforms of one or two channels.
+
+    Attributes
+    ----------
+    channels : ndarray of int
+    columns : ndarray (2, n_transforms, 4) of int
+        Channel, l, harmonic and mode in both parts of each transform.
+    field_sk : ndarray (2, n_k) of complex
+    accuracy : float
+    """
+
+    channels: np.ndarray
+    columns: np.ndarray
+    field_sk: np.ndarray
+    accuracy: float
 
 
 def _of_grids(columns):

@@ -299,5 +299,5 @@ def test_products_are_the_sums_that_they_are_defined_as(weighted):
     waves = core.WaveVectors(lines, top, *sums, *parts)
     core.add_products(phases[3:], waves, *both)
     out = np.ones((n - 3, n_channels, (l_max + 1) ** 2, 8))
-    core.add_modes(*both, n_modes, mode_qn, out)
+    core.add_modes(tuple(both), n_modes, mode_qn, out)
     assert np.abs(out - 1.0 - exact[3:]).max() <= 1e-13 * np.abs(exact).max()

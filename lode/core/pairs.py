@@ -146,12 +146,24 @@ def interpolated_slopes(row_rc, step, x_p):
     return slope_pc
 
 
-@compiled
-def _write_pair_functions(row_rc, scalars, r, weight, f_pc, p):
-    """Write what a pair's neighbour adds, for each l and n, from a RadialTable."""
+@compiled(forceinline=True)
+def _interval(row_rc, scalars, weight, r):
+    """Where the functions of a distance stand, and the factor that they have.
+
+    Returns
+    -------
+    row : int
+        Where the interval begins.
+    t : float
+        Place in it, from -1 to 1.
+    rate : float
+        Derivative of t with respect to the distance.
+    scale, slope : float
+        Factor of the polynomials, and its derivative.
+    """
     step, reach, n_far, power, decay, cutoff, width = scalars
     n_near = row_rc.shape[0] // TERMS - n_far
-    scale = weight
+    scale, slope, rate = weight, 0.0, 2.0 / step
     if r < reach or n_far == 0:
         place = r / step
         interval = min(int(place), n_near - 1)
@@ -162,16 +174,42 @@ def _write_pair_functions(row_rc, scalars, r, weight, f_pc, p):
         # Not of an infinite distance without a decay, which is no number.
         if decay > 0.0:
             scale *= math.exp(-decay * (r - reach))
+        slope, rate = -scale * (power / r + decay), -2.0 * n_far * u / r
         place = u * n_far
         interval = min(int(place), n_far - 1)
         row = TERMS * (n_near + interval)
-    write_polynomials(row_rc, row, 2.0 * (place - interval) - 1.0, f_pc, p)
     # A step has no width, and its last pairs may be rounded beyond it.
     if width > 0.0 and r > cutoff - width:
-        scale *= 0.5 * (1.0 + math.cos(math.pi * (r - cutoff + width) / width))
+        angle = math.pi * (r - cutoff + width) / width
+        smooth = 0.5 * (1.0 + math.cos(angle))
+        slope = slope * smooth - scale * 0.5 * math.pi / width * math.sin(angle)
+        scale *= smooth
+    return row, 2.0 * (place - interval) - 1.0, rate, scale, slope
+
+
+@compiled
+def _write_pair_functions(row_rc, scalars, r, weight, f_pc, p):
+    """Write what a pair's neighbour adds, for each l and n, from a RadialTable."""
+    row, t, _, scale, _ = _interval(row_rc, scalars, weight, r)
+    write_polynomials(row_rc, row, t, f_pc, p)
     if scale != 1.0:
         for c in range(0, f_pc.shape[1], LANES):
             store(scale * load(f_pc, p, c), f_pc, p, c)
+
+
+@compiled(forceinline=True)
+def _write_directions(vector_px, first, n_pairs, unit_xp, r_p):
+    """Write distances and directions of some pairs; (0, 0, 1) has no distance."""
+    for p in range(n_pairs):
+        x = vector_px[first + p, 0]
+        y = vector_px[first + p, 1]
+        z = vector_px[first + p, 2]
+        r = math.sqrt(x * x + y * y + z * z)
+        inverse = 1.0 / r if r > 0.0 else 0.0
+        unit_xp[0, p] = inverse * x
+        unit_xp[1, p] = inverse * y
+        unit_xp[2, p] = inverse * z if r > 0.0 else 1.0
+        r_p[p] = r
 
 
 @compiled
@@ -222,16 +260,7 @@ def add_pairs(pairs, weight_i, table, l_max, out_jamn):
         last = start_ja[(j + 1) * n_channels]
         for low in range(start_ja[j * n_channels], last, _BATCH):
             high = min(low + _BATCH, last)
-            for p in range(high - low):
-                x = vector_px[low + p, 0]
-                y = vector_px[low + p, 1]
-                z = vector_px[low + p, 2]
-                r = math.sqrt(x * x + y * y + z * z)
-                inverse = 1.0 / r if r > 0.0 else 0.0
-                unit_xp[0, p] = inverse * x
-                unit_xp[1, p] = inverse * y
-                unit_xp[2, p] = inverse * z if r > 0.0 else 1.0
-                r_p[p] = r
+            _write_directions(vector_px, low, high - low, unit_xp, r_p)
             # A loop of its own: with square roots in between it is half as fast.
             for p in range(high - low):
                 weight = weight_i[neighbor_p[low + p]]
@@ -249,27 +278,8 @@ def add_pairs(pairs, weight_i, table, l_max, out_jamn):
 @compiled(fastmath=CONTRACT)
 def _write_pair_slopes(row_rc, scalars, r, f_pc, slope_pc, p):
     """Write the pair functions of a weight of one, and their derivatives."""
-    step, reach, n_far, power, decay, cutoff, width = scalars
-    n_near = row_rc.shape[0] // TERMS - n_far
-    # Of the factor of the polynomials, and of their coordinate.
-    scale, slope, rate = 1.0, 0.0, 2.0 / step
-    if r < reach or n_far == 0:
-        place = r / step
-        interval = min(int(place), n_near - 1)
-        row = TERMS * interval
-    else:
-        u = reach / r
-        scale = u**power * math.exp(-decay * (r - reach))
-        slope, rate = -scale * (power / r + decay), -2.0 * n_far * u / r
-        place = u * n_far
-        interval = min(int(place), n_far - 1)
-        row = TERMS * (n_near + interval)
-    if width > 0.0 and r > cutoff - width:
-        angle = math.pi * (r - cutoff + width) / width
-        smooth = 0.5 * (1.0 + math.cos(angle))
-        slope = slope * smooth - scale * 0.5 * math.pi / width * math.sin(angle)
-        scale *= smooth
-    t, rate = 2.0 * (place - interval) - 1.0, rate * scale
+    row, t, rate, scale, slope = _interval(row_rc, scalars, 1.0, r)
+    rate *= scale
     for c in range(0, f_pc.shape[1], LANES):
         value = load(row_rc, row + TERMS - 1, c)
         derivative = 0.0 * value
@@ -347,14 +357,7 @@ def add_pair_gradients(
         j = first + row // n_channels
         for low in range(start_ja[row], start_ja[row + 1], _BATCH):
             n_pairs = min(_BATCH, start_ja[row + 1] - low)
-            for p in range(n_pairs):
-                x, y, z = vector_px[low + p]
-                r = math.sqrt(x * x + y * y + z * z)
-                inverse = 1.0 / r if r > 0.0 else 0.0
-                unit_xp[0, p] = inverse * x
-                unit_xp[1, p] = inverse * y
-                unit_xp[2, p] = inverse * z if r > 0.0 else 1.0
-                r_p[p] = r
+            _write_directions(vector_px, low, n_pairs, unit_xp, r_p)
             for p in range(n_pairs):
                 _write_pair_slopes(row_rc, scalars, r_p[p], f_pc, slope_pc, p)
                 if r_p[p] == 0.0:

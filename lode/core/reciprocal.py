@@ -239,7 +239,9 @@ def add_products(phase_jxt, waves, even_ajc, odd_ajc):
 
 
 @compiled(fastmath=CONTRACT)
-def add_product_gradients(phase_jxt, waves, k_xk, gradient, out_jx, sums, strained):
+def add_product_gradients(
+    phase_jxt, waves, k_xk, gradient_rows, gradient_columns, out_jx, sums, strained
+):
     """Adjoint of :func:`add_products`, for the centres; what is left is for sources.
 
     With H = Σ_c G_jc column_c(k) for even and odd columns and the phase Z, the centre
@@ -252,7 +254,7 @@ def add_product_gradients(phase_jxt, waves, k_xk, gradient, out_jx, sums, strain
     waves : WaveVectors
     k_xk : ndarray (3, n_k)
         Wave vectors.
-    gradient : tuple of four ndarray
+    gradient_rows, gradient_columns : tuple of two ndarray
         Of :func:`contract_modes`.
     out_jx : ndarray (n_centres, 3)
         Added to.
@@ -263,7 +265,7 @@ def add_product_gradients(phase_jxt, waves, k_xk, gradient, out_jx, sums, strain
     strained : bool
     """
     line_nx, top_x, real_ak, imag_ak, even_kc, odd_kc = waves
-    even_brc, odd_brc, even_acj, odd_acj = gradient
+    (even_brc, odd_brc), (even_acj, odd_acj) = gradient_rows, gradient_columns
     real_sum_ak, imag_sum_ak, even_sum_kc, odd_sum_kc = sums
     n, n_channels = phase_jxt.shape[0], real_ak.shape[0]
     most = WAVE_VECTORS + 2 * top_x[2] + 1 + LANES
@@ -410,9 +412,7 @@ def add_source_gradients(
 
 
 @compiled
-def contract_modes(
-    gradient_jamn, n_modes, mode_nq, even_brc, odd_brc, even_acj, odd_acj
-):
+def contract_modes(gradient_jamn, n_modes, mode_nq, rows, columns):
     """Adjoint of :func:`add_modes`: gradient with respect to the sums of each mode.
 
     Parameters
@@ -421,47 +421,45 @@ def contract_modes(
     n_modes : ndarray (l_max + 1,) of int
     mode_nq : ndarray (width, at least sum of n_modes + LANES)
         Of the modes of all l in radial functions.
-    even_brc, odd_brc : ndarray (n_blocks, n_channels * CENTERS, n_columns)
-        Written: rows are channels, and the centres of a block for each.
-    even_acj, odd_acj : ndarray (n_channels, n_columns, n_blocks * CENTERS)
+    rows : tuple of two ndarray (n_blocks, n_channels * CENTERS, n_columns)
+        Written, of even and of odd l: rows are channels, and the centres of a block
+        for each.
+    columns : tuple of two ndarray (n_channels, n_columns, n_blocks * CENTERS)
         The same transposed.
     """
     width = gradient_jamn.shape[3]
     row_mq = np.empty((2 * n_modes.shape[0] + 1, mode_nq.shape[1]))
+    column_x = np.empty(2, dtype=np.int64)
     for j in range(gradient_jamn.shape[0]):
         for a in range(gradient_jamn.shape[1]):
             b, r = j // CENTERS, a * CENTERS + j % CENTERS
-            even = odd = mode = 0
+            column_x[:] = mode = 0
             for l in range(n_modes.shape[0]):
-                rows, count = 2 * l + 1, n_modes[l]
-                for m in range(0, rows, ROWS):
-                    place = (m, 0, min(ROWS, rows - m), whole_lanes(count))
+                n_m, count, parity = 2 * l + 1, n_modes[l], l % 2
+                row_brc, column_acj = rows[parity], columns[parity]
+                for m in range(0, n_m, ROWS):
+                    place = (m, 0, min(ROWS, n_m - m), whole_lanes(count))
                     factors = (gradient_jamn[j, a], l * l + m, mode_nq, mode)
                     set_tile(row_mq, *place, *factors, 0, width)
-                for m in range(rows):
+                for m in range(n_m):
                     for q in range(count):
-                        if l % 2 == 0:
-                            even_brc[b, r, even] = row_mq[m, q]
-                            even_acj[a, even, j] = row_mq[m, q]
-                            even += 1
-                        else:
-                            odd_brc[b, r, odd] = row_mq[m, q]
-                            odd_acj[a, odd, j] = row_mq[m, q]
-                            odd += 1
+                        c = column_x[parity] + m * count + q
+                        row_brc[b, r, c] = column_acj[a, c, j] = row_mq[m, q]
+                column_x[parity] += n_m * count
                 mode += count
 
 
 @compiled
-def contract_columns(even_kc, odd_kc, weight_k, mode_xkq, n_modes):
+def contract_columns(columns, weight_k, mode_kq, slope_kq, n_modes):
     """Sums over radial modes of a gradient with respect to the columns.
 
     Parameters
     ----------
-    even_kc, odd_kc : ndarray (n_k, n_columns)
+    columns : tuple of two ndarray (n_k, n_columns)
         Gradient with respect to what :func:`write_columns` writes.
     weight_k, n_modes
         As of :func:`write_columns`.
-    mode_xkq : ndarray (2, n_k, at least sum of n_modes)
+    mode_kq, slope_kq : ndarray (n_k, at least sum of n_modes)
         The modes, and their derivatives.
 
     Returns
@@ -471,32 +469,31 @@ def contract_columns(even_kc, odd_kc, weight_k, mode_xkq, n_modes):
     """
     n_k, n_l = weight_k.shape[0], n_modes.shape[0]
     a_km, b_km = np.empty((n_k, n_l * n_l)), np.empty((n_k, n_l * n_l))
+    column_x = np.empty(2, dtype=np.int64)
     for k in range(n_k):
-        even = odd = mode = 0
+        column_x[:] = mode = 0
         for l in range(n_l):
+            parity, value_kc = l % 2, columns[l % 2]
             sign = weight_k[k] if ((l + 1) // 2) % 2 == 0 else -weight_k[k]
             for m in range(l * l, (l + 1) * (l + 1)):
                 a = b = 0.0
                 for q in range(n_modes[l]):
-                    value = even_kc[k, even + q] if l % 2 == 0 else odd_kc[k, odd + q]
-                    a += value * mode_xkq[0, k, mode + q]
-                    b += value * mode_xkq[1, k, mode + q]
+                    value = value_kc[k, column_x[parity] + q]
+                    a += value * mode_kq[k, mode + q]
+                    b += value * slope_kq[k, mode + q]
                 a_km[k, m], b_km[k, m] = sign * a, sign * b
-                if l % 2 == 0:
-                    even += n_modes[l]
-                else:
-                    odd += n_modes[l]
+                column_x[parity] += n_modes[l]
             mode += n_modes[l]
     return a_km, b_km
 
 
 @compiled
-def add_modes(even_ajc, odd_ajc, n_modes, mode_qn, out_jamn):
+def add_modes(sums, n_modes, mode_qn, out_jamn):
     """Expand radial modes into radial functions and add to the coefficients.
 
     Parameters
     ----------
-    even_ajc, odd_ajc : ndarray (n_channels, n_centres, n_columns)
+    sums : tuple of two ndarray (n_channels, n_centres, n_columns)
         Columns (l, m, q) of even and of odd l.
     n_modes : ndarray (l_max + 1,) of int
         At least one of each l.
@@ -505,17 +502,14 @@ def add_modes(even_ajc, odd_ajc, n_modes, mode_qn, out_jamn):
     out_jamn : ndarray (n_centres, n_channels, (l_max + 1)**2, width)
         Added to.
     """
+    column_x = np.empty(2, dtype=np.int64)
     for j in range(out_jamn.shape[0]):
         for a in range(out_jamn.shape[1]):
-            even = odd = mode = 0
+            column_x[:] = mode = 0
             for l in range(n_modes.shape[0]):
-                count = (2 * l + 1) * n_modes[l]
-                if l % 2 == 0:
-                    columns = even_ajc[a, j, even : even + count]
-                    even += count
-                else:
-                    columns = odd_ajc[a, j, odd : odd + count]
-                    odd += count
+                count, start = (2 * l + 1) * n_modes[l], column_x[l % 2]
+                columns = sums[l % 2][a, j, start : start + count]
+                column_x[l % 2] += count
                 value_mq = columns.reshape((2 * l + 1, n_modes[l]))
                 right = mode_qn[mode : mode + n_modes[l]]
                 for m in range(0, 2 * l + 1, ROWS):
@@ -596,12 +590,15 @@ def contract_transforms(gradient_jamn, real_tx, imag_tx, mode_qn, gradient_tj):
 
 @compiled
 def add_transform_gradients(
-    adjoint_tsk, parts, field_sk, y_mk, mode_xqk, field_sum_sk, a_mk, b_mk
-):
+    start, stop, adjoint_tsk, parts, field_sk, y_mk, u_qk, slope_qk, field_sum_sk,
+    sum_xmk,
+):  # fmt: skip
     """Add what adjoint transforms are for the field and for harmonics and modes.
 
     Parameters
     ----------
+    start, stop : int
+        Range of wave vectors.
     adjoint_tsk : ndarray (n_transforms, 2, n_k) of complex
         Transforms D of conj(gradient), at k and at -k.
     parts : ndarray (2, n_transforms, 4) of int
@@ -609,12 +606,12 @@ def add_transform_gradients(
     field_sk : ndarray (2, n_k) of complex
         As of :func:`write_grid`.
     y_mk : ndarray ((l_max + 1)**2, n_k)
-    mode_xqk : ndarray (2, n_modes, n_k)
-        Radial modes and their derivatives.
+    u_qk, slope_qk : ndarray (n_modes, n_k)
+        Radial modes and their derivatives; empty if the strain is not wanted.
     field_sum_sk : ndarray (2, n_k) of complex
         Added to: Σ T D, whose product with the field is the energy.
-    a_mk, b_mk : ndarray ((l_max + 1)**2, n_k)
-        Added to: the energy is Σ a Y, and b has the derivatives of the modes.
+    sum_xmk : ndarray (2, (l_max + 1)**2, n_k)
+        Added to: the energy is Σ a Y, and the second has the derivatives of the modes.
     """
     for t in range(adjoint_tsk.shape[0]):
         for part in range(2):
@@ -626,14 +623,14 @@ def add_transform_gradients(
             real = (1.0, 0.0, -1.0, 0.0)[l % 4]
             imag = (0.0, 1.0, 0.0, -1.0)[l % 4]
             here, there = one * complex(real, imag), one * complex(real, -imag)
-            for k in range(field_sk.shape[1]):
+            for k in range(start, stop):
                 at, opposite = here * adjoint_tsk[t, 0, k], there * adjoint_tsk[t, 1, k]
-                mode = mode_xqk[0, q, k]
-                field_sum_sk[0, k] += y_mk[m, k] * mode * at
-                field_sum_sk[1, k] += y_mk[m, k] * mode * opposite
-                energy = (field_sk[0, k] * at + field_sk[1, k] * opposite).real
-                a_mk[m, k] += energy * mode
-                b_mk[m, k] += energy * mode_xqk[1, q, k]
+                field_sum_sk[0, k] += y_mk[m, k] * u_qk[q, k] * at
+                field_sum_sk[1, k] += y_mk[m, k] * u_qk[q, k] * opposite
+                if slope_qk.shape[0] > 0:
+                    energy = (field_sk[0, k] * at + field_sk[1, k] * opposite).real
+                    sum_xmk[0, m, k] += energy * u_qk[q, k]
+                    sum_xmk[1, m, k] += energy * slope_qk[q, k]
 
 
 @compiled(fastmath=CONTRACT)
