@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lode.core.registers import aligned_zeros
 from lode.parallel import thread_map
 from lode.systems import finite_array
 
@@ -55,13 +56,14 @@ def add_blocks(add, arrays, starts, n_threads):
     """
 
     def gather(group):
-        own = [np.zeros_like(array) for array in arrays]
+        # The first group adds to the arrays themselves.
+        own = [aligned_zeros(*a.shape) if group[0] else a for a in arrays]
         for first in group.tolist():
             add(first, own)
         return own
 
     groups = [group for group in np.array_split(starts, GROUPS) if len(group)]
-    for own in thread_map(gather, groups, n_threads):
+    for own in thread_map(gather, groups, n_threads)[1:]:
         for array, value in zip(arrays, own, strict=True):
             array += value
 

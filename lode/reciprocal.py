@@ -104,23 +104,23 @@ class HalfSpace:
         table = self.split.long
         return interpolated(table.row_rc, table.step, self.length_k[part])
 
-    def strain(self, places, a_km, b_km):
+    def strain(self, places, sum_xmk):
         """Gradient with respect to strain, at fixed phases.
 
         Parameters
         ----------
         places : slice
             Some of the wave vectors.
-        a_km, b_km : ndarray (n_k, (l_max + 1)**2)
-            The energy is Σ a Y; b has the derivatives of the radial modes instead of
-            their values.
+        sum_xmk : ndarray (2, (l_max + 1)**2, n_k + LANES)
+            Factors of the harmonics in the energy, and the same with the derivatives
+            of the radial modes instead of their values.
 
         Returns
         -------
         ndarray (3, 3)
         """
         split, k_kx, length_k = self.split, self.k_kx[places], self.length_k[places]
-        found = harmonic_sums(k_kx, len(split.long.n_modes) - 1, a_km, b_km)
+        found = harmonic_sums(k_kx, len(split.long.n_modes) - 1, *sum_xmk)
         gradient_xk, along_k, energy_k = found
         rate_k = split.field.fourier_slope(length_k, split.width)
         rate_k /= split.field.fourier(length_k, split.width)
@@ -132,6 +132,14 @@ class HalfSpace:
         """Derivatives of the radial modes, see :meth:`modes`."""
         table = self.split.long
         return interpolated_slopes(table.row_rc, table.step, self.length_k[part])
+
+    def mode_gradients(self, places):
+        """Radial modes and their derivatives with the weight of columns: (2, q, k)."""
+        weight_k, n_q = 2 * self.weight_k[places], len(self.split.long.mode_qn)
+        mode_xqk = np.zeros((2, n_q, len(weight_k) + LANES))
+        for out_qk, found in zip(mode_xqk, (self.modes, self.mode_slopes), strict=True):
+            out_qk[:, : len(weight_k)] = weight_k * found(places).T[:n_q]
+        return mode_xqk
 
     def columns(self, part):
         """Columns of the products for some wave vectors, even and odd."""
@@ -213,10 +221,7 @@ class ProductTerm:
         """
         n, n_channels = out_jamn.shape[:2]
         space, phase_jxt = self.half_space, self.phases(first, first + n)
-        sums = [
-            aligned_zeros(n_channels * n, width).reshape(n_channels, n, width)
-            for width in self.table.widths
-        ]
+        sums = [aligned_zeros(n_channels, n, width) for width in self.table.widths]
         found = zip(space.parts, self.columns, self.structure, strict=True)
         for part, columns, structure in found:
             columns = columns or space.columns(part)
@@ -239,43 +244,45 @@ class ProductTerm:
             Whether the strain is wanted.
         n_threads : int
         """
-        n_scalars, n_atoms, n_channels = gradient_sjamn.shape[:3]
-        # Of each part: both of the structure factor, and both of the columns.
-        of_parts = []
-        for _, places in self.half_space.parts:
-            n_k = places.stop - places.start
-            n_rows, widths = n_k if strained else 0, self.table.widths
-            shapes = [(n_channels, n_k + LANES)] * 2 + [(n_rows, w) for w in widths]
-            of_parts.append([np.zeros((n_scalars, *shape)) for shape in shapes])
+        n_scalars, n_atoms, n_channels, n_lm, _ = gradient_sjamn.shape
+        space, modes, of_parts = self.half_space, [], []
+        for _, places in space.parts:
+            mode_xqk = space.mode_gradients(places) if strained else np.empty((2, 0, 0))
+            modes.append(mode_xqk)
+            n_k = places.stop - places.start + LANES
+            shapes = [(n_channels, n_k)] * 2 + [(2, n_lm, n_k if strained else 0)]
+            of_parts.append([aligned_zeros(n_scalars, *shape) for shape in shapes])
 
         def add(first, arrays):
             some = gradient_sjamn[:, first : first + self.block]
-            own = [arrays[i : i + 4] for i in range(1, len(arrays), 4)]
-            self._add_centers(some, first, arrays[0], own, strained)
+            own = [arrays[i : i + 3] for i in range(1, len(arrays), 3)]
+            self._add_centers(some, first, modes, arrays[0], own)
 
         arrays = [sums.position_six, *(array for part in of_parts for array in part)]
         add_blocks(add, arrays, range(0, n_atoms, self.block), n_threads)
-        for part, own in zip(self.half_space.parts, of_parts, strict=True):
+        for part, own in zip(space.parts, of_parts, strict=True):
             self._add_sources(part, own, sums, n_threads)
             if strained:
-                self._add_strain(part[1], own[2:], sums.strain_sxy)
+                for sum_xmk, strain_xy in zip(own[2], sums.strain_sxy, strict=True):
+                    strain_xy += space.strain(part[1], sum_xmk)
 
-    def _add_centers(self, gradient_sjamn, first, position_six, of_parts, strained):
+    def _add_centers(self, gradient_sjamn, first, modes, position_six, of_parts):
         n, n_channels = gradient_sjamn.shape[1:3]
         space, phase_jxt = self.half_space, self.phases(first, first + n)
-        n_blocks, widths = -(-n // core.CENTERS), self.table.widths
+        n_rows = -(-n // core.CENTERS) * core.CENTERS
         n_modes, mode_qn = self.table.n_modes, self.table.mode_qn
         mode_nq = np.zeros((mode_qn.shape[1], whole_lanes(len(mode_qn)) + LANES))
         mode_nq[:, : len(mode_qn)] = mode_qn.T
         gradients = []
         for gradient_jamn in gradient_sjamn:
-            rows = [(n_blocks, n_channels * core.CENTERS, width) for width in widths]
-            columns = [(n_channels, width, n_blocks * core.CENTERS) for width in widths]
-            both = tuple(map(np.zeros, rows)), tuple(map(np.zeros, columns))
-            core.contract_modes(gradient_jamn, n_modes, mode_nq, *both)
-            gradients.append(both)
-        found = zip(space.parts, self.columns, self.structure, of_parts, strict=True)
-        for part, columns, structure, own in found:
+            shapes = [(n_channels, width, n_rows) for width in self.table.widths]
+            gradient = tuple(aligned_zeros(*shape) for shape in shapes)
+            core.contract_modes(gradient_jamn, n_modes, mode_nq, *gradient)
+            gradients.append(gradient)
+        found = zip(
+            space.parts, self.columns, self.structure, modes, of_parts, strict=True
+        )
+        for part, columns, structure, mode_xqk, own in found:
             line_nx, places = part
             columns = columns or space.columns(part)
             vectors = core.WaveVectors(line_nx, space.top_x, *structure, *columns)
@@ -284,7 +291,7 @@ class ProductTerm:
                 out_jx = position_six[s, first : first + n]
                 of_scalar = tuple(array[s] for array in own)
                 core.add_product_gradients(
-                    *of_centers, *gradient, out_jx, of_scalar, strained
+                    *of_centers, gradient, n_modes, mode_xqk, out_jx, of_scalar
                 )
 
     def _add_sources(self, part, own, sums, n_threads):
@@ -304,14 +311,6 @@ class ProductTerm:
                 core.add_source_gradients(*atoms, real_ak, imag_ak, *out)
 
         thread_map(add, range(0, len(channel_i), _ATOMS), n_threads)
-
-    def _add_strain(self, places, columns, strain_sxy):
-        space, n_modes = self.half_space, self.table.n_modes
-        modes = space.modes(places), space.mode_slopes(places), n_modes
-        for even_kc, odd_kc, strain_xy in zip(*columns, strain_sxy, strict=True):
-            both = even_kc, odd_kc
-            found = core.contract_columns(both, 2 * space.weight_k[places], *modes)
-            strain_xy += space.strain(places, *found)
 
 
 def _transposed(k_kx):
@@ -520,7 +519,7 @@ class TransformTerm:
             tools.put((to_waves, to_atoms, grid, slope))
 
         field_sum_sk = np.zeros_like(group.field_sk)
-        ab_xmk = np.zeros((2, *self.y_mk.shape))
+        sum_xmk = np.zeros((2, len(self.y_mk), len(space) + LANES))
         for start in range(0, n_columns, batch):
             some = slice(start, start + batch)
             of_grid = np.ascontiguousarray(of_grids[:, some])
@@ -537,12 +536,12 @@ class TransformTerm:
                     first,
                     min(first + _WAVE_BLOCK, len(space)),
                     *(adjoint_tsk[:n], of_grid, group.field_sk),
-                    *(self.y_mk, self.u_qk, slope_qk, field_sum_sk, ab_xmk),
+                    *(self.y_mk, self.u_qk, slope_qk, field_sum_sk, sum_xmk),
                 )
 
             thread_map(add, range(0, len(space), _WAVE_BLOCK), n_threads)
         if len(slope_qk):
-            strain_xy += space.strain(slice(None), *ab_xmk.transpose(0, 2, 1).copy())
+            strain_xy += space.strain(slice(None), sum_xmk)
         self._add_sources(group.channels, field_sum_sk, position_ix, charge_i)
 
     def _add_sources(self, channels, field_sum_sk, position_ix, charge_i):

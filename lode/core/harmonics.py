@@ -130,7 +130,7 @@ def contract_harmonics(unit_xv, v, l_max, factors, a_mv, b_mv, out_xv):
 
 
 @compiled
-def harmonic_sums(vector_vx, l_max, a_vm, b_vm):
+def harmonic_sums(vector_vx, l_max, a_mv, b_mv):
     """Sums over harmonics of directions, and their gradient.
 
     Parameters
@@ -138,7 +138,8 @@ def harmonic_sums(vector_vx, l_max, a_vm, b_vm):
     vector_vx : ndarray (n, 3)
         Not zero.
     l_max : int
-    a_vm, b_vm : ndarray (n, (l_max + 1)**2)
+    a_mv, b_mv : ndarray ((l_max + 1)**2, at least n + LANES)
+        What is beyond n has no meaning.
 
     Returns
     -------
@@ -148,31 +149,23 @@ def harmonic_sums(vector_vx, l_max, a_vm, b_vm):
         Σ b Y and Σ a Y.
     """
     n = vector_vx.shape[0]
-    unit_xv, inverse_v = np.zeros((3, LANES)), np.zeros(LANES)
-    n_lm = a_vm.shape[1]
-    near_a, near_b = np.zeros((n_lm, LANES)), np.zeros((n_lm, LANES))
+    unit_xv, out_xv = np.zeros((3, n + LANES)), np.empty((5, n + LANES))
+    inverse_v = np.empty(n)
+    for v in range(n):
+        x, y, z = vector_vx[v]
+        inverse_v[v] = 1.0 / math.sqrt(x * x + y * y + z * z)
+        for i in range(3):
+            unit_xv[i, v] = vector_vx[v, i] * inverse_v[v]
     factors = harmonic_factors(l_max)
-    out_xv, gradient_xv = np.empty((5, LANES)), np.empty((3, n))
-    sum_b_v, sum_a_v = np.empty(n), np.empty(n)
-    for first in range(0, n, LANES):
-        count = min(LANES, n - first)
-        for v in range(count):
-            x, y, z = vector_vx[first + v]
-            inverse_v[v] = 1.0 / math.sqrt(x * x + y * y + z * z)
-            for i in range(3):
-                unit_xv[i, v] = vector_vx[first + v, i] * inverse_v[v]
-            for m in range(n_lm):
-                near_a[m, v], near_b[m, v] = a_vm[first + v, m], b_vm[first + v, m]
-        contract_harmonics(unit_xv, 0, l_max, factors, near_a, near_b, out_xv)
-        for v in range(count):
-            along = 0.0
-            for i in range(3):
-                along += unit_xv[i, v] * out_xv[i, v]
-            for i in range(3):
-                across = out_xv[i, v] - along * unit_xv[i, v]
-                gradient_xv[i, first + v] = inverse_v[v] * across
-            sum_b_v[first + v], sum_a_v[first + v] = out_xv[3, v], out_xv[4, v]
-    return gradient_xv, sum_b_v, sum_a_v
+    for v in range(0, n, LANES):
+        contract_harmonics(unit_xv, v, l_max, factors, a_mv, b_mv, out_xv)
+    for v in range(n):
+        along = 0.0
+        for i in range(3):
+            along += unit_xv[i, v] * out_xv[i, v]
+        for i in range(3):
+            out_xv[i, v] = inverse_v[v] * (out_xv[i, v] - along * unit_xv[i, v])
+    return out_xv[:3, :n], out_xv[3, :n], out_xv[4, :n]
 
 
 @compiled

@@ -240,7 +240,7 @@ def add_products(phase_jxt, waves, even_ajc, odd_ajc):
 
 @compiled(fastmath=CONTRACT)
 def add_product_gradients(
-    phase_jxt, waves, k_xk, gradient_rows, gradient_columns, out_jx, sums, strained
+    phase_jxt, waves, k_xk, gradient, n_modes, mode_xqk, out_jx, sums
 ):
     """Adjoint of :func:`add_products`, for the centres; what is left is for sources.
 
@@ -254,26 +254,28 @@ def add_product_gradients(
     waves : WaveVectors
     k_xk : ndarray (3, n_k)
         Wave vectors.
-    gradient_rows, gradient_columns : tuple of two ndarray
+    gradient : tuple of two ndarray
         Of :func:`contract_modes`.
+    n_modes : ndarray (l_max + 1,) of int
+    mode_xqk : ndarray (2, sum of n_modes, n_k + LANES)
+        Radial modes with the weight of the columns, and their derivatives; empty if the
+        strain is not wanted.
     out_jx : ndarray (n_centres, 3)
         Added to.
-    sums : tuple of four ndarray
+    sums : tuple of three ndarray
         Added to: the gradient with respect to the structure factor, real and imaginary
-        (n_channels, n_k); if strained, that with respect to the columns, even and odd
-        (n_k, n_columns).
-    strained : bool
+        (n_channels, n_k), and :func:`_add_harmonic_factors`.
     """
     line_nx, top_x, real_ak, imag_ak, even_kc, odd_kc = waves
-    (even_brc, odd_brc), (even_acj, odd_acj) = gradient_rows, gradient_columns
-    real_sum_ak, imag_sum_ak, even_sum_kc, odd_sum_kc = sums
+    even_acj, odd_acj = gradient
+    real_sum_ak, imag_sum_ak, sum_xmk = sums
     n, n_channels = phase_jxt.shape[0], real_ak.shape[0]
-    most = WAVE_VECTORS + 2 * top_x[2] + 1 + LANES
+    most = whole_lanes(WAVE_VECTORS + 2 * top_x[2] + 1 + LANES)
     phase_jyk = np.zeros((CENTERS, 2, most))
     even_jk, odd_jk = np.zeros((CENTERS, most)), np.zeros((CENTERS, most))
-    # What the columns are multiplied with, for all channels of the centres.
-    even_rk = np.zeros((n_channels * CENTERS, most))
-    odd_rk = np.zeros((n_channels * CENTERS, most))
+    # Re(Z S̄) and Im(Z S̄) of all centres.
+    even_ajk = np.zeros((n_channels, even_acj.shape[2], most))
+    odd_ajk = np.zeros((n_channels, even_acj.shape[2], most))
     g_jk, h_kj = np.empty((CENTERS, most)), np.zeros((most, CENTERS))
     near_xk, sum_yk = np.empty((3, most)), np.empty((2, most))
     low = start = 0
@@ -298,9 +300,10 @@ def add_product_gradients(
                 place = (start, stop, row)
                 _write_product(even_kc, even_acj[a], *place, h_kj, even_jk)
                 _write_product(odd_kc, odd_acj[a], *place, h_kj, odd_jk)
+                in_phase_jk, out_of_jk = even_ajk[a], odd_ajk[a]
                 sum_yk[:] = 0.0
                 for j in range(rows):
-                    phase_yk, r = phase_jyk[j], a * CENTERS + j
+                    phase_yk = phase_jyk[j]
                     for k in range(0, columns, LANES):
                         real, imag = load(phase_yk, 0, k), load(phase_yk, 1, k)
                         real_k = load(real_ak, a, start + k)
@@ -314,16 +317,11 @@ def add_product_gradients(
                         sum_imag = load(sum_yk, 1, k) + even * imag - odd * real
                         store(sum_real, sum_yk, 0, k)
                         store(sum_imag, sum_yk, 1, k)
-                        if strained:
-                            store(in_phase, even_rk, r, k)
-                            store(out_of, odd_rk, r, k)
+                        store(in_phase, in_phase_jk, row + j, k)
+                        store(out_of, out_of_jk, row + j, k)
                 for k in range(stop - start):
                     real_sum_ak[a, start + k] += sum_yk[0, k]
                     imag_sum_ak[a, start + k] += sum_yk[1, k]
-            if strained:
-                block = row // CENTERS
-                _add_outer(even_rk, even_brc[block], start, stop, even_sum_kc)
-                _add_outer(odd_rk, odd_brc[block], start, stop, odd_sum_kc)
             for j in range(rows):
                 for x in range(3):
                     total = 0.0 * load(g_jk, j, 0)
@@ -332,7 +330,60 @@ def add_product_gradients(
                     store(total, sum_yk, 0, 0)
                     for k in range(LANES):
                         out_jx[row + j, x] += sum_yk[0, k]
+        if mode_xqk.shape[1] > 0:
+            place = (n_modes, mode_xqk, start, stop, sum_xmk)
+            _add_harmonic_factors(0, even_acj, even_ajk, *place)
+            _add_harmonic_factors(1, odd_acj, odd_ajk, *place)
         low, start = high, stop
+
+
+@compiled
+def _add_harmonic_factors(
+    parity, gradient_acj, phase_ajk, n_modes, mode_xqk, start, stop, sum_xmk
+):
+    """Add the factors that the harmonics of some wave vectors have in the energy.
+
+    They are Σ_q mode_q(k) M_lmq(k) with the gradient M = Σ_aj G_ac phase_ajk with
+    respect to the columns, which the strain changes.
+
+    Parameters
+    ----------
+    parity : int
+        Of the l of the columns.
+    gradient_acj, phase_ajk
+        G, and the real or imaginary part of Z S̄.
+    n_modes, mode_xqk
+        As of :func:`add_product_gradients`.
+    start, stop : int
+        Range of the wave vectors.
+    sum_xmk : ndarray (2, (l_max + 1)**2, n_k + LANES)
+        Added to, for the modes and for their derivatives.
+    """
+    n_columns, n = gradient_acj.shape[1:]
+    width = whole_lanes(stop - start)
+    column_ck = np.zeros((n_columns, width))
+    for a in range(gradient_acj.shape[0]):
+        for c in range(0, n_columns, ROWS):
+            place = (c, 0, min(ROWS, n_columns - c), width)
+            add_tile(column_ck, *place, gradient_acj[a], c, phase_ajk[a], 0, 0, n)
+    lanes_xk, mode_qk, slope_qk = np.empty((2, LANES)), mode_xqk[0], mode_xqk[1]
+    column = mode = 0
+    for l in range(n_modes.shape[0]):
+        sign = 1.0 if ((l + 1) // 2) % 2 == 0 else -1.0
+        for m in range(l * l, (l + 1) * (l + 1) if l % 2 == parity else 0):
+            for k in range(0, width, LANES):
+                first = second = 0.0 * load(column_ck, 0, k)
+                for q in range(n_modes[l]):
+                    value = sign * load(column_ck, column + q, k)
+                    first = first + value * load(mode_qk, mode + q, start + k)
+                    second = second + value * load(slope_qk, mode + q, start + k)
+                store(first, lanes_xk, 0, 0)
+                store(second, lanes_xk, 1, 0)
+                for x in range(2):
+                    for i in range(min(LANES, stop - start - k)):
+                        sum_xmk[x, m, start + k + i] += lanes_xk[x, i]
+            column += n_modes[l]
+        mode += n_modes[l]
 
 
 @compiled
@@ -351,16 +402,6 @@ def _write_product(left_kc, right_cj, start, stop, first, h_kj, h_jk):
     for k in range(0, stop - start, LANES):
         for j in range(0, CENTERS, LANES):
             transpose(h_kj, k, j, h_jk, j, k)
-
-
-@compiled
-def _add_outer(left_rk, right_rc, start, stop, out_kc):
-    """Add out[start + k, c] += sum over r of left[r, k] right[r, c]."""
-    n_rows, n_columns = right_rc.shape
-    left_kr = left_rk.T
-    for k in range(0, stop - start if n_columns > 0 else 0, ROWS):
-        place = (start + k, 0, min(ROWS, stop - start - k), n_columns)
-        add_tile(out_kc, *place, left_kr, k, right_rc, 0, 0, n_rows)
 
 
 @compiled(fastmath=CONTRACT)
@@ -412,7 +453,7 @@ def add_source_gradients(
 
 
 @compiled
-def contract_modes(gradient_jamn, n_modes, mode_nq, rows, columns):
+def contract_modes(gradient_jamn, n_modes, mode_nq, even_acj, odd_acj):
     """Adjoint of :func:`add_modes`: gradient with respect to the sums of each mode.
 
     Parameters
@@ -421,70 +462,27 @@ def contract_modes(gradient_jamn, n_modes, mode_nq, rows, columns):
     n_modes : ndarray (l_max + 1,) of int
     mode_nq : ndarray (width, at least sum of n_modes + LANES)
         Of the modes of all l in radial functions.
-    rows : tuple of two ndarray (n_blocks, n_channels * CENTERS, n_columns)
-        Written, of even and of odd l: rows are channels, and the centres of a block
-        for each.
-    columns : tuple of two ndarray (n_channels, n_columns, n_blocks * CENTERS)
-        The same transposed.
+    even_acj, odd_acj : ndarray (n_channels, n_columns, at least n_centres)
+        Written.
     """
     width = gradient_jamn.shape[3]
     row_mq = np.empty((2 * n_modes.shape[0] + 1, mode_nq.shape[1]))
     column_x = np.empty(2, dtype=np.int64)
     for j in range(gradient_jamn.shape[0]):
         for a in range(gradient_jamn.shape[1]):
-            b, r = j // CENTERS, a * CENTERS + j % CENTERS
             column_x[:] = mode = 0
             for l in range(n_modes.shape[0]):
-                n_m, count, parity = 2 * l + 1, n_modes[l], l % 2
-                row_brc, column_acj = rows[parity], columns[parity]
+                n_m, count, start = 2 * l + 1, n_modes[l], column_x[l % 2]
+                out_cj = even_acj[a] if l % 2 == 0 else odd_acj[a]
                 for m in range(0, n_m, ROWS):
                     place = (m, 0, min(ROWS, n_m - m), whole_lanes(count))
                     factors = (gradient_jamn[j, a], l * l + m, mode_nq, mode)
                     set_tile(row_mq, *place, *factors, 0, width)
                 for m in range(n_m):
                     for q in range(count):
-                        c = column_x[parity] + m * count + q
-                        row_brc[b, r, c] = column_acj[a, c, j] = row_mq[m, q]
-                column_x[parity] += n_m * count
+                        out_cj[start + m * count + q, j] = row_mq[m, q]
+                column_x[l % 2] += n_m * count
                 mode += count
-
-
-@compiled
-def contract_columns(columns, weight_k, mode_kq, slope_kq, n_modes):
-    """Sums over radial modes of a gradient with respect to the columns.
-
-    Parameters
-    ----------
-    columns : tuple of two ndarray (n_k, n_columns)
-        Gradient with respect to what :func:`write_columns` writes.
-    weight_k, n_modes
-        As of :func:`write_columns`.
-    mode_kq, slope_kq : ndarray (n_k, at least sum of n_modes)
-        The modes, and their derivatives.
-
-    Returns
-    -------
-    a_km, b_km : ndarray (n_k, (l_max + 1)**2)
-        The energy is Σ a Y; b has the derivatives instead of the modes.
-    """
-    n_k, n_l = weight_k.shape[0], n_modes.shape[0]
-    a_km, b_km = np.empty((n_k, n_l * n_l)), np.empty((n_k, n_l * n_l))
-    column_x = np.empty(2, dtype=np.int64)
-    for k in range(n_k):
-        column_x[:] = mode = 0
-        for l in range(n_l):
-            parity, value_kc = l % 2, columns[l % 2]
-            sign = weight_k[k] if ((l + 1) // 2) % 2 == 0 else -weight_k[k]
-            for m in range(l * l, (l + 1) * (l + 1)):
-                a = b = 0.0
-                for q in range(n_modes[l]):
-                    value = value_kc[k, column_x[parity] + q]
-                    a += value * mode_kq[k, mode + q]
-                    b += value * slope_kq[k, mode + q]
-                a_km[k, m], b_km[k, m] = sign * a, sign * b
-                column_x[parity] += n_modes[l]
-            mode += n_modes[l]
-    return a_km, b_km
 
 
 @compiled
@@ -610,7 +608,7 @@ def add_transform_gradients(
         Radial modes and their derivatives; empty if the strain is not wanted.
     field_sum_sk : ndarray (2, n_k) of complex
         Added to: Σ T D, whose product with the field is the energy.
-    sum_xmk : ndarray (2, (l_max + 1)**2, n_k)
+    sum_xmk : ndarray (2, (l_max + 1)**2, at least n_k)
         Added to: the energy is Σ a Y, and the second has the derivatives of the modes.
     """
     for t in range(adjoint_tsk.shape[0]):

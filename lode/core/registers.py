@@ -5,6 +5,7 @@ Each is a plain Python function, which the interpreter runs, and beside it the
 instructions that Numba writes in its place.
 """
 
+import math
 import operator
 
 import numpy as np
@@ -39,14 +40,15 @@ def whole_lanes(n):
     return -(-n // LANES) * LANES
 
 
-def aligned_zeros(n_i, n_j):
-    """Matrix that begins at a line of the cache.
+def aligned_zeros(*shape):
+    """Array that begins at a line of the cache.
 
     With whole registers in a row, none of them is read from two lines.
     """
-    room = np.zeros(n_i * n_j + LANES)
+    size = math.prod(shape)
+    room = np.zeros(size + LANES)
     start = -(room.ctypes.data // room.itemsize) % LANES
-    return room[start : start + n_i * n_j].reshape(n_i, n_j)
+    return room[start : start + size].reshape(shape)
 
 
 def load(a_ij, i, j):
