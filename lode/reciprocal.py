@@ -138,7 +138,7 @@ class HalfSpace:
         weight_k, n_q = 2 * self.weight_k[places], len(self.split.long.mode_qn)
         mode_xqk = np.zeros((2, n_q, len(weight_k) + LANES))
         for out_qk, found in zip(mode_xqk, (self.modes, self.mode_slopes), strict=True):
-            out_qk[:, : len(weight_k)] = weight_k * found(places).T[:n_q]
+            np.multiply(found(places).T[:n_q], weight_k, out=out_qk[:, : len(weight_k)])
         return mode_xqk
 
     def columns(self, part):

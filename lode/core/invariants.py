@@ -9,7 +9,15 @@ import math
 import numpy as np
 
 from lode.core.compilation import CONTRACT, compiled
-from lode.core.registers import LANES, ROWS, load, set_tile, store, whole_lanes
+from lode.core.registers import (
+    LANES,
+    ROWS,
+    aligned_zeros,
+    load,
+    set_tile,
+    store,
+    whole_lanes,
+)
 
 
 @compiled
@@ -70,9 +78,9 @@ def power_spectrum(c_jamn, d_jamn, same_field, l_max, out_jf):
     n_x, n_y = c_jamn.shape[1] * c_jamn.shape[3], d_jamn.shape[1] * d_jamn.shape[3]
     n_f = n_x * (n_x + 1) // 2 if same_field else n_x * n_y
     # Lanes may end beyond the last channel, and beyond the last feature.
-    second_my = np.zeros((d_jamn.shape[2], n_y + LANES))
-    first_mx = second_my if same_field else np.zeros((c_jamn.shape[2], n_x))
-    square_xy = np.zeros((n_x, n_y + LANES))
+    second_my = aligned_zeros(d_jamn.shape[2], n_y + LANES)
+    first_mx = second_my if same_field else aligned_zeros(c_jamn.shape[2], n_x)
+    square_xy = aligned_zeros(n_x, n_y + LANES)
     last_f = np.empty((1, n_f + LANES))
     for j in range(c_jamn.shape[0]):
         _write_channels(d_jamn, j, second_my)
@@ -121,10 +129,10 @@ def power_spectrum_gradients(
     """
     n_x, n_y = c_jamn.shape[1] * c_jamn.shape[3], d_jamn.shape[1] * d_jamn.shape[3]
     n_lm = c_jamn.shape[2]
-    first_mx, second_my = np.zeros((n_lm, n_x)), np.zeros((n_lm, n_y))
+    first_mx, second_my = aligned_zeros(n_lm, n_x), aligned_zeros(n_lm, n_y)
     wide_x, wide_y = whole_lanes(n_x), whole_lanes(n_y)
-    square_xy, square_yx = np.zeros((n_x, wide_y)), np.zeros((n_y, wide_x))
-    out_mx, out_my = np.empty((n_lm, wide_x)), np.empty((n_lm, wide_y))
+    square_xy, square_yx = aligned_zeros(n_x, wide_y), aligned_zeros(n_y, wide_x)
+    out_mx, out_my = aligned_zeros(n_lm, wide_x), aligned_zeros(n_lm, wide_y)
     for j in range(c_jamn.shape[0]):
         _write_channels(c_jamn, j, first_mx)
         _write_channels(d_jamn, j, second_my)

@@ -20,6 +20,7 @@ from lode.core.registers import (
     LANES,
     ROWS,
     add_tile,
+    aligned_zeros,
     load,
     set_tile,
     store,
@@ -252,9 +253,8 @@ def add_pairs(pairs, weight_i, table, l_max, out_jamn):
     # Flattened: slicing an array changes its reference count, on which threads
     # sharing it would contend.
     out_rn = out_jamn.reshape((-1, out_jamn.shape[3]))
-    unit_xp = np.zeros((3, _BATCH))
-    y_mp = np.empty((n_lm, _BATCH))
-    f_pc = np.empty((_BATCH, row_rc.shape[1]))
+    unit_xp, y_mp = aligned_zeros(3, _BATCH), aligned_zeros(n_lm, _BATCH)
+    f_pc = aligned_zeros(_BATCH, row_rc.shape[1])
     r_p = np.empty(_BATCH)
     for j in range(out_jamn.shape[0]):
         last = start_ja[(j + 1) * n_channels]
@@ -346,11 +346,11 @@ def add_pair_gradients(
     factors = harmonic_factors(l_max)
     n_scalars, n_centers, n_channels, n_lm, width = gradient_sjamn.shape
     gradient_rn = gradient_sjamn.reshape((-1, width))
-    unit_xp, out_xp = np.zeros((3, _BATCH)), np.empty((5, _BATCH))
-    f_pc = np.zeros((_BATCH, row_rc.shape[1]))
-    slope_pc = np.zeros((_BATCH, row_rc.shape[1]))
-    f_cp, slope_cp = np.empty(f_pc.T.shape), np.empty(f_pc.T.shape)
-    a_mp, b_mp = np.empty((n_lm, _BATCH)), np.empty((n_lm, _BATCH))
+    n_columns = row_rc.shape[1]
+    unit_xp, out_xp = aligned_zeros(3, _BATCH), aligned_zeros(5, _BATCH)
+    f_pc, slope_pc = aligned_zeros(_BATCH, n_columns), aligned_zeros(_BATCH, n_columns)
+    f_cp, slope_cp = aligned_zeros(n_columns, _BATCH), aligned_zeros(n_columns, _BATCH)
+    a_mp, b_mp = aligned_zeros(n_lm, _BATCH), aligned_zeros(n_lm, _BATCH)
     r_p, g_x = np.empty(_BATCH), np.empty(3)
     n_rows = n_centers * n_channels
     for row in range(n_rows):

@@ -15,6 +15,7 @@ from lode.core.registers import (
     LANES,
     ROWS,
     add_tile,
+    aligned_zeros,
     load,
     set_tile,
     store,
@@ -209,10 +210,10 @@ def add_products(phase_jxt, waves, even_ajc, odd_ajc):
     """
     line_nx, top_x, real_ak, imag_ak, even_kc, odd_kc = waves
     n, n_channels = phase_jxt.shape[0], real_ak.shape[0]
-    most = WAVE_VECTORS + 2 * top_x[2] + 1 + LANES
-    phase_xk = np.zeros((2, most))
-    even_ajk = np.empty((n_channels, CENTERS, most))
-    odd_ajk = np.empty((n_channels, CENTERS, most))
+    most = whole_lanes(WAVE_VECTORS + 2 * top_x[2] + 1 + LANES)
+    phase_xk = aligned_zeros(2, most)
+    even_ajk = aligned_zeros(n_channels, CENTERS, most)
+    odd_ajk = aligned_zeros(n_channels, CENTERS, most)
     low = start = 0
     while low < line_nx.shape[0]:
         high, stop = low, start
@@ -269,15 +270,16 @@ def add_product_gradients(
     line_nx, top_x, real_ak, imag_ak, even_kc, odd_kc = waves
     even_acj, odd_acj = gradient
     real_sum_ak, imag_sum_ak, sum_xmk = sums
+    strained = mode_xqk.shape[1] > 0
     n, n_channels = phase_jxt.shape[0], real_ak.shape[0]
     most = whole_lanes(WAVE_VECTORS + 2 * top_x[2] + 1 + LANES)
-    phase_jyk = np.zeros((CENTERS, 2, most))
-    even_jk, odd_jk = np.zeros((CENTERS, most)), np.zeros((CENTERS, most))
+    phase_jyk = aligned_zeros(CENTERS, 2, most)
+    even_jk, odd_jk = aligned_zeros(CENTERS, most), aligned_zeros(CENTERS, most)
     # Re(Z S̄) and Im(Z S̄) of all centres.
-    even_ajk = np.zeros((n_channels, even_acj.shape[2], most))
-    odd_ajk = np.zeros((n_channels, even_acj.shape[2], most))
-    g_jk, h_kj = np.empty((CENTERS, most)), np.zeros((most, CENTERS))
-    near_xk, sum_yk = np.empty((3, most)), np.empty((2, most))
+    even_ajk = aligned_zeros(n_channels, even_acj.shape[2], most)
+    odd_ajk = aligned_zeros(n_channels, even_acj.shape[2], most)
+    g_jk, h_kj = aligned_zeros(CENTERS, most), aligned_zeros(most, CENTERS)
+    near_xk, sum_yk = aligned_zeros(3, most), aligned_zeros(2, most)
     low = start = 0
     while low < line_nx.shape[0]:
         high, stop = low, start
@@ -317,8 +319,9 @@ def add_product_gradients(
                         sum_imag = load(sum_yk, 1, k) + even * imag - odd * real
                         store(sum_real, sum_yk, 0, k)
                         store(sum_imag, sum_yk, 1, k)
-                        store(in_phase, in_phase_jk, row + j, k)
-                        store(out_of, out_of_jk, row + j, k)
+                        if strained:
+                            store(in_phase, in_phase_jk, row + j, k)
+                            store(out_of, out_of_jk, row + j, k)
                 for k in range(stop - start):
                     real_sum_ak[a, start + k] += sum_yk[0, k]
                     imag_sum_ak[a, start + k] += sum_yk[1, k]
@@ -330,7 +333,7 @@ def add_product_gradients(
                     store(total, sum_yk, 0, 0)
                     for k in range(LANES):
                         out_jx[row + j, x] += sum_yk[0, k]
-        if mode_xqk.shape[1] > 0:
+        if strained:
             place = (n_modes, mode_xqk, start, stop, sum_xmk)
             _add_harmonic_factors(0, even_acj, even_ajk, *place)
             _add_harmonic_factors(1, odd_acj, odd_ajk, *place)
@@ -361,7 +364,7 @@ def _add_harmonic_factors(
     """
     n_columns, n = gradient_acj.shape[1:]
     width = whole_lanes(stop - start)
-    column_ck = np.zeros((n_columns, width))
+    column_ck = aligned_zeros(n_columns, width)
     for a in range(gradient_acj.shape[0]):
         for c in range(0, n_columns, ROWS):
             place = (c, 0, min(ROWS, n_columns - c), width)

@@ -5,7 +5,6 @@ Each is a plain Python function, which the interpreter runs, and beside it the
 instructions that Numba writes in its place.
 """
 
-import math
 import operator
 
 import numpy as np
@@ -40,12 +39,15 @@ def whole_lanes(n):
     return -(-n // LANES) * LANES
 
 
+@register_jitable
 def aligned_zeros(*shape):
     """Array that begins at a line of the cache.
 
     With whole registers in a row, none of them is read from two lines.
     """
-    size = math.prod(shape)
+    size = 1
+    for n in shape:
+        size *= n
     room = np.zeros(size + LANES)
     start = -(room.ctypes.data // room.itemsize) % LANES
     return room[start : start + size].reshape(shape)
