@@ -326,34 +326,28 @@ def _summed(
 
     lattice = core.lattice(cell)
     volume = lattice[3]
+    terms = math.inf
     if splitting is None or 1e-9 < splitting * (n / volume) ** (1.0 / 3.0) < 1e9:
-        ranges = _cutoffs(n, volume, tolerance, splitting, gradient)
-        alpha, cutoff, wave_cutoff = ranges
-        pairs = n * n / volume * 2.0 * math.pi / 3.0 * cutoff**3
-        terms = max(pairs, n * wave_vector_count(volume, wave_cutoff))
-    else:
-        terms = math.inf
+        ranges, by_transforms, terms = _plan(n, volume, tolerance, splitting, gradient)
     if terms > _LARGEST_SUM * max(1.0, (n / 1e4) ** 1.5):
+        (best, *_), *_ = _plan(n, volume, tolerance, None, gradient)
         raise ValueError(
             f"splitting must suit the density of charges, about "
-            f"{_cutoffs(n, volume, tolerance, None, gradient)[0] ** -1 / 2**0.5:.3g} "
-            f"Å, got {splitting}, which takes {terms:.1e} terms{where}"
+            f"{best**-1 / 2**0.5:.3g} Å, got {splitting}, which takes {terms:.1e} "
+            f"terms{where}"
         )
-    transform_ranges = _transform_ranges(n, volume, tolerance, splitting, gradient)
-    if transform_ranges is None:
-        settings = lattice, ranges, _CONTACT, erfc_table(), gradient, constant
-        energy, *pair, potential, forces, stress = core.periodic_sum(
-            positions, charges, *settings
-        )
-    else:
-        alpha, _, wave_cutoff = transform_ranges
-        inside = fractional(positions, lattice[1])
-        settings = lattice, transform_ranges, _CONTACT, erfc_table()
-        energy, *pair, out, virial = core.short_range_sum(inside, charges, *settings)
+    alpha, cutoff, wave_cutoff = ranges
+    settings = (alpha, cutoff, 0.0) if by_transforms else ranges, _CONTACT, erfc_table()
+    energy, *pair, potential, forces, stress = core.periodic_sum(
+        positions, charges, lattice, *settings, gradient, constant
+    )
+    if by_transforms:
         waves = lattice, alpha, wave_cutoff, tolerance, gradient
-        energy += _add_transforms(inside, charges, *waves, out, virial)
-        settings = alpha, volume, constant, out, virial
-        energy, potential, forces, stress = core.finished(energy, charges, *settings)
+        found = _transform_sums(positions, charges, *waves)
+        energy += constant * found[0]
+        potential += constant * found[1]
+        forces += constant * charges[:, None] * found[2]
+        stress += constant / volume * found[3]
     _check_apart(pair, positions, where)
     return EwaldResult(
         energy, potential, forces, stress, 1.0 / (math.sqrt(2.0) * alpha)
@@ -371,65 +365,63 @@ def _check_apart(pair, positions, where):
 
 # Remembered, as a trajectory at constant volume asks the same again and again.
 @lru_cache(maxsize=256)
-def _cutoffs(n, volume, tolerance, splitting, gradient):
-    """Screening, real-space cutoff and wave-vector cutoff of least cost."""
+def _plan(n, volume, tolerance, splitting, gradient):
+    """Ranges of least cost, whether by transforms, and the number of terms.
+
+    The ranges are the inverse length of the screening, the cutoff of pairs and that of
+    wave vectors.
+    """
     length = (volume / n) ** (1.0 / 3.0)
+    pair_cost = _PAIR_COST if gradient else _PAIR_COST_ENERGY
+
+    def ranges(alpha):
+        x, y = _ranges(alpha * length, tolerance)
+        return alpha, x / alpha, 2.0 * alpha * y
+
+    def pairs(cutoff):
+        return n * n / volume * 2.0 * math.pi / 3.0 * cutoff**3
+
+    def by_products(alpha):
+        _, cutoff, wave_cutoff = found = ranges(alpha)
+        waves = n * wave_vector_count(volume, wave_cutoff)
+        time = _PAIR_TIME * (pairs(cutoff) + waves / pair_cost)
+        return time, found, False, max(pairs(cutoff), waves)
+
+    def by_transforms(alpha):
+        _, cutoff, wave_cutoff = found = ranges(alpha)
+        top = int(volume ** (1.0 / 3.0) * wave_cutoff / (2.0 * math.pi)) + 1
+        accuracy = _transform_accuracy(tolerance)
+        sizes, each, _ = transform_sizes((top, top, top), accuracy, n)
+        points, transforms = math.prod(sizes), (3 if gradient else 1) * each
+        time = _PAIR_TIME * pairs(cutoff) + transforms + _GRID_TIME * points
+        return time, found, True, max(pairs(cutoff), points)
+
     if splitting is not None:
         alpha = 1.0 / (math.sqrt(2.0) * splitting)
-        x, y = _ranges(alpha * length, tolerance)
+        alphas = [alpha]
     else:
-        cost = _PAIR_COST if gradient else _PAIR_COST_ENERGY
         ratio = 1.0
         for _ in range(2):
             # Least of pairs ~ (x / alpha)^3 and wave vectors ~ (alpha y)^3
-            alpha = math.sqrt(math.pi) * (cost * n * ratio**3) ** (1.0 / 6.0)
+            alpha = math.sqrt(math.pi) * (pair_cost * n * ratio**3) ** (1.0 / 6.0)
             alpha /= volume ** (1.0 / 3.0)
             x, y = _ranges(alpha * length, tolerance)
             ratio = x / y
-    return alpha, x / alpha, 2.0 * alpha * y
-
-
-@lru_cache(maxsize=256)
-def _transform_ranges(n, volume, tolerance, splitting, gradient):
-    """As :func:`_cutoffs` for transforms, or None if products are cheaper."""
-    if n < _LEAST_TRANSFORMED:
-        return None
-    length = (volume / n) ** (1.0 / 3.0)
-    accuracy = _transform_accuracy(tolerance)
-    pair_time = _PAIR_TIME * n * n / volume * 2.0 * math.pi / 3.0
-
-    def cost(ranges):
-        _, cutoff, wave_cutoff = ranges
-        top = int(volume ** (1.0 / 3.0) * wave_cutoff / (2.0 * math.pi)) + 1
-        sizes, each, _ = transform_sizes((top, top, top), accuracy, n)
-        n_transforms = 3 if gradient else 1
-        grid_time = _GRID_TIME * math.prod(sizes)
-        return pair_time * cutoff**3 + n_transforms * each + grid_time
-
-    widths = [splitting]
-    if splitting is None:
-        widths = [0.4 * length * 2.0 ** (i / 4) for i in range(14)]
-    choices = []
-    for width in widths:
-        alpha = 1.0 / (math.sqrt(2.0) * width)
-        x, y = _ranges(alpha * length, tolerance)
-        ranges = alpha, x / alpha, 2.0 * alpha * y
-        choices.append((cost(ranges), ranges))
-    least, best = min(choices)
-    _, cutoff, wave_cutoff = _cutoffs(n, volume, tolerance, splitting, gradient)
-    waves = n * wave_vector_count(volume, wave_cutoff)
-    wave_time = _PAIR_TIME / (_PAIR_COST if gradient else _PAIR_COST_ENERGY)
-    return best if least < pair_time * cutoff**3 + wave_time * waves else None
+        alphas = [1.75 / length * 2.0 ** (-i / 4) for i in range(14)]
+    choices = [by_products(alpha)]
+    if n >= _LEAST_TRANSFORMED:
+        choices += map(by_transforms, alphas)
+    return min(choices)[1:]
 
 
 def _transform_accuracy(tolerance):
     return max(_TRANSFORM_SHARE * tolerance, FINEST)
 
 
-def _add_transforms(
-    inside, charges, lattice, alpha, wave_cutoff, tolerance, gradient, out, virial
+def _transform_sums(
+    positions, charges, lattice, alpha, wave_cutoff, tolerance, gradient
 ):
-    """Add the sum over wave vectors by non-uniform fast Fourier transforms.
+    """Sum over wave vectors by non-uniform fast Fourier transforms.
 
     Potential and gradient are real: two of these four fields are the real and the
     imaginary part of one transform.
@@ -437,12 +429,17 @@ def _add_transforms(
     Returns
     -------
     energy : float
+    potential : ndarray (n,)
+    field : ndarray (n, 3)
+        Minus the gradient; both are zero if they are not wanted.
+    virial : ndarray (3, 3)
     """
-    _, _, reciprocal, volume, lengths, _ = lattice
+    _, inverse, reciprocal, volume, lengths, _ = lattice
     top = [int(length * wave_cutoff / (2.0 * math.pi)) for length in lengths]
     accuracy = _transform_accuracy(tolerance)
     sizes, _, upsampling = transform_sizes(top, accuracy, len(charges))
-    angles = 2.0 * math.pi * (inside - np.round(inside)).T
+    turns = fractional(positions, inverse).T
+    angles = 2.0 * math.pi * (turns - np.round(turns))
     indices = np.ogrid[tuple(slice(-(n // 2), n // 2 + 1) for n in sizes)]
     k_xg = [
         sum(row[x] * index for row, index in zip(reciprocal, indices, strict=True))
@@ -459,16 +456,17 @@ def _add_transforms(
     field_g = weight_g * structure_g
     part_g = 0.5 * (field_g.real * structure_g.real + field_g.imag * structure_g.imag)
     energy = float(part_g.sum())
-    virial[np.diag_indices(3)] -= energy
+    virial = -energy * np.eye(3)
     part_g *= 2.0 / square_g + 0.5 / alpha**2
     for x, y in np.ndindex(3, 3):
         virial[x, y] += np.sum(part_g * k_xg[x] * k_xg[y])
-    if gradient:
-        to_charges = from_grid(*settings)
-        one_i = to_charges.execute((1.0 - k_xg[0]) * field_g)
-        two_i = to_charges.execute((1j * k_xg[1] - k_xg[2]) * field_g)
-        out += np.stack([one_i.real, -one_i.imag, -two_i.real, -two_i.imag], axis=1)
-    return energy
+    if not gradient:
+        return energy, 0.0, np.zeros(3), virial
+    to_charges = from_grid(*settings)
+    one_i = to_charges.execute((1.0 - k_xg[0]) * field_g)
+    two_i = to_charges.execute((1j * k_xg[1] - k_xg[2]) * field_g)
+    field = np.stack([-one_i.imag, -two_i.real, -two_i.imag], axis=1)
+    return energy, one_i.real, field, virial
 
 
 def _ranges(screening, tolerance):

@@ -654,10 +654,13 @@ def test_transforms_agree_with_products(kind, tolerance, monkeypatch):
     charges[0], positions[0] = 0.0, positions[1]
     by_products = ewald(positions, cell, charges, tolerance=tolerance)
 
-    def ranges(n, volume, tolerance, splitting, gradient):
-        return electrostatics._cutoffs(n, volume, tolerance, 1.5, gradient)
+    plan = electrostatics._plan
 
-    monkeypatch.setattr(electrostatics, "_transform_ranges", ranges)
+    def by_transforms(n, volume, tolerance, splitting, gradient):
+        ranges, _, terms = plan(n, volume, tolerance, 1.5, gradient)
+        return ranges, True, terms
+
+    monkeypatch.setattr(electrostatics, "_plan", by_transforms)
     found = ewald(positions, cell, charges, tolerance=tolerance)
     assert found.splitting == pytest.approx(1.5)
     # The units of the tolerance; both may use it.
@@ -681,7 +684,15 @@ def test_transforms_agree_with_products(kind, tolerance, monkeypatch):
 
 def test_transforms_are_taken_for_many_charges():
     chosen = [
-        electrostatics._transform_ranges(n, 20.0 * n, 1e-5, None, True) is not None
+        electrostatics._plan(n, 20.0 * n, 1e-5, None, True)[1]
         for n in (2, 64, 500, 64_000)
     ]
     assert chosen == [False, False, False, True]
+
+
+def test_splitting_of_many_charges_may_suit_transforms_alone():
+    # Products would take 5e10 terms.
+    n, volume = 64_000, 64_000 * 22.4
+    _, by_transforms, terms = electrostatics._plan(n, volume, 1e-4, 1.2, True)
+    assert by_transforms
+    assert terms < 1e8

@@ -553,7 +553,8 @@ def periodic_sum(
     lattice : tuple
         From :func:`lattice`.
     ranges : tuple of float
-        Inverse length of the screening, and the ranges of both sums.
+        Inverse length of the screening, and the ranges of both sums; that of wave
+        vectors is zero if they are summed elsewhere.
     contact, table_sp
         As in :func:`real_space`.
     gradient : bool
@@ -570,42 +571,8 @@ def periodic_sum(
     forces : ndarray (n, 3)
     stress : ndarray (3, 3)
     """
-    _, inverse, reciprocal, volume, lengths, _ = lattice
-    alpha, _, wave_cutoff = ranges
-    inside = fractional(positions, inverse)
-    settings = (lattice, ranges, contact, table_sp)
-    energy, first, second, out, virial = short_range_sum(inside, charges, *settings)
-    line_nx, limits = half_sphere(reciprocal, lengths / (2.0 * math.pi), wave_cutoff)
-    waves = (reciprocal, line_nx, limits, volume, alpha, wave_cutoff)
-    wanted = out if gradient else out[:0]
-    energy += reciprocal_space(inside, charges, *waves, wanted, virial)
-    found = finished(energy, charges, alpha, volume, constant, out, virial)
-    energy, potential, forces, stress = found
-    return energy, first, second, potential, forces, stress
-
-
-@compiled(forceinline=True)
-def short_range_sum(inside, charges, lattice, ranges, contact, table_sp):
-    """Pair sum of a periodic sum.
-
-    Parameters
-    ----------
-    inside : ndarray (n, 3)
-        Fractional coordinates in [0, 1).
-    charges, lattice, ranges, contact, table_sp
-        As of :func:`periodic_sum`.
-
-    Returns
-    -------
-    energy : float
-    first, second : int
-        Two charged ions at the same place, or -1.
-    out : ndarray (n, 4)
-        Potential and minus its gradient.
-    virial : ndarray (3, 3)
-    """
-    cell, _, _, volume, _, spacings = lattice
-    alpha, cutoff, _ = ranges
+    cell, inverse, reciprocal, volume, lengths, spacings = lattice
+    alpha, cutoff, wave_cutoff = ranges
     n = charges.shape[0]
     out = np.zeros((n, 4))
     virial = np.zeros((3, 3))
@@ -613,33 +580,13 @@ def short_range_sum(inside, charges, lattice, ranges, contact, table_sp):
     bins = np.empty(3, dtype=np.int64)
     for x in range(3):
         bins[x] = max(1, int(spacings[x] / width))
+    inside = fractional(positions, inverse)
     pairs = (cell, bins, spacings, alpha, cutoff, contact, table_sp)
     energy, first, second = real_space(inside, charges, *pairs, out, virial)
-    return energy, first, second, out, virial
-
-
-@compiled(forceinline=True)
-def finished(energy, charges, alpha, volume, constant, out, virial):
-    """Result of both sums, with self term and background, in units.
-
-    Parameters
-    ----------
-    energy : float
-    charges : ndarray (n,)
-    alpha, volume, constant : float
-    out : ndarray (n, 4)
-        Potential and minus its gradient; changed.
-    virial : ndarray (3, 3)
-        Changed.
-
-    Returns
-    -------
-    energy : float
-    potential : ndarray (n,)
-    forces : ndarray (n, 3)
-    stress : ndarray (3, 3)
-    """
-    n = charges.shape[0]
+    line_nx, limits = half_sphere(reciprocal, lengths / (2.0 * math.pi), wave_cutoff)
+    waves = (reciprocal, line_nx, limits, volume, alpha, wave_cutoff)
+    wanted = out if gradient else out[:0]
+    energy += reciprocal_space(inside, charges, *waves, wanted, virial)
     total = squares = 0.0
     for j in range(n):
         total += charges[j]
@@ -654,7 +601,7 @@ def finished(energy, charges, alpha, volume, constant, out, virial):
         for y in range(3):
             virial[x, y] *= constant / volume
     potential, forces = scaled(out, charges, constant)
-    return constant * energy, potential, forces, virial
+    return constant * energy, first, second, potential, forces, virial
 
 
 @compiled
