@@ -390,7 +390,7 @@ def _plan(n, volume, tolerance, splitting, gradient):
     def by_transforms(alpha):
         _, cutoff, wave_cutoff = found = ranges(alpha)
         top = int(volume ** (1.0 / 3.0) * wave_cutoff / (2.0 * math.pi)) + 1
-        accuracy = _transform_accuracy(tolerance)
+        accuracy = max(_TRANSFORM_SHARE * tolerance, FINEST)
         sizes, each, _ = transform_sizes((top, top, top), accuracy, n)
         points, transforms = math.prod(sizes), (3 if gradient else 1) * each
         time = _PAIR_TIME * pairs(cutoff) + transforms + _GRID_TIME * points
@@ -414,10 +414,6 @@ def _plan(n, volume, tolerance, splitting, gradient):
     return min(choices)[1:]
 
 
-def _transform_accuracy(tolerance):
-    return max(_TRANSFORM_SHARE * tolerance, FINEST)
-
-
 def _transform_sums(
     positions, charges, lattice, alpha, wave_cutoff, tolerance, gradient
 ):
@@ -436,7 +432,7 @@ def _transform_sums(
     """
     _, inverse, reciprocal, volume, lengths, _ = lattice
     top = [int(length * wave_cutoff / (2.0 * math.pi)) for length in lengths]
-    accuracy = _transform_accuracy(tolerance)
+    accuracy = max(_TRANSFORM_SHARE * tolerance, FINEST)
     sizes, _, upsampling = transform_sizes(top, accuracy, len(charges))
     turns = fractional(positions, inverse).T
     angles = 2.0 * math.pi * (turns - np.round(turns))

@@ -34,10 +34,6 @@ class Sums(NamedTuple):
         shapes = (n_atoms, 3), (n_atoms,), (3, 3)
         return cls(*[np.zeros((n_scalars, *shape)) for shape in shapes])
 
-    def each(self):
-        """Those of one scalar after the other, as views."""
-        return zip(*self, strict=True)
-
 
 def add_blocks(add, arrays, starts, n_threads):
     """Let blocks of centres add to arrays, so that no bit depends on the threads.
@@ -88,6 +84,13 @@ class Gradient:
     strain: np.ndarray | None
     charges: np.ndarray | None
 
+    def __add__(self, other):
+        """Gradient of a sum of scalars of the same structures."""
+        sums = []
+        for a, b in zip(vars(self).values(), vars(other).values(), strict=True):
+            sums.append(a if b is None else b if a is None else a + b)
+        return Gradient(*sums)
+
 
 def checked_derivatives(value, shape, name):
     """Derivatives of one scalar, or of several along a leading axis.
@@ -116,23 +119,3 @@ def checked_derivatives(value, shape, name):
             f"{name} must have at most one leading axis, got {len(leading)}"
         )
     return array
-
-
-def sum_of_gradients(parts):
-    """Gradient of a sum.
-
-    Parameters
-    ----------
-    parts : sequence of Gradient
-        Of the same structures.
-
-    Returns
-    -------
-    Gradient
-    """
-    sums = []
-    for name in ("positions", "strain", "charges"):
-        own = [getattr(part, name) for part in parts]
-        own = [array for array in own if array is not None]
-        sums.append(sum(own) if own else None)
-    return Gradient(*sums)

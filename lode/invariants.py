@@ -3,7 +3,8 @@ r"""Invariant and equivariant features: radial spectrum and power spectra."""
 import dataclasses
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import add
 
 import numpy as np
 from tqdm import tqdm
@@ -12,7 +13,7 @@ from lode.core import invariants as core
 from lode.core.registers import whole_lanes
 from lode.coupling import clebsch_gordan
 from lode.expansion import COEFFICIENT_BYTES, SphericalExpansion
-from lode.gradients import checked_derivatives, sum_of_gradients
+from lode.gradients import checked_derivatives
 from lode.parallel import thread_count, thread_map
 from lode.systems import structures, whole_number
 
@@ -156,8 +157,7 @@ class _Descriptor:
         thread_map(contract, starts, thread_count(n_threads))
         found = zip(distinct, gradients, strict=True)
         options["strain"] = strain
-        parts = [e.vjp(inputs, dE_dc, **options) for e, dE_dc in found]
-        return sum_of_gradients(parts)
+        return reduce(add, [e.vjp(inputs, dE_dc, **options) for e, dE_dc in found])
 
     def chunks(
         self, frames, *, memory=2**27, species=None, n_threads=None, progress=False

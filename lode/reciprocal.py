@@ -19,7 +19,7 @@ import numpy as np
 from lode.core import reciprocal as core
 from lode.core.harmonics import harmonic_sums, harmonics
 from lode.core.lattice import half_sphere, reduced_cell, vectors_of
-from lode.core.pairs import interpolated, interpolated_slopes
+from lode.core.pairs import interpolated
 from lode.core.registers import LANES, aligned_zeros, whole_lanes
 from lode.gradients import add_blocks
 from lode.nufft import from_grid, to_grid
@@ -100,7 +100,7 @@ class HalfSpace:
         return harmonics(self.k_kx[part], len(self.split.long.n_modes) - 1)
 
     def modes(self, part=slice(None)):
-        """Radial modes at wave vectors, (n_k, at least n_modes)."""
+        """Radial modes at wave vectors and derivatives, (n_k, at least n_modes)."""
         table = self.split.long
         return interpolated(table.row_rc, table.step, self.length_k[part])
 
@@ -128,17 +128,15 @@ class HalfSpace:
         # The volume grows, and wave vectors shrink.
         return -(energy_k.sum() * np.eye(3) + k_kx.T @ gradient_xk.T)
 
-    def mode_slopes(self, part=slice(None)):
-        """Derivatives of the radial modes, see :meth:`modes`."""
-        table = self.split.long
-        return interpolated_slopes(table.row_rc, table.step, self.length_k[part])
+    def weighted_modes(self, places):
+        """Radial modes and derivatives, weighted as columns: (2, n_modes, n_k + LANES).
 
-    def mode_gradients(self, places):
-        """Radial modes and their derivatives with the weight of columns: (2, q, k)."""
+        The other half of the wave vectors doubles the weight.
+        """
         weight_k, n_q = 2 * self.weight_k[places], len(self.split.long.mode_qn)
         mode_xqk = np.zeros((2, n_q, len(weight_k) + LANES))
-        for out_qk, found in zip(mode_xqk, (self.modes, self.mode_slopes), strict=True):
-            np.multiply(found(places).T[:n_q], weight_k, out=out_qk[:, : len(weight_k)])
+        for out_qk, value_kq in zip(mode_xqk, self.modes(places), strict=True):
+            np.multiply(value_kq.T[:n_q], weight_k, out=out_qk[:, : len(weight_k)])
         return mode_xqk
 
     def columns(self, part):
@@ -147,7 +145,7 @@ class HalfSpace:
         # The other half of the wave vectors doubles the weight.
         weight_k, table = 2 * self.weight_k[places], self.split.long
         both = [aligned_zeros(len(weight_k), width) for width in table.widths]
-        of_part = self.harmonics(places), self.modes(places)
+        of_part = self.harmonics(places), self.modes(places)[0]
         core.write_columns(weight_k, *of_part, table.n_modes, *both)
         return both
 
@@ -247,8 +245,9 @@ class ProductTerm:
         n_scalars, n_atoms, n_channels, n_lm, _ = gradient_sjamn.shape
         space, modes, of_parts = self.half_space, [], []
         for _, places in space.parts:
-            mode_xqk = space.mode_gradients(places) if strained else np.empty((2, 0, 0))
-            modes.append(mode_xqk)
+            modes.append(np.empty((2, 0, 0)))
+            if strained:
+                modes[-1] = space.weighted_modes(places)
             n_k = places.stop - places.start + LANES
             shapes = [(n_channels, n_k)] * 2 + [(2, n_lm, n_k if strained else 0)]
             of_parts.append([aligned_zeros(n_scalars, *shape) for shape in shapes])
@@ -352,20 +351,19 @@ class TransformTerm:
         angle_xj = 2 * math.pi * (turns - np.round(turns))
         self.angle_xj = np.ascontiguousarray(angle_xj)
         self.y_mk = self.half_space.harmonics()
-        self.u_qk = self._of_modes(self.half_space.modes())
+        n_q = len(self.modes.mode_qn)
+        self.u_qk, self.slope_qk = (
+            value_kq[:, :n_q].T.copy() for value_kq in self.half_space.modes()
+        )
         present = np.unique(sources.channel_i)
         pairs = [present[a : a + 2] for a in range(0, len(present), 2)]
         with single_threaded_blas():
             self.groups = [self._group(a) for a in pairs if len(self.half_space)]
 
-    def _of_modes(self, value_kq):
-        return value_kq[:, : len(self.modes.mode_qn)].T.copy()
-
     def _group(self, channels):
         """Transforms of one or two channels."""
-        field_sk = self._field(channels)
-        accuracy = self._accuracy(field_sk)
-        return _Group(channels, self._columns(channels), field_sk, accuracy)
+        columns, field_sk = self._columns(channels), self._field(channels)
+        return _Group(channels, columns, field_sk, self._accuracy(field_sk))
 
     def add_run(self, out_jamn, first, n_threads):
         """Add to the coefficients of a run of centres, on some threads.
@@ -479,16 +477,12 @@ class TransformTerm:
         gradient_sjamn, sums, strained, n_threads
             As for :meth:`ProductTerm.adjoint`.
         """
-        slope_qk = self._of_modes(self.half_space.mode_slopes())
         for group in self.groups:
-            for gradient_jamn, of_scalar in zip(
-                gradient_sjamn, sums.each(), strict=True
-            ):
-                settings = slope_qk if strained else slope_qk[:0], n_threads
-                self._add_gradients(group, gradient_jamn, of_scalar, *settings)
+            for gradient_jamn, *of_scalar in zip(gradient_sjamn, *sums, strict=True):
+                settings = gradient_jamn, of_scalar, strained, n_threads
+                self._add_gradients(group, *settings)
 
-    def _add_gradients(self, group, gradient_jamn, of_scalar, slope_qk, n_threads):
-        """Of one scalar; the strain is left out without slopes of the modes."""
+    def _add_gradients(self, group, gradient_jamn, of_scalar, strained, n_threads):
         space, (position_ix, charge_i, strain_xy) = self.half_space, of_scalar
         n_atoms, n_columns = len(gradient_jamn), group.columns.shape[1]
         accuracy, of_grids = group.accuracy, _of_grids(group.columns)
@@ -518,6 +512,7 @@ class TransformTerm:
             adjoint_tsk[row] = found[[place_k, len(found) - 1 - place_k]]
             tools.put((to_waves, to_atoms, grid, slope))
 
+        slope_qk = self.slope_qk[: None if strained else 0]
         field_sum_sk = np.zeros_like(group.field_sk)
         sum_xmk = np.zeros((2, len(self.y_mk), len(space) + LANES))
         for start in range(0, n_columns, batch):
@@ -540,7 +535,7 @@ class TransformTerm:
                 )
 
             thread_map(add, range(0, len(space), _WAVE_BLOCK), n_threads)
-        if len(slope_qk):
+        if strained:
             strain_xy += space.strain(slice(None), sum_xmk)
         self._add_sources(group.channels, field_sum_sk, position_ix, charge_i)
 
@@ -581,8 +576,7 @@ class _Group(NamedTuple):
 
 def _of_grids(columns):
     """Parts of the grids that transforms start from: with two channels there is one."""
-    if not columns[0, 0, 0] != columns[1, 0, 0] >= 0:
-        return columns
     of_grids = columns.copy()
-    of_grids[1] = -1
+    if columns[0, 0, 0] != columns[1, 0, 0] >= 0:
+        of_grids[1] = -1
     return of_grids

@@ -238,4 +238,10 @@ def test_interpolated_values_are_those_of_the_polynomials():
     t = 2 * (x / 0.5 - interval) - 1
     powers = t[:, None] ** np.arange(TERMS)
     expected = np.einsum("pk,pkc->pc", powers, rows.reshape(3, TERMS, 16)[interval])
-    np.testing.assert_allclose(interpolated(rows, 0.5, x), expected, atol=1e-13)
+    found, slopes = interpolated(rows, 0.5, x)
+    np.testing.assert_allclose(found, expected, atol=1e-13)
+    # t changes by 4 for 1 of x.
+    powers = 4 * np.arange(1, TERMS) * t[:, None] ** np.arange(TERMS - 1)
+    rows = rows.reshape(3, TERMS, 16)[interval, 1:]
+    expected = np.einsum("pk,pkc->pc", powers, rows)
+    np.testing.assert_allclose(slopes, expected, atol=1e-12)

@@ -191,10 +191,8 @@ def equivariant_spectrum(
     width = n_components * n_y
     first_mx = np.empty((c_jamn.shape[2], n_x))
     second_my = np.empty((d_jamn.shape[2], n_y))
-    most = 0
-    for b in range(block_b.shape[0]):
-        most = max(most, 2 * block_b[b, 0] + 1)
-    coupled_mqy = np.empty((most, width))
+    # More rows than an l has.
+    coupled_mqy = np.empty((c_jamn.shape[2], width))
     root = math.sqrt(2.0)
     row_qy = np.empty(width)
     for j in range(c_jamn.shape[0]):
@@ -262,17 +260,16 @@ def equivariant_spectrum_gradients(
     width = n_components * n_y
     first_mx = np.empty((c_jamn.shape[2], n_x))
     second_my = np.empty((d_jamn.shape[2], n_y))
-    most = 0
-    for b in range(block_b.shape[0]):
-        most = max(most, 2 * block_b[b, 0] + 1)
-    coupled_mqy, out_mqy = np.empty((most, width)), np.empty((most, width))
+    coupled_mqy = np.empty((c_jamn.shape[2], width))
+    out_mqy = np.empty((c_jamn.shape[2], width))
     row_qy = np.zeros(width)
     for j in range(c_jamn.shape[0]):
         _write_channels(c_jamn, j, first_mx)
         _write_channels(d_jamn, j, second_my)
         for b in range(block_b.shape[0]):
             l, first_e, last_e, fold, start = block_b[b]
-            coupled_mqy[:], out_mqy[:] = 0.0, 0.0
+            coupled_mqy[: 2 * l + 1] = 0.0
+            out_mqy[: 2 * l + 1] = 0.0
             for e in range(first_e, last_e):
                 m, other, place = entry_e[e, 0], entry_e[e, 1], entry_e[e, 2] * n_y
                 for y in range(n_y):
@@ -280,9 +277,8 @@ def equivariant_spectrum_gradients(
             for x in range(n_x):
                 # Pairs of channels that are kept, from the first on.
                 low = 0 if fold == 0 else x + fold - 1
+                row_qy[:] = 0.0
                 for q in range(n_components):
-                    for y in range(n_y):
-                        row_qy[q * n_y + y] = 0.0
                     for y in range(low, n_y):
                         value = gradient_jqf[j, q, start + y - low]
                         if fold > 0 and y != x:

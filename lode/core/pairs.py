@@ -102,9 +102,26 @@ def write_polynomials(row_rc, r, t, f_pc, p):
         store(value, f_pc, p, c)
 
 
+@compiled(fastmath=CONTRACT)
+def _write_slopes(row_rc, row, t, rate, scale, slope, f_pc, slope_pc, p):
+    """Write polynomials times a scale, and the derivatives of that.
+
+    The scale changes by ``slope``, and t by ``rate``.
+    """
+    rate *= scale
+    for c in range(0, f_pc.shape[1], LANES):
+        value = load(row_rc, row + TERMS - 1, c)
+        derivative = 0.0 * value
+        for k in range(TERMS - 2, -1, -1):
+            derivative = value + t * derivative
+            value = load(row_rc, row + k, c) + t * value
+        store(scale * value, f_pc, p, c)
+        store(rate * derivative + slope * value, slope_pc, p, c)
+
+
 @compiled
 def interpolated(row_rc, step, x_p):
-    """Values of piecewise polynomials.
+    """Values and derivatives of piecewise polynomials.
 
     Parameters
     ----------
@@ -117,34 +134,16 @@ def interpolated(row_rc, step, x_p):
 
     Returns
     -------
-    ndarray (n, n_columns)
+    f_pc, slope_pc : ndarray (n, n_columns)
     """
-    f_pc = np.empty((x_p.shape[0], row_rc.shape[1]))
-    last = row_rc.shape[0] // TERMS - 1
+    shape, last = (x_p.shape[0], row_rc.shape[1]), row_rc.shape[0] // TERMS - 1
+    f_pc, slope_pc = np.empty(shape), np.empty(shape)
     for p in range(x_p.shape[0]):
         place = x_p[p] / step
-        interval = min(int(place), last)
-        t = 2.0 * (place - interval) - 1.0
-        write_polynomials(row_rc, TERMS * interval, t, f_pc, p)
-    return f_pc
-
-
-@compiled
-def interpolated_slopes(row_rc, step, x_p):
-    """Derivatives of piecewise polynomials, see :func:`interpolated`."""
-    slope_pc = np.empty((x_p.shape[0], row_rc.shape[1]))
-    last = row_rc.shape[0] // TERMS - 1
-    for p in range(x_p.shape[0]):
-        place = x_p[p] / step
-        interval = min(int(place), last)
-        t = 2.0 * (place - interval) - 1.0
-        for c in range(0, row_rc.shape[1], LANES):
-            value = 0.0 * load(row_rc, TERMS * interval, c)
-            for k in range(TERMS - 1, 0, -1):
-                term = (2.0 * k / step) * load(row_rc, TERMS * interval + k, c)
-                value = term + t * value
-            store(value, slope_pc, p, c)
-    return slope_pc
+        row = min(int(place), last)
+        t, rate = 2.0 * (place - row) - 1.0, 2.0 / step
+        _write_slopes(row_rc, TERMS * row, t, rate, 1.0, 0.0, f_pc, slope_pc, p)
+    return f_pc, slope_pc
 
 
 @compiled(forceinline=True)
@@ -275,21 +274,6 @@ def add_pairs(pairs, weight_i, table, l_max, out_jamn):
                     _add_products(out_rn, row, y_mp, f_pc, l_max, start, stop)
 
 
-@compiled(fastmath=CONTRACT)
-def _write_pair_slopes(row_rc, scalars, r, f_pc, slope_pc, p):
-    """Write the pair functions of a weight of one, and their derivatives."""
-    row, t, rate, scale, slope = _interval(row_rc, scalars, 1.0, r)
-    rate *= scale
-    for c in range(0, f_pc.shape[1], LANES):
-        value = load(row_rc, row + TERMS - 1, c)
-        derivative = 0.0 * value
-        for k in range(TERMS - 2, -1, -1):
-            derivative = value + t * derivative
-            value = load(row_rc, row + k, c) + t * value
-        store(scale * value, f_pc, p, c)
-        store(rate * derivative + slope * value, slope_pc, p, c)
-
-
 @compiled
 def _write_transposed(f_pc, n_pairs, f_cp):
     """Write the functions of some pairs, padded to lanes, with the pairs as columns."""
@@ -359,7 +343,8 @@ def add_pair_gradients(
             n_pairs = min(_BATCH, start_ja[row + 1] - low)
             _write_directions(vector_px, low, n_pairs, unit_xp, r_p)
             for p in range(n_pairs):
-                _write_pair_slopes(row_rc, scalars, r_p[p], f_pc, slope_pc, p)
+                found = _interval(row_rc, scalars, 1.0, r_p[p])
+                _write_slopes(row_rc, *found, f_pc, slope_pc, p)
                 if r_p[p] == 0.0:
                     # f/r tends to f': it matters for l = 1 alone.
                     for c in range(width, f_pc.shape[1]):

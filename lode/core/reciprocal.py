@@ -16,6 +16,7 @@ from lode.core.registers import (
     ROWS,
     add_tile,
     aligned_zeros,
+    lane_sum,
     load,
     set_tile,
     store,
@@ -253,8 +254,8 @@ def add_product_gradients(
     phase_jxt : ndarray
         Of :func:`axis_phases`, for the centres.
     waves : WaveVectors
-    k_xk : ndarray (3, n_k)
-        Wave vectors.
+    k_xk : ndarray (3, n_k + LANES)
+        Wave vectors, and zeros.
     gradient : tuple of two ndarray
         Of :func:`contract_modes`.
     n_modes : ndarray (l_max + 1,) of int
@@ -279,18 +280,13 @@ def add_product_gradients(
     even_ajk = aligned_zeros(n_channels, even_acj.shape[2], most)
     odd_ajk = aligned_zeros(n_channels, even_acj.shape[2], most)
     g_jk, h_kj = aligned_zeros(CENTERS, most), aligned_zeros(most, CENTERS)
-    near_xk, sum_yk = aligned_zeros(3, most), aligned_zeros(2, most)
+    room = np.empty((1, LANES))
     low = start = 0
     while low < line_nx.shape[0]:
         high, stop = low, start
         while high < line_nx.shape[0] and stop - start < WAVE_VECTORS:
             stop += line_nx[high, 3]
             high += 1
-        # Zeros where the last lanes go on to the wave vectors that follow.
-        near_xk[:] = 0.0
-        for x in range(3):
-            for k in range(stop - start):
-                near_xk[x, k] = k_xk[x, start + k]
         columns = whole_lanes(stop - start)
         for row in range(0, n, CENTERS):
             rows = min(CENTERS, n - row)
@@ -303,7 +299,6 @@ def add_product_gradients(
                 _write_product(even_kc, even_acj[a], *place, h_kj, even_jk)
                 _write_product(odd_kc, odd_acj[a], *place, h_kj, odd_jk)
                 in_phase_jk, out_of_jk = even_ajk[a], odd_ajk[a]
-                sum_yk[:] = 0.0
                 for j in range(rows):
                     phase_yk = phase_jyk[j]
                     for k in range(0, columns, LANES):
@@ -315,24 +310,21 @@ def add_product_gradients(
                         out_of = imag * real_k - real * imag_k
                         g = load(g_jk, j, k) + odd * in_phase - even * out_of
                         store(g, g_jk, j, k)
-                        sum_real = load(sum_yk, 0, k) + even * real + odd * imag
-                        sum_imag = load(sum_yk, 1, k) + even * imag - odd * real
-                        store(sum_real, sum_yk, 0, k)
-                        store(sum_imag, sum_yk, 1, k)
+                        sum_real = load(real_sum_ak, a, start + k)
+                        sum_imag = load(imag_sum_ak, a, start + k)
+                        sum_real = sum_real + even * real + odd * imag
+                        sum_imag = sum_imag + even * imag - odd * real
+                        store(sum_real, real_sum_ak, a, start + k)
+                        store(sum_imag, imag_sum_ak, a, start + k)
                         if strained:
                             store(in_phase, in_phase_jk, row + j, k)
                             store(out_of, out_of_jk, row + j, k)
-                for k in range(stop - start):
-                    real_sum_ak[a, start + k] += sum_yk[0, k]
-                    imag_sum_ak[a, start + k] += sum_yk[1, k]
             for j in range(rows):
                 for x in range(3):
                     total = 0.0 * load(g_jk, j, 0)
                     for k in range(0, columns, LANES):
-                        total = total + load(g_jk, j, k) * load(near_xk, x, k)
-                    store(total, sum_yk, 0, 0)
-                    for k in range(LANES):
-                        out_jx[row + j, x] += sum_yk[0, k]
+                        total = total + load(g_jk, j, k) * load(k_xk, x, start + k)
+                    out_jx[row + j, x] += lane_sum(total, room)
         if strained:
             place = (n_modes, mode_xqk, start, stop, sum_xmk)
             _add_harmonic_factors(0, even_acj, even_ajk, *place)
@@ -393,7 +385,8 @@ def _add_harmonic_factors(
 def _write_product(left_kc, right_cj, start, stop, first, h_kj, h_jk):
     """Write h[j, k] = sum over c of left[start + k, c] right[c, first + j].
 
-    ``h_kj`` is room for the same before it is transposed.
+    Beyond the last, whole lanes of h are zero; ``h_kj`` is room for the same before it
+    is transposed.
     """
     n_columns = left_kc.shape[1]
     if n_columns == 0:
@@ -402,6 +395,7 @@ def _write_product(left_kc, right_cj, start, stop, first, h_kj, h_jk):
     for k in range(0, stop - start, ROWS):
         place = (k, 0, min(ROWS, stop - start - k), CENTERS)
         set_tile(h_kj, *place, left_kc, start + k, right_cj, first, 0, n_columns)
+    h_kj[stop - start : whole_lanes(stop - start)] = 0.0
     for k in range(0, stop - start, LANES):
         for j in range(0, CENTERS, LANES):
             transpose(h_kj, k, j, h_jk, j, k)
@@ -431,7 +425,7 @@ def add_source_gradients(
         Added to: with respect to the weights.
     """
     n_k = real_ak.shape[1] - LANES
-    phase_xk, lanes = np.zeros((2, real_ak.shape[1])), np.empty((4, LANES))
+    phase_xk, room = np.zeros((2, real_ak.shape[1])), np.empty((1, LANES))
     for i in range(phase_ixt.shape[0]):
         a = channel_i[i]
         _write_phases(phase_ixt[i], top_x, line_nx, 0, line_nx.shape[0], phase_xk)
@@ -445,14 +439,10 @@ def add_source_gradients(
             g_y = g_y + along * load(k_xk, 1, k)
             g_z = g_z + along * load(k_xk, 2, k)
             g_q = g_q + real_k * real + imag_k * imag
-        store(g_x, lanes, 0, 0)
-        store(g_y, lanes, 1, 0)
-        store(g_z, lanes, 2, 0)
-        store(g_q, lanes, 3, 0)
-        for k in range(LANES):
-            for x in range(3):
-                out_ix[i, x] += weight_i[i] * lanes[x, k]
-            charge_i[i] += lanes[3, k]
+        out_ix[i, 0] += weight_i[i] * lane_sum(g_x, room)
+        out_ix[i, 1] += weight_i[i] * lane_sum(g_y, room)
+        out_ix[i, 2] += weight_i[i] * lane_sum(g_z, room)
+        charge_i[i] += lane_sum(g_q, room)
 
 
 @compiled

@@ -63,6 +63,16 @@ def store(value, a_ij, i, j):
     a_ij[i, j : j + LANES] = value
 
 
+@register_jitable
+def lane_sum(value, room_ij):
+    """Sum over lanes, in room for them."""
+    store(value, room_ij, 0, 0)
+    total = 0.0
+    for j in range(LANES):
+        total += room_ij[0, j]
+    return total
+
+
 def transpose(a_ij, i, j, out_ji, k, l):
     """Write a block of a matrix, as many rows as lanes, transposed to another."""
     block = a_ij[i : i + LANES, j : j + LANES]
@@ -239,8 +249,9 @@ def _lower_transpose(context, builder, signature, values):
     # Blocks of 1, 2 and 4 columns are exchanged between pairs of rows.
     width = 1
     while width < LANES:
-        low = [c if not c & width else LANES + c - width for c in range(LANES)]
-        high = [c + width if not c & width else LANES + c for c in range(LANES)]
+        # The second row of a pair is what is beyond LANES.
+        low = [(c & ~width) + (LANES if c & width else 0) for c in range(LANES)]
+        high = [c + width for c in low]
         for r in range(LANES):
             if not r & width:
                 both = rows[r], rows[r + width]
