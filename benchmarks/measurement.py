@@ -130,6 +130,7 @@ class Comparison:
             "ours_error": self.error,
             "peer_error": self.peer_error,
             "tolerance": self.tolerance,
+            "bounded": case.bounded,
             "pairs": len(pairs),
             "spread": [float(x) for x in np.quantile(ratios, (0.25, 0.75))],
             "reference": self.source,

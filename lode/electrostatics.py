@@ -43,7 +43,7 @@ _GRID_TIME = 0.05
 # With fewer charges products are as fast.
 _LEAST_TRANSFORMED = 512
 # Share of the tolerance that transforms may use.
-_TRANSFORM_SHARE = 0.1
+_TRANSFORM_SHARE = 0.3
 # Refuse sums that could not end, before memory runs out.
 _LARGEST_SUM = 2e9
 
@@ -407,7 +407,7 @@ def _plan(n, volume, tolerance, splitting, gradient):
             alpha /= volume ** (1.0 / 3.0)
             x, y = _ranges(alpha * length, tolerance)
             ratio = x / y
-        alphas = [1.75 / length * 2.0 ** (-i / 4) for i in range(14)]
+        alphas = [1.75 / length * 2.0 ** (-i / 8) for i in range(27)]
     choices = [by_products(alpha)]
     if n >= _LEAST_TRANSFORMED:
         choices += map(by_transforms, alphas)
@@ -436,31 +436,26 @@ def _transform_sums(
     sizes, _, upsampling = transform_sizes(top, accuracy, len(charges))
     turns = fractional(positions, inverse).T
     angles = 2.0 * math.pi * (turns - np.round(turns))
-    indices = np.ogrid[tuple(slice(-(n // 2), n // 2 + 1) for n in sizes)]
-    k_xg = [
-        sum(row[x] * index for row, index in zip(reciprocal, indices, strict=True))
-        for x in range(3)
-    ]
-    square_g = k_xg[0] ** 2 + k_xg[1] ** 2 + k_xg[2] ** 2
+    middle = np.array(sizes).reshape(3, 1, 1, 1) // 2
+    k_xg = reciprocal.T @ (np.indices(sizes) - middle).reshape(3, -1)
+    square_g = (k_xg**2).sum(axis=0)
     outside = (square_g == 0.0) | (square_g > wave_cutoff**2)
     square_g[outside] = math.inf
     weight_g = np.exp(-square_g / (4.0 * alpha**2)) / square_g
     weight_g *= 4.0 * math.pi / volume
 
     settings = angles, sizes, accuracy, upsampling
-    structure_g = to_grid(*settings).execute(charges.astype(complex))
+    structure_g = to_grid(*settings).execute(charges.astype(complex)).ravel()
     field_g = weight_g * structure_g
     part_g = 0.5 * (field_g.real * structure_g.real + field_g.imag * structure_g.imag)
     energy = float(part_g.sum())
-    virial = -energy * np.eye(3)
     part_g *= 2.0 / square_g + 0.5 / alpha**2
-    for x, y in np.ndindex(3, 3):
-        virial[x, y] += np.sum(part_g * k_xg[x] * k_xg[y])
+    virial = (part_g * k_xg) @ k_xg.T - energy * np.eye(3)
     if not gradient:
         return energy, 0.0, np.zeros(3), virial
     to_charges = from_grid(*settings)
-    one_i = to_charges.execute((1.0 - k_xg[0]) * field_g)
-    two_i = to_charges.execute((1j * k_xg[1] - k_xg[2]) * field_g)
+    one_g, two_g = (1.0 - k_xg[0]) * field_g, (1j * k_xg[1] - k_xg[2]) * field_g
+    one_i, two_i = (to_charges.execute(g.reshape(sizes)) for g in (one_g, two_g))
     field = np.stack([-one_i.imag, -two_i.real, -two_i.imag], axis=1)
     return energy, one_i.real, field, virial
 

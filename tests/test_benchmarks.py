@@ -159,8 +159,10 @@ def test_a_peer_ends_where_its_memory_does():
 
 def test_an_error_above_the_tolerance_is_said():
     row = {"case": "a", "peer": "b", "ours_error": 2e-6, "tolerance": 1e-6}
+    row["bounded"] = True
     assert exceeded([row]) == ["a/b"]
     assert exceeded([row | {"tolerance": 2e-6}]) == []
+    assert exceeded([row | {"bounded": False}]) == []
 
 
 @pytest.mark.parametrize(("system", "n_atoms"), [("water", 192), ("oxide", 32)])
