@@ -27,7 +27,8 @@ COLUMNS = (
 )
 WRITER = "benchmarks"
 # Colours that are told apart by everyone (M. Okabe, K. Ito).
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black", "0.5")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLORS += ("black", "0.5")
 _GROWTH_FROM = 4000
 _FRONT = ("case", "code", "setting", "seconds", "error")
 _GAINS = (
