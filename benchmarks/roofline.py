@@ -1,23 +1,25 @@
 """Rates of the two loops that take most of the time, on one thread.
 
 The matrix products of the long-range term are timed in turn with those of ``dgemm``;
-the share is its time over ours. For the pair loop the time of a pair is given.
+the share is its time over ours. For the pair loop the time of a pair is given, and for
+derivatives that of coefficients and a sweep back beside the coefficients alone.
 ``docs/performance.md`` says what each of them includes.
 
 Written: ``roofline.csv`` and ``roofline.md``, and on request the generated block of a
 page.
 """
 
-import math
 import statistics
 import time
+from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.cases import system_frames
-from benchmarks.codes import DENSITY, L_MAX, N_MAX, RADIUS
+from benchmarks.codes import DENSITY, L_MAX, N_MAX, RADIUS, gradient_weights
 from benchmarks.report import digits, provenance, write_block
 from lode import (
     GaussianDensity,
@@ -59,6 +61,16 @@ _SHORTEST = 0.01
 # Centres and wave vectors of a product by which dgemm is fastest.
 _DGEMM_CENTERS = 256
 _DGEMM_WAVES = 512
+# Scalars that one sweep derives.
+_MANY = 16
+# Sums that are swept back, and how: system, number of atoms, method; whether many
+# scalars are too.
+_SWEEPS = {
+    "pairs, SOAP within 6 Å": ("water", 96, "soap", True),
+    "pairs and products": ("gas", 64, "split", True),
+    "products": ("gas", 64, "reciprocal", True),
+    "pairs and transforms": ("gas", 512, "nufft", False),
+}
 _TITLES = {
     "dgemm": "`dgemm` alone",
     "products": "products, left factors made too",
@@ -81,10 +93,7 @@ def product_calls(term, n_channels):
     """
     space = term.half_space
     shape = n_channels, term.block
-    room = [
-        aligned_zeros(math.prod(shape), width).reshape(*shape, width)
-        for width in term.table.widths
-    ]
+    room = [aligned_zeros(*shape, width) for width in term.table.widths]
     calls = []
     for first in range(0, len(term.positions), term.block):
         phase_jxt = term.phases(first, first + term.block)
@@ -212,7 +221,31 @@ def _pair_row(case, expansion, frame, n_repeats):
     return case, "pairs", count, found["pairs"][0], None
 
 
-def rows(n_repeats, n_atoms=(64, 512, 2048)):
+def _sweep_rows(case, n_repeats):
+    """Coefficients, and these with the derivatives of one scalar or of many."""
+    system, n_atoms, method, has_many = _SWEEPS[case]
+    (frame,) = system_frames(system, n_atoms, 1)
+    expansion = SOAP if method == "soap" else replace(POTENTIAL, method=method)
+    values = expansion.compute(frame, n_threads=1).values
+    gradients = gradient_weights((_MANY if has_many else 1, *values.shape))
+
+    def swept(n_scalars, strain):
+        expansion.compute(frame, n_threads=1)
+        options = {"strain": strain, "n_threads": 1}
+        expansion.vjp(frame, gradients[:n_scalars], **options)
+
+    loops = {
+        "coefficients": partial(expansion.compute, frame, n_threads=1),
+        "positions": partial(swept, 1, False),
+        "strain": partial(swept, 1, True),
+    }
+    if has_many:
+        loops[f"{_MANY} scalars"] = partial(swept, _MANY, False)
+    found = in_turn(loops, n_repeats)
+    return [(f"{case}, {n_atoms}", what, None, *found[what]) for what in loops]
+
+
+def rows(n_repeats, n_atoms=(64, 512, 2048), sweeps=tuple(_SWEEPS)):
     """All measurements, on one thread.
 
     Parameters
@@ -220,6 +253,8 @@ def rows(n_repeats, n_atoms=(64, 512, 2048)):
     n_repeats : int
     n_atoms : sequence of int
         Gas frames whose products are measured.
+    sweeps : sequence of str
+        Of ``_SWEEPS``.
 
     Returns
     -------
@@ -232,6 +267,7 @@ def rows(n_repeats, n_atoms=(64, 512, 2048)):
             *(row for n in n_atoms for row in _product_rows(n, n_repeats)),
             _pair_row("gas", POTENTIAL, gas.repeat(2), n_repeats),
             _pair_row("water", SOAP, water, n_repeats),
+            *(row for case in sweeps for row in _sweep_rows(case, n_repeats)),
         ]
 
 
@@ -265,11 +301,30 @@ def tables(found):
     """Markdown of the rows."""
     products = ["| frame | what | ms | share of `dgemm` |", "| --- | --- | --- | --- |"]
     pairs = ["| frame | pairs | ns a pair |", "| --- | --- | --- |"]
+    sweeps = defaultdict(dict)
     for case, what, count, seconds, share in found:
         if what == "pairs":
             pairs.append(f"| {case} | {count} | {1e9 * seconds / count:.1f} |")
-        else:
+        elif what in _TITLES:
             cells = (case, _TITLES[what], f"{1e3 * seconds:.3g}", f"{share:.0%}")
             products.append(f"| {' | '.join(cells)} |")
+        else:
+            sweeps[case][what] = seconds, 1.0 / share
     head = f"{provenance()}. One thread; processor time, medians."
-    return "\n".join([head, "", *products, "", *pairs])
+    return "\n".join([head, "", *products, "", *pairs, "", *_sweep_table(sweeps)])
+
+
+def _sweep_table(sweeps):
+    """Lines of a table: coefficients and derivatives beside the coefficients."""
+    many = f"{_MANY} scalars"
+    lines = [
+        "| sum, atoms | coefficients, ms | with derivatives | with strain "
+        f"| sweep for each of {many} |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for case, found in sweeps.items():
+        cells = [case, f"{1e3 * found['coefficients'][0]:.3g}"]
+        cells += [f"{found[what][1]:.2f}" for what in ("positions", "strain")]
+        each = f"{(found[many][1] - 1.0) / _MANY:.2f}" if many in found else ""
+        lines.append(f"| {' | '.join([*cells, each])} |")
+    return lines

@@ -144,7 +144,8 @@ def test_rates_are_written_whole_with_their_columns(tmp_path):
     page.parent.mkdir()
     page.write_text(PAGE)
     folder = tmp_path / "out"
-    roofline.write(folder, 1, page, n_atoms=(64,))
+    sweeps = ["pairs, SOAP within 6 Å"]
+    roofline.write(folder, 1, page, n_atoms=(64,), sweeps=sweeps)
     with open(folder / "roofline.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == ("case", "what", "count", "seconds", "share")
@@ -154,9 +155,13 @@ def test_rates_are_written_whole_with_their_columns(tmp_path):
         ("gas-64", "whole step"),
         ("gas", "pairs"),
         ("water", "pairs"),
+        *(
+            ("pairs, SOAP within 6 Å, 96", what)
+            for what in ("coefficients", "positions", "strain", "16 scalars")
+        ),
     ]
     for row in rows:
-        assert int(row["count"]) > 0
+        assert row["case"].startswith("pairs") or int(row["count"]) > 0
         assert float(row["seconds"]) > 0.0
         if row["what"] == "pairs":
             assert row["share"] == ""
@@ -169,9 +174,13 @@ def test_rates_are_written_whole_with_their_columns(tmp_path):
     block, end, after = rest.partition(END)
     assert f"{before}{begin}\nold\n{end}{after}" == PAGE
     assert block.strip() in (folder / "roofline.md").read_text()
-    nanoseconds = 1e9 * float(rows[-1]["seconds"]) / int(rows[-1]["count"])
+    nanoseconds = 1e9 * float(rows[4]["seconds"]) / int(rows[4]["count"])
     line = next(line for line in block.splitlines() if line.startswith("| water"))
     assert float(line.split("|")[3]) == pytest.approx(nanoseconds, abs=0.2)
+    cells = block.splitlines()[-1].split("|")[2:-1]
+    shares = [float(row["share"]) for row in rows[-3:]]
+    ratios = [1 / shares[0], 1 / shares[1], (1 / shares[2] - 1) / 16]
+    assert [float(cell) for cell in cells[1:]] == pytest.approx(ratios, rel=0.02)
     assert [p.name for p in page.parent.iterdir()] == [page.name]
 
 
