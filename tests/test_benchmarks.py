@@ -137,7 +137,7 @@ def test_growth_gives_the_columns_of_the_results(tmp_path):
     with open(tmp_path / "growth.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert ",".join(rows[0]) == COLUMNS
-    kinds = ("lode1", "lode2", "expansion", "ewald")
+    kinds = ("lode1", "lode2", "expansion", "gradient", "ewald")
     names = [f"growth-{kind}-{n}" for kind in kinds for n in (96, 192)]
     names += [f"smearing-{s:g}-{n}" for n in (96, 192) for s in SMEARINGS]
     assert [row["case"] for row in rows] == names
