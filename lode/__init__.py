@@ -17,6 +17,7 @@ _MODULE_OF = {
     "SphericalExpansion": "expansion",
     "Coefficients": "expansion",
     "Gradient": "gradients",
+    "Prediction": "prediction",
     "StepCutoff": "cutoffs",
     "ShiftedCosineCutoff": "cutoffs",
     "RadialScaling": "cutoffs",

@@ -89,6 +89,30 @@ class Part(NamedTuple):
         return values
 
 
+def add_scalar_gradient(weight_ij, a, rows, b, columns, out_ip):
+    """Add Σ_j weight_ij x_j to some rows, the gradient of Σ weight_ij x_i · x_j.
+
+    Parameters
+    ----------
+    weight_ij : ndarray (n_rows, n_columns)
+    a, rows, b, columns
+        As for :func:`scalar_products`.
+    out_ip : ndarray (n, n_features)
+        Added to: of the features of ``a``.
+    """
+    add_in_columns(weight_ij @ b.values[columns], b.columns, a.columns, out_ip[rows])
+
+
+def add_in_columns(values, columns, own, out):
+    """Add values in some columns to an array in others, where they are the same."""
+    if np.array_equal(columns, own):
+        out += values
+        return
+    _check_known(columns, own)
+    _, here, there = _common(columns, own)
+    out[:, there] += values[:, here]
+
+
 def scalar_products(a, rows, b, columns):
     """Scalar products of some rows of two parts, (n_rows, n_columns)."""
     x_ip, x_jp = a.values[rows], b.values[columns]
@@ -491,7 +515,7 @@ def structure_features(requests, frames, species, atoms, storage, options):
         start = np.cumsum(inputs.sizes) - inputs.sizes
         found = [_relative_error(d, inputs) for d in descriptors]
         blocks = []
-        for members in _by_species(inputs):
+        for members in species_groups(inputs):
             part = inputs.chosen(members)
             rows = np.concatenate(
                 [np.arange(start[m], start[m] + inputs.sizes[m]) for m in members]
@@ -533,7 +557,7 @@ def distinct_descriptors(requests):
     return tuple(descriptors)
 
 
-def _by_species(inputs):
+def species_groups(inputs):
     """Structures made of the same species, ascending."""
     members = {}
     for i, system in enumerate(inputs):

@@ -266,6 +266,30 @@ def direct_gram(kernel, a, b, block=None, progress=False):
     return values
 
 
+def add_environment_gradients(kernel, a, b, weight_AB, gradients):
+    """Add the gradient of Σ weight_AB K(A, B) to those of the environments of A.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    a, b : StructureFeatures
+    weight_AB : ndarray (n_a, n_b)
+    gradients : list of dict of str to ndarray
+        For each block of ``a``, by the keys of its parts; added to.
+    """
+    for block_a, gradient in zip(a.blocks, gradients, strict=True):
+        owner_i = np.repeat(block_a.structures, block_a.counts)
+        for block_b in b.blocks:
+            owner_j = np.repeat(block_b.structures, block_b.counts)
+            for i in range(0, len(owner_i), _BLOCK):
+                rows = slice(i, i + _BLOCK)
+                for j in range(0, len(owner_j), _BLOCK):
+                    columns = slice(j, j + _BLOCK)
+                    weight_ij = weight_AB[owner_i[rows, None], owner_j[columns]]
+                    pair = block_a, rows, block_b, columns
+                    kernel._add_block_gradient(weight_ij, *pair, {}, gradient)
+
+
 def _pieces(features, size):
     """Ranges of environments, the sums over their structures, and these."""
     pieces = []

@@ -3,7 +3,7 @@ r"""Invariant and equivariant features: radial spectrum and power spectra."""
 import dataclasses
 import math
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 from operator import add
 
 import numpy as np
@@ -129,35 +129,67 @@ class _Descriptor:
         TypeError, ValueError
             As :meth:`SphericalExpansion.vjp`.
         """
+        inputs, used, coefficients = self._expanded(frames, species, n_threads)
+        return self._swept(inputs, used, coefficients, n_threads, dE_dX, strain)
+
+    def features_and_vjp(self, frames, *, species=None, n_threads=None):
+        """Features, and the function that sweeps back from them.
+
+        Parameters
+        ----------
+        frames, species, n_threads
+            As for :meth:`compute`.
+
+        Returns
+        -------
+        features : Features
+            As of :meth:`compute`.
+        vjp : callable
+            ``vjp(dE_dX, strain=True)`` is :meth:`vjp` of the same frames, with the
+            coefficients that are there already.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`vjp`.
+        """
+        inputs, used, coefficients = self._expanded(frames, species, n_threads)
+        labels = _labels(self, used)
+        values = np.empty((len(inputs.species), *self._components, len(labels)))
+        of_fields = [coefficients[expansion] for expansion in self._expansions()]
+        self._write_features(values, of_fields, thread_count(n_threads))
+        atoms = inputs.species.copy(), inputs.frame_index
+        features = self._features(values, *atoms, labels, len(inputs), used)
+        return features, partial(self._swept, inputs, used, coefficients, n_threads)
+
+    def _expanded(self, frames, species, n_threads):
+        """Structures, species and the coefficients of each distinct expansion."""
         inputs = structures(frames)
-        used, channel_i = self.channels(inputs, species)
-        shape = (len(channel_i), *self._components, len(_labels(self, used)))
-        gradient = checked_derivatives(dE_dX, shape, "dE_dX")
-        leading = gradient.shape[: -len(shape)]
-        # Each expansion once, also if it is both fields.
-        both = self._expansions()
-        distinct = tuple(dict.fromkeys(both))
+        used, _ = self.channels(inputs, species)
+        distinct = dict.fromkeys(self._expansions())
         for expansion in distinct:
             expansion.check_smooth()
         options = {"species": used, "n_threads": n_threads}
-        values = [e.compute(inputs, **options).values for e in distinct]
-        place = [distinct.index(expansion) for expansion in both]
-        gradients = [np.zeros((*leading, *c_jamn.shape)) for c_jamn in values]
+        return inputs, used, {e: e.compute(inputs, **options).values for e in distinct}
+
+    def _swept(self, inputs, used, coefficients, n_threads, dE_dX, strain=True):
+        shape = (len(inputs.species), *self._components, len(_labels(self, used)))
+        gradient = checked_derivatives(dE_dX, shape, "dE_dX")
+        leading = gradient.shape[: -len(shape)]
+        both = self._expansions()
+        gradients = {e: np.zeros((*leading, *c.shape)) for e, c in coefficients.items()}
 
         def contract(first):
             rows = slice(first, first + _LEAST_CENTERS)
+            values = [coefficients[e][rows] for e in both]
             for index in np.ndindex(*leading):
-                self._contract(
-                    gradient[index][rows],
-                    [values[p][rows] for p in place],
-                    [gradients[p][index][rows] for p in place],
-                )
+                sums = [gradients[e][index][rows] for e in both]
+                self._contract(gradient[index][rows], values, sums)
 
         starts = range(0, shape[0], _LEAST_CENTERS)
         thread_map(contract, starts, thread_count(n_threads))
-        found = zip(distinct, gradients, strict=True)
-        options["strain"] = strain
-        return reduce(add, [e.vjp(inputs, dE_dc, **options) for e, dE_dc in found])
+        options = {"species": used, "n_threads": n_threads, "strain": strain}
+        return reduce(add, [e.vjp(inputs, g, **options) for e, g in gradients.items()])
 
     def chunks(
         self, frames, *, memory=2**27, species=None, n_threads=None, progress=False

@@ -37,12 +37,15 @@ from lode.features import (
     Part,
     Scatter,
     StructureFeatures,
+    add_in_columns,
+    add_scalar_gradient,
     distinct_descriptors,
     holds_features,
     scalar_products,
     structure_features,
 )
 from lode.gram import (
+    add_environment_gradients,
     diagonal_of_sums,
     environment_diagonal,
     environment_gram,
@@ -253,6 +256,61 @@ class Kernel:
             values[frame] = w_t @ self._gram(features.chosen(terms), None) @ w_t
         return values
 
+    def vjp(self, a, b, dE_dK):
+        """Derivatives of a scalar with respect to the features of environments.
+
+        Parameters
+        ----------
+        a : StructureFeatures
+            With the features of environments, see :meth:`precompute`.
+        b : StructureFeatures
+        dE_dK : ndarray (n_a, n_b)
+            Derivatives with respect to the kernel matrix of ``a`` and ``b``.
+
+        Returns
+        -------
+        list of dict of str to ndarray (n_environments, n_features)
+            For each block of ``a``, by the keys of the features.
+        """
+        gradients = self._no_gradients(a)
+        if a.weights is not None:
+            dE_dK = a.weights.T @ dE_dK
+        if b.weights is not None:
+            dE_dK = dE_dK @ b.weights
+        self._add_gradients(dE_dK, a, b.joined(), gradients)
+        return gradients
+
+    def linear_vjp(self, features, columns, dE_dX):
+        """As :meth:`vjp`, for :meth:`linear_features`.
+
+        Parameters
+        ----------
+        features : StructureFeatures
+            With the features of environments.
+        columns : list of dict
+            Of :meth:`columns`.
+        dE_dX : ndarray (n_structures, n_columns)
+            Derivatives with respect to the linear features.
+
+        Returns
+        -------
+        list of dict of str to ndarray (n_environments, n_features)
+        """
+        self._check_linear()
+        gradients = self._no_gradients(features)
+        edges = np.cumsum([len(c) for own in columns for c in own.values()])
+        parts = iter(np.split(dE_dX, edges[:-1], axis=1))
+        terms = iter([{z: (c, next(parts)) for z, c in own.items()} for own in columns])
+        self._add_linear_gradients(features, terms, 1.0, gradients)
+        return gradients
+
+    def _no_gradients(self, features):
+        keys = self._requests(True)
+        return [
+            {key: np.zeros(block.parts[key].values.shape) for key in keys}
+            for block in features.blocks
+        ]
+
     def noise(self, features):
         """Error of what the kernel is a scalar product of.
 
@@ -375,6 +433,21 @@ class Kernel:
 
     def _diagonal(self, features):
         return environment_diagonal(self, features, True in self._averages())
+
+    def _add_gradients(self, weight_AB, a, b, gradients):
+        """Add what :meth:`vjp` gives."""
+        if True in self._averages():
+            weight_AB = weight_AB / (a.n_atoms[:, None] * b.n_atoms)
+        add_environment_gradients(self, a, b, weight_AB, gradients)
+
+    def _add_linear_gradients(self, features, terms, factor, gradients):
+        """Add what :meth:`linear_vjp` gives, times a factor.
+
+        ``terms`` has, for each term of the kernel, the columns of each centre species
+        and the derivatives with respect to them.
+        """
+        for kernel in self._inner:
+            kernel._add_linear_gradients(features, terms, factor, gradients)
 
     def _size(self, features):
         """Root mean square of what the kernel is a scalar product of."""
@@ -501,6 +574,25 @@ class _FeatureKernel(Kernel):
         values = np.add.reduceat(part.values, start, dtype=np.float64)
         return part._replace(values=values, form="sums")
 
+    def _add_gradients(self, weight_AB, a, b, gradients):
+        if not self.is_linear:
+            super()._add_gradients(weight_AB, a, b, gradients)
+            return
+        for center, places, part in self._sums(b):
+            for block, gradient in zip(a.blocks, gradients, strict=True):
+                # Zero stands for the centres of all species.
+                if center in (0, block.center):
+                    rows = weight_AB[np.ix_(block.structures, places)] @ part.values
+                    self._add_sum_gradient(rows, part.columns, a, block, gradient)
+
+    def _add_linear_gradients(self, features, terms, factor, gradients):
+        own = next(terms)
+        for block, gradient in zip(features.blocks, gradients, strict=True):
+            for center in own.keys() & {0, block.center}:
+                columns, rows = own[center]
+                rows = factor * rows[block.structures]
+                self._add_sum_gradient(rows, columns, features, block, gradient)
+
     def _error(self, features):
         """Relative error of the features of an environment."""
         requests = self._requests() | self._requests(True)
@@ -597,6 +689,15 @@ class PolynomialKernel(_FeatureKernel):
             sums.append((center, block.structures, part))
         return sums if self.species_delta else joined_sums(sums, features.n_structures)
 
+    def _add_sum_gradient(self, rows, columns, features, block, gradient):
+        """Add the gradient with respect to the sums of a block's structures."""
+        if self.average:
+            by_species = self.average == _BY_SPECIES
+            by = block.counts if by_species else features.n_atoms[block.structures]
+            rows = rows / by[:, None]
+        rows, key = np.repeat(rows, block.counts, axis=0), self._environment_key
+        add_in_columns(rows, columns, block.parts[key].columns, gradient[key])
+
     def _columns(self, features):
         columns = {}
         for center, _, part in self._sums(features):
@@ -618,6 +719,18 @@ class PolynomialKernel(_FeatureKernel):
             known[key] = scalar_products(a.parts[key], rows, b.parts[key], columns)
         k_ij = known[key]
         return k_ij if self.degree == 1 else power(k_ij, int(self.degree))
+
+    def _add_block_gradient(self, weight_ij, a, rows, b, columns, known, gradient):
+        """Add the gradient of Σ weight_ij k(i, j) to that of the rows of a block."""
+        lower = replace(self, degree=max(1, self.degree - 1))
+        k_ij = lower._block(a, rows, b, columns, known)
+        if k_ij is None:
+            return
+        if self.degree > 1:
+            weight_ij = self.degree * weight_ij * k_ij
+        key = self._environment_key
+        pair = a.parts[key], rows, b.parts[key], columns
+        add_scalar_gradient(weight_ij, *pair, gradient[key])
 
     def _linear_factors(self):
         """Weight and linear factors, if the kernel is a product of such."""
@@ -804,6 +917,27 @@ class WhitenedKernel(_FeatureKernel):
         )
         return x_ip @ x_jp.T
 
+    def _add_block_gradient(self, weight_ij, a, rows, b, columns, known, gradient):
+        if a.center != b.center:
+            return
+        mean, matrix, own = self._transform(a.center)
+        key = self._environment_key
+        part = b.parts[key]
+        x_jp = (part._replace(values=part.values[columns]).at(own) - mean) @ matrix
+        values, out = (weight_ij @ x_jp) @ matrix.T, gradient[key][rows]
+        add_in_columns(values, own, a.parts[key].columns, out)
+
+    def _add_sum_gradient(self, rows, columns, features, block, gradient):
+        """Add the gradient with respect to the sums of a block's structures."""
+        _, matrix, own = self._transform(block.center)
+        if self.average:
+            rows = rows / features.n_atoms[block.structures][:, None]
+        rows, key = (
+            np.repeat(rows @ matrix.T, block.counts, axis=0),
+            self._environment_key,
+        )
+        add_in_columns(rows, own, block.parts[key].columns, gradient[key])
+
 
 @dataclass(frozen=True)
 class ScaledKernel(Kernel):
@@ -860,9 +994,19 @@ class ScaledKernel(Kernel):
     def _diagonal(self, features):
         return self.weight * self.kernel._diagonal(features)
 
+    def _add_gradients(self, weight_AB, a, b, gradients):
+        self.kernel._add_gradients(self.weight * weight_AB, a, b, gradients)
+
+    def _add_linear_gradients(self, features, terms, factor, gradients):
+        factor = np.sqrt(self.weight) * factor
+        self.kernel._add_linear_gradients(features, terms, factor, gradients)
+
     def _block(self, a, rows, b, columns, known):
         block = self.kernel._block(a, rows, b, columns, known)
         return None if block is None else self.weight * block
+
+    def _add_block_gradient(self, weight_ij, *pair):
+        self.kernel._add_block_gradient(self.weight * weight_ij, *pair)
 
     def _linear_factors(self):
         weight, factors = self.kernel._linear_factors()
@@ -977,10 +1121,18 @@ class SumKernel(Kernel):
             values.append(environment_diagonal(kernel, features, average))
         return sum(values)
 
+    def _add_gradients(self, weight_AB, a, b, gradients):
+        for kernel in self.kernels:
+            kernel._add_gradients(weight_AB, a, b, gradients)
+
     def _block(self, a, rows, b, columns, known):
         blocks = [k._block(a, rows, b, columns, known) for k in self.kernels]
         blocks = [block for block in blocks if block is not None]
         return sum(blocks) if blocks else None
+
+    def _add_block_gradient(self, weight_ij, *pair):
+        for kernel in self.kernels:
+            kernel._add_block_gradient(weight_ij, *pair)
 
 
 @dataclass(frozen=True)
@@ -1045,6 +1197,15 @@ class ProductKernel(Kernel):
             product = block if product is None else product * block
         return product
 
+    def _add_block_gradient(self, weight_ij, a, rows, b, columns, known, gradient):
+        pair = a, rows, b, columns, known
+        blocks = [kernel._block(*pair) for kernel in self.kernels]
+        if any(block is None for block in blocks):
+            return
+        for place, kernel in enumerate(self.kernels):
+            others = math.prod(blocks[:place] + blocks[place + 1 :], start=weight_ij)
+            kernel._add_block_gradient(others, *pair, gradient)
+
     def _linear_factors(self):
         weight, factors = 1.0, []
         for kernel in self.kernels:
@@ -1105,6 +1266,12 @@ class StructureKernel(Kernel):
 
     def _diagonal(self, features):
         return power(self.kernel._diagonal(features), int(self.degree))
+
+    def _add_gradients(self, weight_AB, a, b, gradients):
+        if self.degree > 1:
+            lower = power(self.kernel._gram(a, b), int(self.degree) - 1)
+            weight_AB = self.degree * weight_AB * lower
+        self.kernel._add_gradients(weight_AB, a, b, gradients)
 
 
 def _neighbor_species(described):

@@ -10,6 +10,7 @@ from lode.archive import Wanted, checked_arrays, prefixed, without_prefix
 from lode.features import StructureFeatures, holds_features
 from lode.kernels import Kernel, ScaledKernel, SumKernel, check_kernels
 from lode.models import Model
+from lode.prediction import predicted
 from lode.ridge import (
     Solution,
     checked_targets,
@@ -171,7 +172,16 @@ class GaussianProcess(Model):
         self._training = None if kernel.is_linear else kernel.pruned(training)
         return self
 
-    def predict(self, frames, *, return_std=False, n_threads=None, progress=False):
+    def predict(
+        self,
+        frames,
+        *,
+        return_std=False,
+        forces=False,
+        stress=False,
+        n_threads=None,
+        progress=False,
+    ):
         """Predicted targets.
 
         Parameters
@@ -180,6 +190,9 @@ class GaussianProcess(Model):
             New structures.
         return_std : bool
             Also return the standard deviation, see :meth:`Solution.predict`.
+        forces, stress : bool
+            Also predict these, see :class:`~lode.Prediction`: the frames must be
+            structures and, for the stress, periodic in all three directions.
         n_threads : int, optional
             Threads of the descriptors.
         progress : bool
@@ -187,7 +200,7 @@ class GaussianProcess(Model):
 
         Returns
         -------
-        values : ndarray (n_frames,)
+        values : ndarray (n_frames,), or Prediction with ``forces`` or ``stress``
         std : ndarray (n_frames,)
             Only with ``return_std``.
 
@@ -195,10 +208,17 @@ class GaussianProcess(Model):
         ------
         RuntimeError
             If the model is not fitted.
+        TypeError
+            If forces are asked for and a descriptor has no derivatives.
         ValueError
-            If a frame has a species that the model does not know.
+            If a frame has a species that the model does not know, or no volume for its
+            stress.
         """
         self._check_fitted()
+        if forces or stress:
+            wanted = {"forces": forces, "stress": stress, "return_std": return_std}
+            options = {"n_threads": n_threads, "progress": progress}
+            return predicted(self, frames, **wanted, **options)
         kernel = self.fitted_kernel
         new = kernel.precompute(
             frames, species=self.species, n_threads=n_threads, progress=progress
@@ -217,6 +237,16 @@ class GaussianProcess(Model):
             rows = kernel.gram(new, self._training)
             options = {"diagonal": kernel.diagonal(new) if return_std else None}
         return self.solution.predict(rows, return_std=return_std, **options)
+
+    def _rows_and_gradients(self, features):
+        """Rows of structures, and derivatives of their targets, see ``prediction``."""
+        kernel, slope = self.fitted_kernel, self.solution.slope
+        weights = np.tile(slope, (features.n_structures, 1))
+        if kernel.is_linear:
+            rows = kernel.linear_features(features, self._columns)
+            return rows, kernel.linear_vjp(features, self._columns, weights)
+        rows = kernel.gram(features, self._training)
+        return rows, kernel.vjp(features, self._training, weights)
 
     def _unknown_columns(self, new):
         """Columns of new structures that no training structure has."""

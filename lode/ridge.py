@@ -126,6 +126,13 @@ class Solution:
     regularizations: np.ndarray
     errors: np.ndarray
 
+    @property
+    def slope(self):
+        """Derivatives of a predicted target with respect to its row, (n_columns,)."""
+        if isinstance(self.modes, FeatureModes) or not self.modes.intercept:
+            return self.weights
+        return self.weights - self.weights.mean()
+
     def predict(self, rows, *, diagonal=None, outside=None, return_std=False):
         """Predicted targets.
 

@@ -9,6 +9,7 @@ from lode.features import StructureFeatures, holds_features
 from lode.kernels import Kernel, check_kernels
 from lode.models import Model
 from lode.parallel import single_threaded_blas, thread_count, thread_map
+from lode.prediction import predicted
 from lode.regression import (
     check_settings,
     checked_training,
@@ -339,7 +340,16 @@ class SparseGaussianProcess(Model):
         rounding = ROUNDING * row / np.sqrt(values.min(initial=np.inf))
         return float(np.hypot(noise, rounding))
 
-    def predict(self, frames, *, return_std=False, n_threads=None, progress=False):
+    def predict(
+        self,
+        frames,
+        *,
+        return_std=False,
+        forces=False,
+        stress=False,
+        n_threads=None,
+        progress=False,
+    ):
         """Predicted targets.
 
         Parameters
@@ -349,10 +359,13 @@ class SparseGaussianProcess(Model):
         return_std : bool
             Also return the standard deviation that the sparse points allow; what they
             do not describe at all is not in it.
+        forces, stress : bool
+            Also predict these, see :class:`~lode.Prediction`: the frames must be
+            structures and, for the stress, periodic in all three directions.
 
         Returns
         -------
-        values : ndarray (n_frames,)
+        values : ndarray (n_frames,), or Prediction with ``forces`` or ``stress``
         std : ndarray (n_frames,)
             Only with ``return_std``.
 
@@ -360,12 +373,26 @@ class SparseGaussianProcess(Model):
         ------
         RuntimeError
             If the model is not fitted.
+        TypeError
+            If forces are asked for and a descriptor has no derivatives.
         ValueError
-            If a frame has a species that the model does not know.
+            If a frame has a species that the model does not know, or no volume for its
+            stress.
         """
         self._check_fitted()
+        if forces or stress:
+            wanted = {"forces": forces, "stress": stress, "return_std": return_std}
+            options = {"n_threads": n_threads, "progress": progress}
+            return predicted(self, frames, **wanted, **options)
         features = self.features(frames, n_threads=n_threads, progress=progress)
         return self.solution.predict(features, return_std=return_std)
+
+    def _rows_and_gradients(self, features):
+        """Rows of structures, and derivatives of their targets, see ``prediction``."""
+        kernel, transform = self.fitted_kernel, self._transform
+        rows = kernel.gram(features, self.sparse) @ transform
+        weights = np.tile(transform @ self.solution.slope, (len(rows), 1))
+        return rows, kernel.vjp(features, self.sparse, weights)
 
     def _state(self):
         arrays = prefixed(self.solution.to_arrays(), "solution_")

@@ -1,0 +1,178 @@
+"""Predicted energies with forces and stress: from a model back to atoms and cells."""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from lode.features import species_groups
+from lode.parallel import single_threaded_blas, thread_count, thread_map
+from lode.systems import structures
+
+# Atoms whose features and derivatives exist at a time in each thread.
+_CHUNK_ATOMS = 512
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model predicts of some frames.
+
+    Attributes
+    ----------
+    energy : ndarray (n_frames,)
+        In the units of the targets, for energies eV.
+    forces : list of ndarray (n_atoms, 3), or None
+        Of each frame, per Å, if they were asked for. Of a linear combination, a tuple
+        of those on the atoms of each of its structures.
+    stress : ndarray (n_frames, 3, 3) or None
+        Derivative with respect to strain over the volume, per Å³, positive if the
+        frame pulls itself together; if it was asked for.
+    std : ndarray (n_frames,) or None
+        Standard deviation of the energy, if it was asked for.
+    """
+
+    energy: np.ndarray
+    forces: list | None = None
+    stress: np.ndarray | None = None
+    std: np.ndarray | None = None
+
+
+def predicted(
+    model,
+    frames,
+    *,
+    forces=False,
+    stress=False,
+    return_std=False,
+    n_threads=None,
+    progress=False,
+):
+    """Energies of frames, and what their derivatives are.
+
+    Parameters
+    ----------
+    model : GaussianProcess or SparseGaussianProcess
+        Fitted.
+    frames : iterable of ase.Atoms or of LinearCombination
+    forces, stress, return_std : bool
+        What is wanted besides the energies.
+    n_threads : int, optional
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    TypeError
+        If a descriptor of the model has no derivatives.
+    ValueError
+        If a frame has a species that the model does not know, or no volume for the
+        stress.
+    """
+    inputs = structures(frames, combinations=True)
+    inputs.channels(model.species)
+    if stress:
+        _check_volumes(inputs)
+    for descriptor in model.fitted_kernel.descriptors:
+        if not hasattr(descriptor, "features_and_vjp"):
+            raise TypeError(
+                "forces need descriptors with a method features_and_vjp, got "
+                f"{type(descriptor).__name__}"
+            )
+    chunks = []
+    for members in species_groups(inputs):
+        part = inputs.chosen(members)
+        chunks += [members[list(places)] for places in part.ranges(_CHUNK_ATOMS)]
+    threads = thread_count(n_threads)
+    # Many chunks beside each other, or all threads for one after the other.
+    at_once, inside = (threads, 1) if len(chunks) >= threads else (1, threads)
+    title = "forces" if progress else None
+
+    def derived(members):
+        return _derived(model, inputs.chosen(members), stress, inside)
+
+    with single_threaded_blas():
+        found = thread_map(derived, chunks, at_once, title, "chunk")
+    order = np.argsort(np.concatenate(chunks))
+    # One after the other of all chunks, in the order of the structures.
+    rows, gradients, strains = (
+        [each for part in parts for each in part] for parts in zip(*found, strict=True)
+    )
+    rows = np.array(rows)[order]
+    energy = model.solution.predict(
+        rows if inputs.weights is None else inputs.weights @ rows
+    )
+    std = None
+    if return_std:
+        settings = {"n_threads": n_threads, "progress": progress}
+        _, std = model.predict(inputs, return_std=True, **settings)
+    forces_of = [-gradients[i] for i in order]
+    if inputs.weights is not None:
+        forces_of = _of_combinations(forces_of, inputs.weights)
+    stresses = None
+    if stress:
+        volumes = np.array([system.volume for system in inputs])
+        stresses = np.array(strains)[order] / volumes[:, None, None]
+    return Prediction(energy, forces_of if forces else None, stresses, std)
+
+
+def _check_volumes(inputs):
+    """Refuse the stress of what has no volume."""
+    if inputs.weights is not None:
+        raise ValueError("stress needs frames of one structure, got combinations")
+    for frame, system in enumerate(inputs):
+        if not system.periodic:
+            raise ValueError(
+                "stress needs frames that are periodic in three directions, got pbc = "
+                f"{list(system.pbc)} (frame {frame})"
+            )
+
+
+def _derived(model, part, strained, n_threads):
+    """Rows, gradients and strains of structures that are made of the same species."""
+    kernel = model.fitted_kernel
+    descriptors = kernel.descriptors
+    present = set(part.species.tolist())
+    species = tuple(z for z in model.species if z in present)
+    options = {"species": species, "n_threads": n_threads}
+    pairs = [d.features_and_vjp(part, **options) for d in descriptors]
+    given = [features for features, _ in pairs]
+    features = kernel.precompute(given, environments=True)
+    features = replace(features, neighbor_species=model.species)
+    rows, found = model._rows_and_gradients(features)
+    dE_dX = [np.zeros_like(values.values) for values in given]
+    for block, gradients in zip(features.blocks, found, strict=True):
+        atoms = np.flatnonzero(part.species == block.center)
+        for key, request in kernel._requests(True).items():
+            place = descriptors.index(request.descriptor)
+            gradient = gradients[key]
+            if request.normalize:
+                gradient = _of_lengths(gradient, given[place].values[atoms])
+            dE_dX[place][atoms] += gradient
+    sweeps = zip(pairs, dE_dX, strict=True)
+    total = [vjp(gradient, strain=strained) for (_, vjp), gradient in sweeps]
+    gradient = sum(total[1:], start=total[0])
+    edges = np.cumsum([0, *part.sizes])
+    positions = [gradient.positions[i:j] for i, j in pairwise(edges)]
+    return rows, positions, gradient.strain if strained else len(part) * [None]
+
+
+def _of_lengths(gradient, values):
+    """Gradient with respect to vectors, from that with respect to their directions."""
+    length = np.linalg.norm(values, axis=1)[:, None]
+    length[length == 0.0] = 1.0
+    unit = values / length
+    along = np.einsum("ip,ip->i", gradient, unit)[:, None]
+    return (gradient - along * unit) / length
+
+
+def _of_combinations(forces, weights):
+    """Forces of combinations, on the atoms of each of their structures."""
+    frames = []
+    for start, stop in pairwise(weights.indptr.tolist()):
+        terms = zip(weights.indices[start:stop], weights.data[start:stop], strict=True)
+        frames.append(tuple(weight * forces[i] for i, weight in terms))
+    return frames
