@@ -25,6 +25,8 @@ _BLOCK = 2048
 # Cost of an entry of the environment kernel beyond its scalar product (power, sum
 # over segments; bound by memory), in multiply-adds of a matrix product.
 _ENTRY_COST = 60
+# Cost of an entry of the second moments of a structure beyond its products, as above.
+_MOMENT_COST = 100
 
 
 def joined_sums(sums, n_structures):
@@ -161,7 +163,9 @@ def _moments_are_cheaper(factors, a, b):
         sum(map(len, blocks_a)) * sum(map(len, blocks_b))
         for blocks_a, blocks_b in groups
     )
-    moments = n_pairs * (n_environments + len(groups) * a.n_structures * b.n_structures)
+    n_moments = a.n_structures + b.n_structures
+    n_kernels = len(groups) * a.n_structures * b.n_structures
+    moments = n_pairs * (n_environments + n_kernels + _MOMENT_COST * n_moments)
     return moments < n_entries * n_products
 
 
