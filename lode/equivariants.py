@@ -51,6 +51,8 @@ _SAVED = {
 # Features of so much memory exist at a time: small enough for the allocator to use the
 # same memory again.
 _CHUNK_BYTES = 2**24
+# Memory of the derivatives with respect to features that exist at a time.
+_DERIVATIVE_BYTES = 2**27
 # Share of the targets above which leave-one-out errors are those of no model.
 _NOTHING = 0.95
 
@@ -404,26 +406,33 @@ class EquivariantRegression(Model):
         self.fit_regularization = chosen
         return self
 
-    def predict(self, frames, *, n_threads=None, progress=False):
+    def predict(self, frames, *, derivatives=False, n_threads=None, progress=False):
         """Predicted tensors.
 
         Parameters
         ----------
         frames : iterable of ase.Atoms
             Structures.
+        derivatives : bool
+            Also return derivatives with respect to the positions: of a dipole, its Born
+            effective charges.
         n_threads, progress
             As for :meth:`fit`.
 
         Returns
         -------
-        ndarray (n_frames, 2 λ + 1)
+        values : ndarray (n_frames, 2 λ + 1)
+        derivatives : list of ndarray (n_atoms, 3, 2 λ + 1)
+            Only with ``derivatives``, of each frame: of each component with respect to
+            x, y and z of each atom, per Å.
 
         Raises
         ------
         RuntimeError
             If the model is not fitted.
         ValueError
-            If a frame is not valid or has a species that the model does not know.
+            If a frame is not valid or has a species that the model does not know, or
+            derivatives are wanted of descriptors that jump.
         """
         self._check_fitted()
         inputs = structures(frames)
@@ -441,7 +450,32 @@ class EquivariantRegression(Model):
             )
             values = np.einsum("Azqf,zf->Aq", part.values, beta_zf)
             total += values / part.n_atoms[:, None] if self.average else values
-        return total
+        if not derivatives:
+            return total
+        return total, self._derivatives(inputs, n_threads)
+
+    def _derivatives(self, inputs, n_threads):
+        """Derivatives of the components, of some atoms at a time: one scalar each."""
+        n_q = 2 * self.angular + 1
+        n_f = max(beta_zf.shape[1] for beta_zf in self.coefficients)
+        n_atoms = max(1, _DERIVATIVE_BYTES // (8 * n_q**2 * n_f))
+        options = {"species": self.species, "strain": False, "n_threads": n_threads}
+        found = []
+        for places in inputs.ranges(n_atoms):
+            part, total = inputs.chosen(places), 0.0
+            center_i = np.searchsorted(self.centers, part.species)
+            share_i = 1.0 / part.sizes[part.frame_index] if self.average else 1.0
+            for descriptor, beta_zf in zip(
+                self.descriptors, self.coefficients, strict=True
+            ):
+                dE_dX = np.zeros((n_q, len(center_i), n_q, beta_zf.shape[1]))
+                # Each component of the tensor is made of that of the features alone.
+                for q in range(n_q):
+                    dE_dX[q, :, q] = (beta_zf[center_i].T * share_i).T
+                total = total + descriptor.vjp(part, dE_dX, **options).positions
+            edges = np.cumsum(part.sizes)[:-1]
+            found += np.split(np.moveaxis(total, 0, -1), edges)
+        return found
 
     @property
     def is_fitted(self):

@@ -225,3 +225,39 @@ def test_forces_that_cannot_be_are_refused():
         fitted(ONE(lode.PowerSpectrum(step))).predict(FRAMES[:1], forces=True)
     with pytest.raises(TypeError, match="features_and_vjp, got ToyDescriptor"):
         fitted(ONE(ToyDescriptor())).predict(FRAMES[:1], forces=True)
+
+
+@pytest.mark.parametrize("average", [False, True])
+@pytest.mark.parametrize("angular", [1, 2])
+def test_tensors_have_the_derivatives_of_differences(angular, average):
+    descriptors = [
+        lode.EquivariantPowerSpectrum(RHO, angular=angular),
+        lode.EquivariantPowerSpectrum(RHO, COULOMB, angular=angular),
+    ]
+    targets = np.random.default_rng(2).normal(size=(6, 2 * angular + 1))
+    model = lode.EquivariantRegression(descriptors, average=average, regularization=0.1)
+    model.fit(FRAMES[:-1], targets)
+    frames = [FRAMES[2], FRAMES[-1]]
+    values, found = model.predict(frames, derivatives=True)
+    np.testing.assert_allclose(values, model.predict(frames), rtol=1e-12)
+    assert [len(d) for d in found] == [3, 6]
+    for i, x in [(0, 0), (2, 1), (5, 2)]:
+
+        def moved(step, i=i, x=x):
+            other = FRAMES[-1].copy()
+            other.positions[i, x] += step
+            return model.predict([other])[0]
+
+        error = np.abs(differences(moved, 1e-3) - found[1][i, x]).max()
+        assert error <= 1e-7 * np.abs(found[1]).max()
+
+
+def test_born_charges_of_a_cell_add_up_to_nothing():
+    descriptor = lode.EquivariantPowerSpectrum(RHO, COULOMB, angular=1)
+    targets = np.random.default_rng(2).normal(size=(6, 3))
+    model = lode.EquivariantRegression(descriptor, regularization=0.1)
+    model.fit(FRAMES[:-1], targets)
+    _, (found,) = model.predict(FRAMES[-1:], derivatives=True)
+    # All atoms together do not change the dipole of a periodic density.
+    charges = lode.cartesian_vector(found)
+    assert np.abs(charges.sum(axis=0)).max() <= 1e-9 * np.abs(charges).max()
