@@ -18,6 +18,7 @@ _MODULE_OF = {
     "Coefficients": "expansion",
     "Gradient": "gradients",
     "Prediction": "prediction",
+    "LODECalculator": "calculator",
     "StepCutoff": "cutoffs",
     "ShiftedCosineCutoff": "cutoffs",
     "RadialScaling": "cutoffs",

@@ -119,6 +119,42 @@ def predicted(
     return Prediction(energy, forces_of if forces else None, stresses, std)
 
 
+def energies_of_atoms(model):
+    """Function for the energies of a structure's atoms, of models that add them up.
+
+    Parameters
+    ----------
+    model : GaussianProcess or SparseGaussianProcess
+        Fitted.
+
+    Returns
+    -------
+    callable or None
+        Called with an ``ase.Atoms`` and the number of threads; gives ndarray
+        (n_atoms,), whose sum is the energy. What belongs to no atom, the intercept, all
+        share alike.
+    """
+    kernel = model.fitted_kernel
+    if not kernel.is_additive or kernel._averages() != {False}:
+        return None
+
+    def energies(atoms, n_threads=None):
+        inputs = structures([atoms])
+        each = kernel.precompute(
+            inputs,
+            species=model.species,
+            n_threads=n_threads,
+            environments=True,
+            atoms=np.ones(len(atoms), dtype=bool),
+        )
+        rows, _ = model._rows_and_gradients(each)
+        energy = float(model.predict(inputs, n_threads=n_threads)[0])
+        own = rows @ model.solution.slope
+        return own + (energy - own.sum()) / len(own)
+
+    return energies
+
+
 def _check_volumes(inputs):
     """Refuse the stress of what has no volume."""
     if inputs.weights is not None:
