@@ -19,6 +19,7 @@ _MODULE_OF = {
     "Gradient": "gradients",
     "Prediction": "prediction",
     "LODECalculator": "calculator",
+    "PointCharges": "baselines",
     "StepCutoff": "cutoffs",
     "ShiftedCosineCutoff": "cutoffs",
     "RadialScaling": "cutoffs",

@@ -29,8 +29,16 @@ class Model:
         ------
         RuntimeError
             If the model is not fitted.
+        TypeError
+            If its baseline is a calculator of ASE, which no file can hold.
         """
         self._check_fitted()
+        baseline = getattr(self, "baseline", None)
+        if not (baseline is None or isinstance(baseline, lode.PointCharges)):
+            raise TypeError(
+                "a model can be saved with a baseline of PointCharges, got "
+                f"{type(baseline).__name__}: learn the differences to it as targets"
+            )
         header, arrays = self._state()
         common = {
             "version": _VERSION,

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from lode.baselines import baseline_results
 from lode.features import species_groups
 from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.systems import structures
@@ -109,13 +110,21 @@ def predicted(
     if return_std:
         settings = {"n_threads": n_threads, "progress": progress}
         _, std = model.predict(inputs, return_std=True, **settings)
-    forces_of = [-gradients[i] for i in order]
-    if inputs.weights is not None:
-        forces_of = _of_combinations(forces_of, inputs.weights)
-    stresses = None
+    forces_of, stresses = [-gradients[i] for i in order], None
     if stress:
         volumes = np.array([system.volume for system in inputs])
         stresses = np.array(strains)[order] / volumes[:, None, None]
+    if model.baseline is not None:
+        known = baseline_results(model.baseline, inputs, stress, n_threads)
+        energies = np.array([each for each, *_ in known])
+        energy = energy + (
+            energies if inputs.weights is None else inputs.weights @ energies
+        )
+        forces_of = [a + b for a, (_, b, _) in zip(forces_of, known, strict=True)]
+        if stress:
+            stresses = stresses + np.array([each for *_, each in known])
+    if inputs.weights is not None:
+        forces_of = _of_combinations(forces_of, inputs.weights)
     return Prediction(energy, forces_of if forces else None, stresses, std)
 
 

@@ -7,6 +7,7 @@ from numbers import Real
 import numpy as np
 
 from lode.archive import Wanted, checked_arrays, prefixed, without_prefix
+from lode.baselines import baseline_energies, check_baseline
 from lode.features import StructureFeatures, holds_features
 from lode.kernels import Kernel, ScaledKernel, SumKernel, check_kernels
 from lode.models import Model
@@ -46,6 +47,9 @@ class GaussianProcess(Model):
         "max_likelihood": weights of the terms of a :class:`~lode.SumKernel`, and the
         regularisation with them, from :func:`~lode.ridge.max_likelihood_weights` on the
         training data.
+    baseline : PointCharges or ase.calculators.calculator.Calculator, optional
+        What the targets, energies in eV, are learnt as differences to; it is added to
+        all predictions. Point charges are part of the model's file.
 
     Attributes
     ----------
@@ -72,6 +76,7 @@ class GaussianProcess(Model):
     seed: int = 0
     intercept: bool = True
     weights: str = "given"
+    baseline: object = None
     solution: Solution | None = field(default=None, init=False, repr=False)
     species: tuple | None = field(default=None, init=False, repr=False)
     fitted_kernel: Kernel | None = field(default=None, init=False, repr=False)
@@ -143,6 +148,7 @@ class GaussianProcess(Model):
             are too few frames.
         """
         inputs, targets = checked_training(frames, targets)
+        targets = targets - baseline_energies(self.baseline, inputs, n_threads)
         training = self.kernel.precompute(
             inputs, species=species, n_threads=n_threads, progress=progress
         )
@@ -219,6 +225,8 @@ class GaussianProcess(Model):
             wanted = {"forces": forces, "stress": stress, "return_std": return_std}
             options = {"n_threads": n_threads, "progress": progress}
             return predicted(self, frames, **wanted, **options)
+        if self.baseline is not None:
+            frames = structures(frames, combinations=True)
         kernel = self.fitted_kernel
         new = kernel.precompute(
             frames, species=self.species, n_threads=n_threads, progress=progress
@@ -236,7 +244,8 @@ class GaussianProcess(Model):
         else:
             rows = kernel.gram(new, self._training)
             options = {"diagonal": kernel.diagonal(new) if return_std else None}
-        return self.solution.predict(rows, return_std=return_std, **options)
+        found = self.solution.predict(rows, return_std=return_std, **options)
+        return with_baseline(self, frames, found, n_threads)
 
     def _rows_and_gradients(self, features):
         """Rows of structures, and derivatives of their targets, see ``prediction``."""
@@ -381,6 +390,13 @@ def check_settings(model):
     whole_number(model.n_folds, 2, np.inf, "n_folds")
     whole_number(model.seed, 0, np.inf, "seed")
     check_flags(model, "intercept")
+    check_baseline(model.baseline)
+
+
+def with_baseline(model, frames, found, n_threads):
+    """Predicted energies, with or without their standard deviation, on the baseline."""
+    known = baseline_energies(model.baseline, frames, n_threads)
+    return (found[0] + known, found[1]) if isinstance(found, tuple) else found + known
 
 
 def checked_training(frames, targets):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lode.archive import Wanted, checked_arrays, prefixed, without_prefix
+from lode.baselines import baseline_energies
 from lode.features import StructureFeatures, holds_features
 from lode.kernels import Kernel, check_kernels
 from lode.models import Model
@@ -15,6 +16,7 @@ from lode.regression import (
     checked_training,
     fitted_features,
     fitted_kernel,
+    with_baseline,
 )
 from lode.ridge import Solution, solve_features
 from lode.systems import ROUNDING, structures
@@ -59,6 +61,9 @@ class SparseGaussianProcess(Model):
         Smallest eigenvalue of K_MM kept, relative to the largest.
     regularization, n_folds, seed, intercept
         As for :class:`GaussianProcess`; the seed also draws the candidates.
+    baseline : PointCharges or ase.calculators.calculator.Calculator, optional
+        What the targets, energies in eV, are learnt as differences to; it is added to
+        all predictions. Point charges are part of the model's file.
 
     Attributes
     ----------
@@ -90,6 +95,7 @@ class SparseGaussianProcess(Model):
     n_folds: int = 5
     seed: int = 0
     intercept: bool = True
+    baseline: object = None
     solution: Solution | None = field(default=None, init=False, repr=False)
     species: tuple | None = field(default=None, init=False, repr=False)
     sparse: StructureFeatures | None = field(default=None, init=False, repr=False)
@@ -318,6 +324,7 @@ class SparseGaussianProcess(Model):
         inputs, targets = checked_training(frames, targets)
         self.select(inputs, species=species, n_threads=n_threads, progress=progress)
         features = self.features(inputs, n_threads=n_threads, progress=progress)
+        targets = targets - baseline_energies(self.baseline, inputs, n_threads)
         settings = self.regularization, self.n_folds, self.seed, groups
         noise = self._noise(inputs, features)
         self.solution = solve_features(
@@ -384,8 +391,11 @@ class SparseGaussianProcess(Model):
             wanted = {"forces": forces, "stress": stress, "return_std": return_std}
             options = {"n_threads": n_threads, "progress": progress}
             return predicted(self, frames, **wanted, **options)
+        if self.baseline is not None:
+            frames = structures(frames, combinations=True)
         features = self.features(frames, n_threads=n_threads, progress=progress)
-        return self.solution.predict(features, return_std=return_std)
+        found = self.solution.predict(features, return_std=return_std)
+        return with_baseline(self, frames, found, n_threads)
 
     def _rows_and_gradients(self, features):
         """Rows of structures, and derivatives of their targets, see ``prediction``."""
