@@ -304,10 +304,17 @@ class Kernel:
         self._add_linear_gradients(features, terms, 1.0, gradients)
         return gradients
 
+    @cached_property
+    def _environment_keys(self):
+        # Cached: they are needed for each point that forces are learnt with.
+        return tuple(self._requests(True))
+
     def _no_gradients(self, features):
-        keys = self._requests(True)
         return [
-            {key: np.zeros(block.parts[key].values.shape) for key in keys}
+            {
+                key: np.zeros(block.parts[key].values.shape)
+                for key in self._environment_keys
+            }
             for block in features.blocks
         ]
 
@@ -536,10 +543,9 @@ class Kernel:
 class _FeatureKernel(Kernel):
     """Kernel of one descriptor, linear in sums over each structure if it can be."""
 
-    @cached_property
+    @property
     def _environment_key(self):
-        # Cached: it is needed for each pair of blocks.
-        (key,) = self._requests(True)
+        (key,) = self._environment_keys
         return key
 
     def _linear_features(self, features, columns):
@@ -712,22 +718,27 @@ class PolynomialKernel(_FeatureKernel):
         ``known`` keeps the scalar products of the same parts: they are the cost, and
         a sum of products has some of them in many terms.
         """
+        products_ij = self._products(a, rows, b, columns, known)
+        if products_ij is None or self.degree == 1:
+            return products_ij
+        return power(products_ij, int(self.degree))
+
+    def _products(self, a, rows, b, columns, known):
         if self.species_delta and a.center != b.center:
             return None
         key = self._environment_key
         if key not in known:
             known[key] = scalar_products(a.parts[key], rows, b.parts[key], columns)
-        k_ij = known[key]
-        return k_ij if self.degree == 1 else power(k_ij, int(self.degree))
+        return known[key]
 
     def _add_block_gradient(self, weight_ij, a, rows, b, columns, known, gradient):
         """Add the gradient of Σ weight_ij k(i, j) to that of the rows of a block."""
-        lower = replace(self, degree=max(1, self.degree - 1))
-        k_ij = lower._block(a, rows, b, columns, known)
-        if k_ij is None:
+        products_ij = self._products(a, rows, b, columns, known)
+        if products_ij is None:
             return
         if self.degree > 1:
-            weight_ij = self.degree * weight_ij * k_ij
+            lower_ij = power(products_ij, int(self.degree) - 1)
+            weight_ij = self.degree * weight_ij * lower_ij
         key = self._environment_key
         pair = a.parts[key], rows, b.parts[key], columns
         add_scalar_gradient(weight_ij, *pair, gradient[key])

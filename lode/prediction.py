@@ -1,7 +1,9 @@
 """Predicted energies with forces and stress: from a model back to atoms and cells."""
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import pairwise
+from operator import add
 
 import numpy as np
 
@@ -178,31 +180,71 @@ def _check_volumes(inputs):
 
 def _derived(model, part, strained, n_threads):
     """Rows, gradients and strains of structures that are made of the same species."""
-    kernel = model.fitted_kernel
-    descriptors = kernel.descriptors
-    present = set(part.species.tolist())
-    species = tuple(z for z in model.species if z in present)
-    options = {"species": species, "n_threads": n_threads}
-    pairs = [d.features_and_vjp(part, **options) for d in descriptors]
-    given = [features for features, _ in pairs]
-    features = kernel.precompute(given, environments=True)
-    features = replace(features, neighbor_species=model.species)
-    rows, found = model._rows_and_gradients(features)
-    dE_dX = [np.zeros_like(values.values) for values in given]
-    for block, gradients in zip(features.blocks, found, strict=True):
-        atoms = np.flatnonzero(part.species == block.center)
-        for key, request in kernel._requests(True).items():
-            place = descriptors.index(request.descriptor)
-            gradient = gradients[key]
-            if request.normalize:
-                gradient = _of_lengths(gradient, given[place].values[atoms])
-            dE_dX[place][atoms] += gradient
-    sweeps = zip(pairs, dE_dX, strict=True)
-    total = [vjp(gradient, strain=strained) for (_, vjp), gradient in sweeps]
-    gradient = sum(total[1:], start=total[0])
-    edges = np.cumsum([0, *part.sizes])
-    positions = [gradient.positions[i:j] for i, j in pairwise(edges)]
-    return rows, positions, gradient.strain if strained else len(part) * [None]
+    described = Described(model.fitted_kernel, part, model.species, n_threads)
+    rows, found = model._rows_and_gradients(described.features)
+    gradient = described.gradient([found], strained)
+    positions = np.split(gradient.positions[0], np.cumsum(part.sizes)[:-1])
+    strain = gradient.strain[0] if strained else len(part) * [None]
+    return rows, positions, strain
+
+
+class Described:
+    """Structures of the same species: features of environments, and the way back.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Fitted.
+    part : Structures
+    species : tuple of int
+        Neighbour species of the model.
+    n_threads : int
+
+    Attributes
+    ----------
+    features : StructureFeatures
+        With the features of all environments.
+    """
+
+    def __init__(self, kernel, part, species, n_threads):
+        present = set(part.species.tolist())
+        species, known = tuple(z for z in species if z in present), species
+        options = {"species": species, "n_threads": n_threads}
+        self.descriptors = kernel.descriptors
+        pairs = [d.features_and_vjp(part, **options) for d in self.descriptors]
+        self.given, self.sweeps = zip(*pairs, strict=True)
+        features = kernel.precompute(list(self.given), environments=True)
+        self.features = replace(features, neighbor_species=known)
+        self.requests = kernel._requests(True)
+        self.atoms = [np.flatnonzero(part.species == b.center) for b in features.blocks]
+
+    def gradient(self, found, strained):
+        """Gradient of scalars, from those with respect to features.
+
+        Parameters
+        ----------
+        found : list of list of dict
+            For each scalar what :meth:`Kernel.vjp` gives.
+        strained : bool
+            Whether the strain is wanted.
+
+        Returns
+        -------
+        Gradient
+            With a leading axis of the scalars.
+        """
+        dE_dX = [np.zeros((len(found), *x.values.shape)) for x in self.given]
+        for scalar, of_blocks in enumerate(found):
+            for atoms, gradients in zip(self.atoms, of_blocks, strict=True):
+                for key, request in self.requests.items():
+                    place = self.descriptors.index(request.descriptor)
+                    gradient = gradients[key]
+                    if request.normalize:
+                        values = self.given[place].values[atoms]
+                        gradient = _of_lengths(gradient, values)
+                    dE_dX[place][scalar, atoms] += gradient
+        sweeps = zip(self.sweeps, dE_dX, strict=True)
+        return reduce(add, [vjp(gradient, strain=strained) for vjp, gradient in sweeps])
 
 
 def _of_lengths(gradient, values):

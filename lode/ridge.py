@@ -684,7 +684,7 @@ def _solved(
         grid = checked_grid(grid)
         fold = folds(n, n_folds, seed, groups)
         errors = _validation_errors(modes_of, rows_of, targets, grid, fold)
-        regularization = _strongest(grid, errors)
+        regularization = strongest(grid, errors)
     elif np.isfinite(regularization) and regularization > 0:
         grid = np.empty(0)
     else:
@@ -722,7 +722,7 @@ def checked_grid(regularizations):
     return np.sort(grid)[::-1]
 
 
-def _strongest(grid, errors):
+def strongest(grid, errors):
     """Of the smallest errors the strongest regularisation."""
     return float(grid[np.argmax(errors <= (1.0 + _EQUAL_ERRORS) * errors.min())])
 
@@ -824,7 +824,7 @@ def max_likelihood_weights(grams, targets, *, intercept=True, noises=None):
         grid = REGULARIZATIONS
         errors = terms[t].left_out(targets - mean, grid)
         if errors.min() < least and len(resolved) > 1:
-            least, regularization = errors.min(), _strongest(grid, errors)
+            least, regularization = errors.min(), strongest(grid, errors)
             weights[:] = 0.0
             weights[t] = 1.0 / scales[t]
     return weights, regularization
@@ -1018,7 +1018,7 @@ class TensorModes:
     def strongest(self, grid):
         """Regularisation of the smallest error, and the errors."""
         errors = self.left_out(grid)
-        return _strongest(grid, errors), errors
+        return strongest(grid, errors), errors
 
     def weights(self, regularization):
         """Coefficients of the features, (f,)."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lode.archive import Wanted, checked_arrays, prefixed, without_prefix
-from lode.baselines import baseline_energies
+from lode.baselines import baseline_energies, baseline_results
 from lode.features import StructureFeatures, holds_features
 from lode.kernels import Kernel, check_kernels
 from lode.models import Model
@@ -19,7 +19,8 @@ from lode.regression import (
     with_baseline,
 )
 from lode.ridge import Solution, solve_features
-from lode.systems import ROUNDING, structures
+from lode.systems import ROUNDING, positive_number, structures
+from lode.training import Targets, checked_derivatives_of, fitted_solution
 
 _SELECTIONS = ("cholesky", "fps")
 _SAVED = {"transform": Wanted("float", ("point", "column"))}
@@ -65,6 +66,11 @@ class SparseGaussianProcess(Model):
         What the targets, energies in eV, are learnt as differences to; it is added to
         all predictions. Point charges are part of the model's file.
 
+    energy_noise, force_noise, stress_noise : float
+        Where forces or stress are learnt too: standard deviation of what is not learnt
+        of an energy, in eV per atom, of a force in eV/Å and of a stress in eV/Å³. Their
+        ratios count; the regularisation sets the scale.
+
     Attributes
     ----------
     solution : Solution
@@ -96,6 +102,9 @@ class SparseGaussianProcess(Model):
     seed: int = 0
     intercept: bool = True
     baseline: object = None
+    energy_noise: float = 1e-3
+    force_noise: float = 5e-2
+    stress_noise: float = 1e-3
     solution: Solution | None = field(default=None, init=False, repr=False)
     species: tuple | None = field(default=None, init=False, repr=False)
     sparse: StructureFeatures | None = field(default=None, init=False, repr=False)
@@ -118,6 +127,8 @@ class SparseGaussianProcess(Model):
                 "selection must be 'cholesky' for a kernel with a StructureKernel in "
                 "it, got 'fps'"
             )
+        for name in ("energy_noise", "force_noise", "stress_noise"):
+            positive_number(getattr(self, name), name)
         if not 0.0 < self.condition < 1.0:
             raise ValueError(f"condition must be from 0 to 1, got {self.condition}")
 
@@ -297,6 +308,8 @@ class SparseGaussianProcess(Model):
         frames,
         targets,
         *,
+        forces=None,
+        stress=None,
         groups=None,
         species=None,
         n_threads=None,
@@ -310,6 +323,11 @@ class SparseGaussianProcess(Model):
             Training structures, or weighted sums of them.
         targets, groups, species, n_threads, progress
             As for :meth:`GaussianProcess.fit`.
+        forces : sequence of array_like (n_atoms, 3) or None, optional
+            Of each frame, ``None`` where there are none, in eV/Å. The weight of each
+            kind of target is set by its noise.
+        stress : sequence of array_like (3, 3) or (6,) or None, optional
+            Of each frame, in eV/Å³; six components in ASE's order.
 
         Returns
         -------
@@ -319,11 +337,22 @@ class SparseGaussianProcess(Model):
         Raises
         ------
         TypeError, ValueError
-            As :meth:`select` and :meth:`GaussianProcess.fit`.
+            As :meth:`select` and :meth:`GaussianProcess.fit`, or if forces or stress do
+            not fit the frames.
         """
         inputs, targets = checked_training(frames, targets)
+        derived = forces is not None or stress is not None
+        if derived:
+            derived = checked_derivatives_of(inputs, targets, forces, stress)
         self.select(inputs, species=species, n_threads=n_threads, progress=progress)
         features = self.features(inputs, n_threads=n_threads, progress=progress)
+        if derived:
+            derived = _without_baseline(self.baseline, inputs, derived, n_threads)
+            options = {"n_threads": n_threads, "progress": progress}
+            self.solution = fitted_solution(
+                self, inputs, derived, features, groups, **options
+            )
+            return self
         targets = targets - baseline_energies(self.baseline, inputs, n_threads)
         settings = self.regularization, self.n_folds, self.seed, groups
         noise = self._noise(inputs, features)
@@ -422,6 +451,20 @@ class SparseGaussianProcess(Model):
             "column": self.solution.modes.n_columns,
         }
         self._transform = checked_arrays(arrays, _SAVED, **sizes)["transform"]
+
+
+def _without_baseline(baseline, inputs, targets, n_threads):
+    """Energies, forces and stress less those of the baseline."""
+    if baseline is None:
+        return targets
+    has_stress = any(value is not None for value in targets.stress)
+    known = baseline_results(baseline, inputs, has_stress, n_threads)
+    energies = targets.energies - [energy for energy, *_ in known]
+    forces, stress = (
+        [None if a is None else a - b[i] for a, b in zip(given, known, strict=True)]
+        for i, given in ((1, targets.forces), (2, targets.stress))
+    )
+    return Targets(energies, forces, stress)
 
 
 def sparse_features(

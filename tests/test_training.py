@@ -1,0 +1,203 @@
+"""Models that learn from forces and stress beside energies."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.lj import LennardJones
+
+import lode
+
+RHO = lode.SphericalExpansion(
+    lode.GaussianDensity(0.5), lode.RadialBasis.gto(3, 4.0), 2, tolerance=1e-11
+)
+COULOMB = lode.SphericalExpansion(
+    lode.PowerLawPotential(1, 1.0), lode.RadialBasis.gto(2, 3.0), 1, tolerance=1e-11
+)
+KERNEL = lode.PolynomialKernel(lode.PowerSpectrum(RHO), degree=2, normalize=True)
+LONG = KERNEL + 0.5 * lode.PolynomialKernel(lode.RadialSpectrum(COULOMB))
+
+
+def argon(n, seed=0):
+    """Cells of a potential without anything long-ranged, with all its derivatives."""
+    frames = []
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
+        atoms = bulk("Ar", a=5.2 + 0.1 * rng.normal(), cubic=True)
+        atoms.positions += 0.15 * rng.normal(size=(4, 3))
+        calculator = LennardJones(sigma=3.4, epsilon=0.0104, rc=7.0, smooth=True)
+        atoms.calc = calculator
+        frames.append(atoms)
+    energies = np.array([atoms.get_potential_energy() for atoms in frames])
+    forces = [atoms.get_forces() for atoms in frames]
+    stress = [atoms.get_stress() for atoms in frames]
+    return [atoms.copy() for atoms in frames], energies, forces, stress
+
+
+def sparse(kernel=KERNEL, **options):
+    options = {"n_sparse": 12, "regularization": 1e-8, **options}
+    return lode.SparseGaussianProcess(kernel, **options)
+
+
+def slopes(model, atoms):
+    """Derivatives of a frame's features: minus the forces' rows, and six strains'."""
+
+    def features(moved):
+        return model.features([moved])[0]
+
+    def difference(displaced, step):
+        near, far = (displaced(h) - displaced(-h) for h in (step, 2 * step))
+        return (8 * near - far) / (12 * step)
+
+    rows, strains = [], []
+    for i, x in np.ndindex(len(atoms), 3):
+
+        def displaced(step, i=i, x=x):
+            moved = atoms.copy()
+            moved.positions[i, x] += step
+            return features(moved)
+
+        rows.append(-difference(displaced, 1e-3))
+    for x, y in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
+
+        def strained(step, x=x, y=y):
+            strain = np.eye(3)
+            strain[x, y] += step / 2
+            strain[y, x] += step / 2
+            moved = atoms.copy()
+            moved.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+            return features(moved)
+
+        strains.append(difference(strained, 1e-4) / atoms.get_volume())
+    return np.array(rows), np.array(strains)
+
+
+def test_the_solution_is_that_of_all_rows_at_once():
+    frames, energies, forces, stress = argon(4)
+    forces[1], stress[2] = None, None
+    noises = {"energy_noise": 2e-3, "force_noise": 0.1, "stress_noise": 5e-3}
+    model = sparse(LONG, regularization=1e-4, **noises)
+    model.fit(frames, energies, forces=forces, stress=stress)
+    rows, targets = [], []
+    for a, e, f, s in zip(frames, energies, forces, stress, strict=True):
+        weight = 1 / (2e-3 * len(a))
+        rows.append([[weight, *(weight * model.features([a])[0])]])
+        targets.append([weight * e])
+        of_positions, of_strain = slopes(model, a)
+        if f is not None:
+            rows.append(np.hstack([np.zeros((12, 1)), of_positions / 0.1]))
+            targets.append(f.ravel() / 0.1)
+        if s is not None:
+            rows.append(np.hstack([np.zeros((6, 1)), of_strain / 5e-3]))
+            targets.append(s / 5e-3)
+    rows, targets = np.vstack(rows), np.concatenate(targets)
+    # Without the constant, what is left of the rows and of the targets.
+    one = rows[:, :1]
+    share = one @ np.linalg.pinv(one)
+    centred = rows[:, 1:] - share @ rows[:, 1:]
+    ridge = model.solution.ridge
+    assert ridge == pytest.approx(1e-4 * np.sum(centred**2) / len(rows), rel=1e-5)
+    matrix = centred.T @ centred + ridge * np.eye(centred.shape[1])
+    weights = np.linalg.solve(matrix, centred.T @ targets)
+    constant = (np.linalg.pinv(one) @ (targets - rows[:, 1:] @ weights))[0]
+    expected = constant + model.features(frames) @ weights
+    found = model.predict(frames)
+    assert np.abs(found - expected).max() <= 1e-6 * np.ptp(expected)
+
+
+def test_forces_teach_what_energies_alone_do_not():
+    frames, energies, forces, stress = argon(10)
+    new, expected, true_forces, true_stress = argon(5, seed=1)
+    errors = []
+    for taught in ({}, {"forces": forces}, {"forces": forces, "stress": stress}):
+        model = sparse(n_sparse=40, regularization=None, n_folds=3)
+        model.fit(frames, energies, **taught)
+        found = model.predict(new, forces=True, stress=True)
+        voigt = found.stress[:, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        pairs = (
+            (found.energy, expected),
+            (found.forces, true_forces),
+            (voigt, true_stress),
+        )
+        errors.append([np.sqrt(np.mean(np.subtract(*pair) ** 2)) for pair in pairs])
+    of_energies, with_forces, with_all = errors
+    assert with_forces[0] <= 0.5 * of_energies[0]
+    assert with_forces[1] <= 0.3 * of_energies[1]
+    assert with_all[1] <= 0.15 * np.std(true_forces)
+    assert with_all[2] <= 0.5 * of_energies[2]
+
+
+def test_frames_without_forces_are_learnt_beside_those_with():
+    frames, energies, forces, _ = argon(6)
+    some = [f if i % 2 else None for i, f in enumerate(forces)]
+    none = [None] * 6
+    with_some = sparse().fit(frames, energies, forces=some)
+    alone = sparse().fit(frames, energies, forces=none)
+    assert np.abs(with_some.predict(frames) - energies).max() < 1.0
+    # The same energies, weighted by their noise, without a force.
+    expected = sparse().fit(frames, energies)
+    assert alone.predict(frames) == pytest.approx(expected.predict(frames), abs=1e-4)
+
+
+def test_a_model_learns_the_difference_to_a_baseline():
+    frames, energies, forces, stress = argon(5)
+    baseline = LennardJones(sigma=3.4, epsilon=0.0104, rc=7.0, smooth=True)
+    model = sparse(baseline=baseline)
+    model.fit(frames, energies + 2.0, forces=forces, stress=stress)
+    new, expected, true_forces, _ = argon(2, seed=3)
+    found = model.predict(new, forces=True)
+    assert found.energy == pytest.approx(expected + 2.0, abs=1e-8)
+    np.testing.assert_allclose(found.forces, true_forces, atol=1e-8)
+
+
+def test_the_solution_does_not_depend_on_threads(tmp_path):
+    frames, energies, forces, stress = argon(5)
+    taught = {"forces": forces, "stress": stress}
+    model = sparse(LONG, regularization=None, n_folds=2)
+    model.fit(frames, energies, n_threads=1, **taught)
+    other = replace(model).fit(frames, energies, n_threads=2, **taught)
+    np.testing.assert_array_equal(model.solution.weights, other.solution.weights)
+    assert len(model.solution.errors) == len(model.solution.regularizations) > 1
+    model.save(tmp_path / "model.npz")
+    loaded = lode.load(tmp_path / "model.npz")
+    for wanted in ({"forces": True}, {"stress": True}):
+        a, b = (m.predict(frames[:2], **wanted) for m in (model, loaded))
+        np.testing.assert_array_equal(a.energy, b.energy)
+    energy, std = loaded.predict(frames, return_std=True)
+    assert np.isfinite(std).all()
+    assert std.min() > 0.0
+
+
+def test_kernels_of_structures_learn_forces_too():
+    frames, energies, forces, _ = argon(5)
+    structure = lode.StructureKernel(lode.PolynomialKernel(KERNEL.descriptor), 2)
+    model = sparse(structure, n_sparse=5).fit(frames, energies, forces=forces)
+    atoms = frames[0]
+    found = model.predict([atoms], forces=True).forces[0]
+    moved = [atoms.copy() for _ in range(2)]
+    moved[0].positions[0, 0] += 1e-3
+    moved[1].positions[0, 0] -= 1e-3
+    up, down = model.predict(moved)
+    assert found[0, 0] == pytest.approx(-(up - down) / 2e-3, abs=1e-4)
+
+
+def test_forces_that_do_not_fit_are_refused():
+    frames, energies, forces, _ = argon(3)
+    with pytest.raises(ValueError, match="one entry for each of 3 frames, got 2"):
+        sparse().fit(frames, energies, forces=forces[:2])
+    with pytest.raises(ValueError, match=r"forces must have shape \(4, 3\).*frame 1"):
+        sparse().fit(frames, energies, forces=[forces[0], forces[1][:3], None])
+    bad = forces[2].copy()
+    bad[0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"forces must be finite.*frame 2"):
+        sparse().fit(frames, energies, forces=[None, None, bad])
+    water = [molecule("H2O") for _ in range(3)]
+    with pytest.raises(ValueError, match=r"stress needs frames .*frame 0"):
+        sparse().fit(water, energies, stress=[np.zeros(6), None, None])
+    pair = lode.LinearCombination([Atoms("Ar"), Atoms("Ar")], [1.0, -1.0])
+    with pytest.raises(TypeError, match="not of features or combinations"):
+        sparse().fit([pair] * 3, energies, forces=[None] * 3)
+    with pytest.raises(ValueError, match="force_noise must be a positive number"):
+        sparse(force_noise=0.0)
