@@ -65,7 +65,6 @@ class SparseGaussianProcess(Model):
     baseline : PointCharges or ase.calculators.calculator.Calculator, optional
         What the targets, energies in eV, are learnt as differences to; it is added to
         all predictions. Point charges are part of the model's file.
-
     energy_noise, force_noise, stress_noise : float
         Where forces or stress are learnt too: standard deviation of what is not learnt
         of an energy, in eV per atom, of a force in eV/Å and of a stress in eV/Å³. Their
