@@ -14,9 +14,9 @@ ROOMS = [
     *("fields", "bases", "cutoffs", "tables", "tuning", "pairs", "reciprocal"),
     *("expansion", "coupling", "invariants"),
     *("archive", "serialization", "features", "gram", "whitening", "kernels"),
-    *("ridge", "models", "regression", "sparse", "learning", "equivariants"),
-    *("electrostatics", "dipoles"),
-    *("calculator", "datasets"),
+    *("electrostatics", "dipoles", "baselines", "prediction"),
+    *("ridge", "models", "training", "regression", "sparse", "learning"),
+    *("equivariants", "calculator", "datasets"),
 ]
 # They name classes of the whole package, or its version.
 WHOLE_PACKAGE = {"serialization", "models"}
