@@ -24,6 +24,8 @@ from lode.training import Targets, checked_derivatives_of, fitted_solution
 
 _SELECTIONS = ("cholesky", "fps")
 _SAVED = {"transform": Wanted("float", ("point", "column"))}
+# Weights of targets, squared, must be numbers still.
+_LEAST_NOISE = 1e-12
 # Atoms whose features exist at a time in each thread while frames meet sparse points.
 _CHUNK_ATOMS = 4096
 
@@ -127,7 +129,12 @@ class SparseGaussianProcess(Model):
                 "it, got 'fps'"
             )
         for name in ("energy_noise", "force_noise", "stress_noise"):
-            positive_number(getattr(self, name), name)
+            value = positive_number(getattr(self, name), name)
+            if not _LEAST_NOISE <= value <= 1.0 / _LEAST_NOISE:
+                raise ValueError(
+                    f"{name} must be from {_LEAST_NOISE:g} to {1.0 / _LEAST_NOISE:g}, "
+                    f"got {value}"
+                )
         if not 0.0 < self.condition < 1.0:
             raise ValueError(f"condition must be from 0 to 1, got {self.condition}")
 

@@ -180,7 +180,8 @@ def test_a_structure_relaxes(tmp_path):
     atoms = salt(4, 0.15)
     atoms.calc = lode.LODECalculator(path)
     before = atoms.get_potential_energy()
-    FIRE(atoms, logfile=None, trajectory=str(tmp_path / "a.traj")).run(0.05, 100)
+    with FIRE(atoms, logfile=None, trajectory=str(tmp_path / "a.traj")) as optimizer:
+        optimizer.run(0.05, 100)
     assert np.abs(atoms.get_forces()).max() <= 0.05
     assert atoms.get_potential_energy() < before
 

@@ -201,3 +201,5 @@ def test_forces_that_do_not_fit_are_refused():
         sparse().fit([pair] * 3, energies, forces=[None] * 3)
     with pytest.raises(ValueError, match="force_noise must be a positive number"):
         sparse(force_noise=0.0)
+    with pytest.raises(ValueError, match=r"energy_noise must be from 1e-12 to 1e\+12"):
+        sparse(energy_noise=1e-300)
