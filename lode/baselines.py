@@ -161,6 +161,34 @@ def baseline_energies(baseline, frames, n_threads=None):
     return energies if frames.weights is None else frames.weights @ energies
 
 
+def species_counts(frames, species):
+    """Number of atoms of each species in each frame.
+
+    Parameters
+    ----------
+    frames : Structures
+    species : tuple of int
+
+    Returns
+    -------
+    ndarray (n_frames, n_species)
+        Weighted sums of them for linear combinations.
+
+    Raises
+    ------
+    TypeError
+        If the frames are features.
+    """
+    if not hasattr(frames, "systems"):
+        raise TypeError(
+            f"energies of species need structures, got {type(frames).__name__}"
+        )
+    _, channel_i = frames.channels(species)
+    counts = np.zeros((len(frames), len(species)))
+    np.add.at(counts, (frames.frame_index, channel_i), 1.0)
+    return counts if frames.weights is None else frames.weights @ counts
+
+
 def baseline_results(baseline, inputs, stress, n_threads=None):
     """Energy, forces and stress of each structure.
 

@@ -7,7 +7,7 @@ from operator import add
 
 import numpy as np
 
-from lode.baselines import baseline_results
+from lode.baselines import baseline_results, species_counts
 from lode.features import species_groups
 from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.systems import structures
@@ -125,6 +125,9 @@ def predicted(
         forces_of = [a + b for a, (_, b, _) in zip(forces_of, known, strict=True)]
         if stress:
             stresses = stresses + np.array([each for *_, each in known])
+    constants = getattr(model, "species_energies", None)
+    if constants is not None:
+        energy = energy + species_counts(inputs, model.species) @ constants
     if inputs.weights is not None:
         forces_of = _of_combinations(forces_of, inputs.weights)
     return Prediction(energy, forces_of if forces else None, stresses, std)
@@ -161,6 +164,9 @@ def energies_of_atoms(model):
         rows, _ = model._rows_and_gradients(each)
         energy = float(model.predict(inputs, n_threads=n_threads)[0])
         own = rows @ model.solution.slope
+        constants = getattr(model, "species_energies", None)
+        if constants is not None:
+            own += constants[inputs.channels(model.species)[1]]
         return own + (energy - own.sum()) / len(own)
 
     return energies

@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 
 from lode.archive import Wanted, checked_arrays, prefixed, without_prefix
-from lode.baselines import baseline_energies, check_baseline
+from lode.baselines import baseline_energies, check_baseline, species_counts
 from lode.features import StructureFeatures, holds_features
 from lode.kernels import Kernel, ScaledKernel, SumKernel, check_kernels
 from lode.models import Model
@@ -21,6 +21,7 @@ from lode.ridge import (
 )
 from lode.serialization import from_dict, to_dict
 from lode.systems import check_flags, structures, whole_number
+from lode.training import SPECIES
 
 _WEIGHTINGS = ("given", "max_likelihood")
 
@@ -376,8 +377,14 @@ def fitted_features(kernel, arrays, species):
     return features
 
 
-def check_settings(model):
+def check_settings(model, allows_species=False):
     """Refuse settings of the regression that are of the wrong kind or out of range.
+
+    Parameters
+    ----------
+    model : GaussianProcess or SparseGaussianProcess
+    allows_species : bool
+        Whether the intercept may be one of each species.
 
     Raises
     ------
@@ -389,13 +396,17 @@ def check_settings(model):
         raise ValueError(f"regularization must be positive and finite, got {value}")
     whole_number(model.n_folds, 2, np.inf, "n_folds")
     whole_number(model.seed, 0, np.inf, "seed")
-    check_flags(model, "intercept")
+    if not (allows_species and model.intercept == SPECIES):
+        check_flags(model, "intercept")
     check_baseline(model.baseline)
 
 
 def with_baseline(model, frames, found, n_threads):
     """Predicted energies, with or without their standard deviation, on the baseline."""
     known = baseline_energies(model.baseline, frames, n_threads)
+    energies = getattr(model, "species_energies", None)
+    if energies is not None:
+        known = known + species_counts(frames, model.species) @ energies
     return (found[0] + known, found[1]) if isinstance(found, tuple) else found + known
 
 

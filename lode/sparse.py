@@ -20,7 +20,12 @@ from lode.regression import (
 )
 from lode.ridge import Solution, solve_features
 from lode.systems import ROUNDING, positive_number, structures
-from lode.training import Targets, checked_derivatives_of, fitted_solution
+from lode.training import (
+    SPECIES,
+    Targets,
+    checked_derivatives_of,
+    fitted_solution,
+)
 
 _SELECTIONS = ("cholesky", "fps")
 _SAVED = {"transform": Wanted("float", ("point", "column"))}
@@ -63,7 +68,9 @@ class SparseGaussianProcess(Model):
     condition : float
         Smallest eigenvalue of K_MM kept, relative to the largest.
     regularization, n_folds, seed, intercept
-        As for :class:`GaussianProcess`; the seed also draws the candidates.
+        As for :class:`GaussianProcess`; the seed also draws the candidates. With
+        ``intercept="species"`` each species has a constant of its own, free as the
+        intercept is, so that frames may have different compositions.
     baseline : PointCharges or ase.calculators.calculator.Calculator, optional
         What the targets, energies in eV, are learnt as differences to; it is added to
         all predictions. Point charges are part of the model's file.
@@ -82,6 +89,9 @@ class SparseGaussianProcess(Model):
         After :meth:`select`: the sparse points, each a frame.
     fitted_kernel : Kernel
         After :meth:`select`: the kernel with its whitening, from the candidates.
+    species_energies : ndarray (n_species,) or None
+        After :meth:`fit` with ``intercept="species"``: a constant for each of
+        ``species``.
 
     Raises
     ------
@@ -101,7 +111,7 @@ class SparseGaussianProcess(Model):
     regularization: float | None = None
     n_folds: int = 5
     seed: int = 0
-    intercept: bool = True
+    intercept: bool | str = True
     baseline: object = None
     energy_noise: float = 1e-3
     force_noise: float = 5e-2
@@ -110,11 +120,12 @@ class SparseGaussianProcess(Model):
     species: tuple | None = field(default=None, init=False, repr=False)
     sparse: StructureFeatures | None = field(default=None, init=False, repr=False)
     fitted_kernel: Kernel | None = field(default=None, init=False, repr=False)
+    species_energies: np.ndarray | None = field(default=None, init=False, repr=False)
     _transform: np.ndarray | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
         check_kernels([self.kernel], "kernel")
-        check_settings(self)
+        check_settings(self, allows_species=True)
         for name in ("n_sparse", "n_candidates"):
             value = getattr(self, name)
             if isinstance(value, bool) or int(value) != value or value < 1:
@@ -170,7 +181,7 @@ class SparseGaussianProcess(Model):
         sparse, _ = self._chosen(inputs, [None], species, options)
         self._transform = self._whitening(self.fitted_kernel.gram(sparse))
         self.sparse, self.species = sparse, sparse.neighbor_species
-        self.solution = None
+        self.solution = self.species_energies = None
         return self
 
     def _whitening(self, gram):
@@ -347,15 +358,16 @@ class SparseGaussianProcess(Model):
             not fit the frames.
         """
         inputs, targets = checked_training(frames, targets)
+        # Rows of all kinds are weighted, and constants of species are free columns.
         derived = forces is not None or stress is not None
-        if derived:
+        if derived or self.intercept == SPECIES:
             derived = checked_derivatives_of(inputs, targets, forces, stress)
         self.select(inputs, species=species, n_threads=n_threads, progress=progress)
         features = self.features(inputs, n_threads=n_threads, progress=progress)
         if derived:
             derived = _without_baseline(self.baseline, inputs, derived, n_threads)
             options = {"n_threads": n_threads, "progress": progress}
-            self.solution = fitted_solution(
+            self.solution, self.species_energies = fitted_solution(
                 self, inputs, derived, features, groups, **options
             )
             return self
@@ -426,7 +438,7 @@ class SparseGaussianProcess(Model):
             wanted = {"forces": forces, "stress": stress, "return_std": return_std}
             options = {"n_threads": n_threads, "progress": progress}
             return predicted(self, frames, **wanted, **options)
-        if self.baseline is not None:
+        if self.baseline is not None or self.species_energies is not None:
             frames = structures(frames, combinations=True)
         features = self.features(frames, n_threads=n_threads, progress=progress)
         found = self.solution.predict(features, return_std=return_std)
@@ -443,6 +455,8 @@ class SparseGaussianProcess(Model):
         arrays = prefixed(self.solution.to_arrays(), "solution_")
         arrays |= prefixed(self.sparse.to_arrays(), "sparse_")
         arrays |= prefixed(self.fitted_kernel.fitted_arrays(), "kernel_")
+        if self.species_energies is not None:
+            arrays["species_energies"] = self.species_energies
         return {}, arrays | {"transform": self._transform}
 
     def _set_state(self, header, arrays):
@@ -451,7 +465,10 @@ class SparseGaussianProcess(Model):
         self.sparse = fitted_features(kernel, found, self.species)
         self.fitted_kernel = kernel
         found = without_prefix(arrays, "solution_")
-        self.solution = Solution.from_arrays(found, self.intercept)
+        self.solution = Solution.from_arrays(found, bool(self.intercept))
+        if self.intercept == SPECIES:
+            wanted = {"species_energies": Wanted("float", (len(self.species),))}
+            self.species_energies = checked_arrays(arrays, wanted)["species_energies"]
         sizes = {
             "point": self.sparse.n_frames,
             "column": self.solution.modes.n_columns,

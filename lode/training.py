@@ -6,11 +6,13 @@ kept, one for each fold of the cross-validation, so that memory does not grow wi
 number.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from lode.baselines import species_counts
 from lode.parallel import single_threaded_blas, thread_count, thread_map
 from lode.prediction import Described
 from lode.ridge import (
@@ -22,6 +24,8 @@ from lode.ridge import (
 )
 from lode.systems import finite_array
 
+# Word for constants of each species.
+SPECIES = "species"
 # Scalars that one sweep derives, see the page on theory, and memory of their gradients.
 _SCALARS = 16
 _GRADIENT_BYTES = 2**27
@@ -120,9 +124,12 @@ def fitted_solution(model, inputs, targets, features, groups, n_threads, progres
     Returns
     -------
     Solution
+    ndarray (n_species,) or None
+        Energies of the species, if these are the constants.
     """
     n, n_columns = features.shape
-    n_constants = int(model.intercept)
+    constants, basis = _constants(model, inputs)
+    n_constants = constants.shape[1]
     fold = np.zeros(n, dtype=np.int64)
     if model.regularization is None:
         fold = folds(n, model.n_folds, model.seed, groups)
@@ -133,7 +140,7 @@ def fitted_solution(model, inputs, targets, features, groups, n_threads, progres
         part, blocks = inputs.chosen([frame]), []
         weight = 1.0 / (model.energy_noise * len(part.species))
         row = weight * features[frame]
-        constant = n_constants * [weight]
+        constant = weight * constants[frame]
         blocks.append([[*constant, *row, weight * targets.energies[frame]]])
         forces, stress = targets.forces[frame], targets.stress[frame]
         if forces is not None or stress is not None:
@@ -160,7 +167,21 @@ def fitted_solution(model, inputs, targets, features, groups, n_threads, progres
             found = thread_map(rows_of, some, threads, title, "frame")
             for frame, rows in zip(some, found, strict=True):
                 factors[fold[frame]].add(rows)
-    return _solved(model, inputs, factors, features)
+    solution, found = _solved(model, inputs, factors, features, n_constants)
+    if model.intercept != SPECIES:
+        return solution, None
+    return replace(solution, mean=0.0), basis @ found
+
+
+def _constants(model, inputs):
+    """Columns of the constants that are free, and what they are combinations of."""
+    if model.intercept != SPECIES:
+        return np.ones((len(inputs), int(model.intercept))), None
+    counts = species_counts(inputs, model.species)
+    # Of species that always occur together only the sum is known.
+    _, s, right_t = np.linalg.svd(counts, full_matrices=False)
+    basis = right_t[s > _EPSILON * max(counts.shape) * s[0]].T
+    return counts @ basis, basis
 
 
 def _weighted(slopes, target, noise, n_constants):
@@ -223,9 +244,9 @@ class _Factor:
         return self.triangle
 
 
-def _solved(model, inputs, factors, features):
+def _solved(model, inputs, factors, features, n_constants):
     """Ridge regression on triangular factors, the constants free."""
-    n_constants, n = int(model.intercept), len(features)
+    n = len(features)
     triangles = [factor.reduced() for factor in factors]
     noise = model._noise(inputs, features)
     shares = 1.0 / (model.energy_noise * inputs.sizes)
@@ -255,7 +276,7 @@ def _solved(model, inputs, factors, features):
     variance = (inside + whole.residual / ridge) / (count - n_constants)
     mean = float(constants[0]) if n_constants else 0.0
     found = weights, float(regularization), ridge, variance
-    return Solution(modes, mean, *found, grid, errors)
+    return Solution(modes, mean, *found, grid, errors), constants
 
 
 class _Decomposed:

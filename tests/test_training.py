@@ -203,3 +203,42 @@ def test_forces_that_do_not_fit_are_refused():
         sparse(force_noise=0.0)
     with pytest.raises(ValueError, match=r"energy_noise must be from 1e-12 to 1e\+12"):
         sparse(energy_noise=1e-300)
+
+
+def test_each_species_may_have_an_energy_of_its_own(tmp_path):
+    names = ("H2O", "H2O2", "CH4", "CO2", "CH3OH", "CO", "H2", "C2H4")
+    frames = [molecule(name) for name in names for _ in range(3)]
+    for seed, frame in enumerate(frames):
+        frame.rattle(0.05, seed=seed)
+    own = {1: -13.6, 6: -1030.0, 8: -2040.0}
+    energies = [
+        sum(own[z] for z in a.numbers) + 0.1 * a.positions[0, 0] for a in frames
+    ]
+    model = sparse(n_sparse=30, intercept="species", regularization=None, n_folds=4)
+    model.fit(frames, energies)
+    assert model.species == (1, 6, 8)
+    np.testing.assert_allclose(model.species_energies, [-13.6, -1030, -2040], atol=1.0)
+    assert np.abs(model.predict(frames) - energies).max() <= 0.1
+    with_forces = model.predict(frames[:2], forces=True)
+    assert with_forces.energy == pytest.approx(model.predict(frames[:2]), rel=1e-12)
+    model.save(tmp_path / "model.npz")
+    loaded = lode.load(tmp_path / "model.npz")
+    np.testing.assert_array_equal(loaded.predict(frames), model.predict(frames))
+    frames[0].calc = lode.LODECalculator(model)
+    of_atoms = frames[0].get_potential_energies()
+    assert of_atoms.sum() == pytest.approx(model.predict(frames[:1])[0], rel=1e-12)
+    np.testing.assert_allclose(of_atoms, [own[z] for z in frames[0].numbers], atol=2.0)
+    with pytest.raises(ValueError, match="intercept"):
+        lode.GaussianProcess(KERNEL, intercept="species")
+
+
+def test_species_that_always_come_together_share_their_energy():
+    frames = [bulk("NaCl", "rocksalt", a=5.4 + 0.1 * i, cubic=True) for i in range(6)]
+    energies = np.arange(6.0) - 27.0
+    model = sparse(intercept="species", regularization=1e-6)
+    forces = [np.zeros((8, 3))] * 6
+    for taught in ({}, {"forces": forces}):
+        model.fit(frames, energies, **taught)
+        sodium, chlorine = model.species_energies
+        assert sodium == pytest.approx(chlorine, rel=1e-9)
+        assert np.abs(model.predict(frames) - energies).max() <= 0.5
