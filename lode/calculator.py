@@ -71,7 +71,7 @@ class LODECalculator(Calculator):
     def __init__(self, model, *, largest_uncertainty=None, n_threads=None, **options):
         if not isinstance(model, Model):
             model = load(model)
-        if not hasattr(model, "_rows_and_gradients"):
+        if not hasattr(model, "_gradients"):
             raise TypeError(
                 "model must be a GaussianProcess or SparseGaussianProcess, got "
                 f"{type(model).__name__}"

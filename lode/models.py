@@ -12,6 +12,9 @@ _SPECIES = {"species": Wanted("int", ("species",), low=1)}
 class Model:
     """Base of the models: saving and the check that they are fitted."""
 
+    # Of models that have none.
+    species_energies = None
+
     @property
     def is_fitted(self):
         """Whether the model can predict."""

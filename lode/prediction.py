@@ -10,7 +10,7 @@ import numpy as np
 from lode.baselines import baseline_results, species_counts
 from lode.features import species_groups
 from lode.parallel import single_threaded_blas, thread_count, thread_map
-from lode.systems import structures
+from lode.systems import check_volume, structures
 
 # Atoms whose features and derivatives exist at a time in each thread.
 _CHUNK_ATOMS = 512
@@ -125,9 +125,8 @@ def predicted(
         forces_of = [a + b for a, (_, b, _) in zip(forces_of, known, strict=True)]
         if stress:
             stresses = stresses + np.array([each for *_, each in known])
-    constants = getattr(model, "species_energies", None)
-    if constants is not None:
-        energy = energy + species_counts(inputs, model.species) @ constants
+    if model.species_energies is not None:
+        energy = energy + species_counts(inputs, model.species) @ model.species_energies
     if inputs.weights is not None:
         forces_of = _of_combinations(forces_of, inputs.weights)
     return Prediction(energy, forces_of if forces else None, stresses, std)
@@ -161,12 +160,10 @@ def energies_of_atoms(model):
             environments=True,
             atoms=np.ones(len(atoms), dtype=bool),
         )
-        rows, _ = model._rows_and_gradients(each)
         energy = float(model.predict(inputs, n_threads=n_threads)[0])
-        own = rows @ model.solution.slope
-        constants = getattr(model, "species_energies", None)
-        if constants is not None:
-            own += constants[inputs.channels(model.species)[1]]
+        own = model._rows(each) @ model.solution.slope
+        if model.species_energies is not None:
+            own += model.species_energies[inputs.channels(model.species)[1]]
         return own + (energy - own.sum()) / len(own)
 
     return energies
@@ -176,19 +173,15 @@ def _check_volumes(inputs):
     """Refuse the stress of what has no volume."""
     if inputs.weights is not None:
         raise ValueError("stress needs frames of one structure, got combinations")
-    for frame, system in enumerate(inputs):
-        if not system.periodic:
-            raise ValueError(
-                "stress needs frames that are periodic in three directions, got pbc = "
-                f"{list(system.pbc)} (frame {frame})"
-            )
+    for frame, checked in enumerate(inputs):
+        check_volume(checked, f" (frame {frame})")
 
 
 def _derived(model, part, strained, n_threads):
     """Rows, gradients and strains of structures that are made of the same species."""
     described = Described(model.fitted_kernel, part, model.species, n_threads)
-    rows, found = model._rows_and_gradients(described.features)
-    gradient = described.gradient([found], strained)
+    rows = model._rows(described.features)
+    gradient = described.gradient([model._gradients(described.features)], strained)
     positions = np.split(gradient.positions[0], np.cumsum(part.sizes)[:-1])
     strain = gradient.strain[0] if strained else len(part) * [None]
     return rows, positions, strain

@@ -248,15 +248,20 @@ class GaussianProcess(Model):
         found = self.solution.predict(rows, return_std=return_std, **options)
         return with_baseline(self, frames, found, n_threads)
 
-    def _rows_and_gradients(self, features):
-        """Rows of structures, and derivatives of their targets, see ``prediction``."""
+    def _rows(self, features):
+        """Rows that the solution takes, of structures."""
+        kernel = self.fitted_kernel
+        if kernel.is_linear:
+            return kernel.linear_features(features, self._columns)
+        return kernel.gram(features, self._training)
+
+    def _gradients(self, features):
+        """Derivatives of the targets with respect to features of environments."""
         kernel, slope = self.fitted_kernel, self.solution.slope
         weights = np.tile(slope, (features.n_structures, 1))
         if kernel.is_linear:
-            rows = kernel.linear_features(features, self._columns)
-            return rows, kernel.linear_vjp(features, self._columns, weights)
-        rows = kernel.gram(features, self._training)
-        return rows, kernel.vjp(features, self._training, weights)
+            return kernel.linear_vjp(features, self._columns, weights)
+        return kernel.vjp(features, self._training, weights)
 
     def _unknown_columns(self, new):
         """Columns of new structures that no training structure has."""
@@ -404,9 +409,8 @@ def check_settings(model, allows_species=False):
 def with_baseline(model, frames, found, n_threads):
     """Predicted energies, with or without their standard deviation, on the baseline."""
     known = baseline_energies(model.baseline, frames, n_threads)
-    energies = getattr(model, "species_energies", None)
-    if energies is not None:
-        known = known + species_counts(frames, model.species) @ energies
+    if model.species_energies is not None:
+        known = known + species_counts(frames, model.species) @ model.species_energies
     return (found[0] + known, found[1]) if isinstance(found, tuple) else found + known
 
 

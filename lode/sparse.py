@@ -444,12 +444,15 @@ class SparseGaussianProcess(Model):
         found = self.solution.predict(features, return_std=return_std)
         return with_baseline(self, frames, found, n_threads)
 
-    def _rows_and_gradients(self, features):
-        """Rows of structures, and derivatives of their targets, see ``prediction``."""
-        kernel, transform = self.fitted_kernel, self._transform
-        rows = kernel.gram(features, self.sparse) @ transform
-        weights = np.tile(transform @ self.solution.slope, (len(rows), 1))
-        return rows, kernel.vjp(features, self.sparse, weights)
+    def _rows(self, features):
+        """Rows that the solution takes, of structures."""
+        return self.fitted_kernel.gram(features, self.sparse) @ self._transform
+
+    def _gradients(self, features):
+        """Derivatives of the targets with respect to features of environments."""
+        slope = self._transform @ self.solution.slope
+        weights = np.tile(slope, (features.n_structures, 1))
+        return self.fitted_kernel.vjp(features, self.sparse, weights)
 
     def _state(self):
         arrays = prefixed(self.solution.to_arrays(), "solution_")

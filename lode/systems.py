@@ -368,6 +368,21 @@ def system(atoms, where=""):
     return System(inside, cell, pbc, species, charges, (), inverse, volume)
 
 
+def check_volume(checked, where=""):
+    """Refuse a stress where there is no volume.
+
+    Raises
+    ------
+    ValueError
+        If a direction is not periodic.
+    """
+    if not checked.periodic:
+        raise ValueError(
+            "stress needs frames that are periodic in three directions, got pbc = "
+            f"{list(checked.pbc)}{where}"
+        )
+
+
 def check_boundary(checked, margin, where=""):
     """Refuse a slab or a wire, of which no sum of potentials is known.
 

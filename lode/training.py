@@ -22,7 +22,7 @@ from lode.ridge import (
     folds,
     strongest,
 )
-from lode.systems import finite_array
+from lode.systems import check_volume, finite_array
 
 # Word for constants of each species.
 SPECIES = "species"
@@ -95,11 +95,7 @@ def checked_derivatives_of(inputs, energies, forces, stress):
 
 
 def _checked_stress(value, system, where):
-    if not system.periodic:
-        raise ValueError(
-            "stress needs frames that are periodic in three directions, got pbc = "
-            f"{list(system.pbc)}{where}"
-        )
+    check_volume(system, where)
     if np.shape(value) == (6,):
         value = voigt_6_to_full_3x3_stress(finite_array(value, (6,), "stress", where))
     return finite_array(value, (3, 3), "stress", where)
@@ -161,7 +157,7 @@ def fitted_solution(model, inputs, targets, features, groups, n_threads, progres
     threads = thread_count(n_threads)
     title = "forces" if progress else None
     with single_threaded_blas():
-        # As many at a time as there are threads: their rows are not kept.
+        # Some at a time: their rows are not kept.
         for start in range(0, n, 8 * threads):
             some = range(start, min(start + 8 * threads, n))
             found = thread_map(rows_of, some, threads, title, "frame")
