@@ -10,7 +10,7 @@ Indices of arrays: A structures, i environments, p features.
 
 import json
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -54,11 +54,16 @@ class FeatureRequest:
     normalize: bool
     form: str
 
-    @property
+    @cached_property
     def key(self):
         """Text by which the features are found."""
         parts = [to_dict(self.descriptor), bool(self.normalize), self.form]
         return json.dumps(parts, default=lambda value: value.item())
+
+
+def requests_of(descriptor, normalize):
+    """What a kernel may need of a descriptor, by form."""
+    return {form: FeatureRequest(descriptor, normalize, form) for form in _FORMS}
 
 
 class Part(NamedTuple):

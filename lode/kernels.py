@@ -33,7 +33,6 @@ from lode.archive import Wanted, checked_arrays, prefixed, without_prefix
 from lode.expansion import SphericalExpansion
 from lode.features import (
     CHUNK_BYTES,
-    FeatureRequest,
     Part,
     Scatter,
     StructureFeatures,
@@ -41,6 +40,7 @@ from lode.features import (
     add_scalar_gradient,
     distinct_descriptors,
     holds_features,
+    requests_of,
     scalar_products,
     structure_features,
 )
@@ -543,6 +543,17 @@ class Kernel:
 class _FeatureKernel(Kernel):
     """Kernel of one descriptor, linear in sums over each structure if it can be."""
 
+    normalize = False
+
+    # Kept, because their keys are texts that take longer to write than a kernel of few
+    # atoms takes to compute.
+    @cached_property
+    def _request_of(self):
+        return requests_of(self.descriptor, self.normalize)
+
+    def _request(self, form):
+        return self._request_of[form]
+
     @property
     def _environment_key(self):
         (key,) = self._environment_keys
@@ -667,9 +678,6 @@ class PolynomialKernel(_FeatureKernel):
     def is_linear(self):
         """Whether the kernel is a scalar product of sums over structures."""
         return self.degree == 1
-
-    def _request(self, form):
-        return FeatureRequest(self.descriptor, self.normalize, form)
 
     def _requests(self, environments=False):
         form = "environments" if environments or not self.is_linear else "sums"
@@ -799,9 +807,6 @@ class WhitenedKernel(_FeatureKernel):
 
     def _mapped(self, function):
         return function(self)
-
-    def _request(self, form):
-        return FeatureRequest(self.descriptor, False, form)
 
     def _requests(self, environments=False):
         forms = ["environments"] if environments else ["sums"]
