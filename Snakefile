@@ -20,6 +20,7 @@ include: "workflows/rules/dimers_models.smk"
 include: "workflows/rules/water.smk"
 include: "workflows/rules/water_tensor.smk"
 include: "workflows/rules/figures.smk"
+include: "workflows/rules/examples.smk"
 
 
 localrules:
@@ -35,6 +36,9 @@ localrules:
     fig3_tensor,
     summary,
     readme,
+    liquid,
+    crystal,
+    examples,
 
 
 rule all:

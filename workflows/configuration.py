@@ -93,6 +93,14 @@ def descriptions(config):
             "difference": model["difference"],
             "model": to_dict(sparse),
         }
+    salt = definitions(config, "salt_definitions")
+    found["salt_models"] = {}
+    for name, model in config["salt_models"].items():
+        with faults_at("salt_models", name, "kernel"):
+            kernel = _object(model["kernel"], salt, Kernel)
+        with faults_at("salt_models", name, "sparse"):
+            sparse = lode.SparseGaussianProcess(kernel, **model["sparse"])
+        found["salt_models"][name] = to_dict(sparse)
     for name, model in config["water_models"].items():
         for kernel in model["kernels"]:
             with faults_at("water_models", name, "kernels"):
@@ -127,6 +135,23 @@ def shown(curves):
         name: {key: curve[key] for key in _SHOWN if key in curve}
         for name, curve in curves.items()
     }
+
+
+def liquid_potentials(config):
+    """Models that the liquid is run by, and what each learns from.
+
+    Parameters
+    ----------
+    config : dict
+        The configuration.
+
+    Returns
+    -------
+    dict of str to dict
+        ``model`` and ``n_train``, by a name of both.
+    """
+    models = config["liquid"]["models"]
+    return {f"{each['model']}_{each['n_train']}": each for each in models}
 
 
 def source_line(place, files):
@@ -251,6 +276,9 @@ def _check_references(config):
             place = "water_tensor_models", name, "features"
             known = config["water_tensor_features"]
             _check_name(place, features, known, "a descriptor")
+    for i, model in enumerate(config["liquid"]["models"]):
+        place = "liquid", "models", i, "model"
+        _check_name(place, model["model"], config["salt_models"], "a model")
     for i, claim in enumerate(config["summary"]["claims"]):
         place = "summary", "claims", i
         curves, sizes = _FIGURES[claim["figure"]]

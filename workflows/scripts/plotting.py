@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from lode.files import atomic_write
 
 # Okabe and Ito's colours, told apart by all readers; yellow is too pale on white.
-_COLORS = (
+COLORS = (
     "#0072B2",
     "#56B4E9",
     "#000000",
@@ -19,17 +19,17 @@ _COLORS = (
     "#009E73",
     "#CC79A7",
 )
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 # Colours of the models of figure 2, from the simplest on; the reference is black.
 _MODEL_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2")
 # Characters in a line of the title, and in the name of a dimer above its panel.
-_TITLE_WIDTH = 100
+TITLE_WIDTH = 100
 _NAME_WIDTH = 30
 _SETS = {"test": "Training distances", "far": "Extrapolation"}
 
 # One style for all figures; the font type keeps the text of a PDF searchable.
-_STYLE = {
+STYLE = {
     "axes.grid": True,
     "axes.titlesize": 9,
     "font.family": "DejaVu Sans",
@@ -74,7 +74,7 @@ def save(figure, path):
         raise ValueError(
             f"a figure's suffix must be one of {list(_METADATA)}, got {suffix!r}"
         )
-    with mpl.rc_context(_STYLE), atomic_write(path) as temporary:
+    with mpl.rc_context(STYLE), atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=200, metadata=_METADATA[suffix])
 
 
@@ -129,7 +129,7 @@ def figure_3(rows, curves, *, provenance):
     ValueError
         If a curve is not in the table.
     """
-    source = "\n".join(textwrap.wrap(provenance, _TITLE_WIDTH))
+    source = "\n".join(textwrap.wrap(provenance, TITLE_WIDTH))
     title = f"Trace of the dielectric tensor of liquid water\n{source}"
     return _learning_curves(rows, curves, title, share_y=True)
 
@@ -139,7 +139,7 @@ def _learning_curves(rows, curves, title, resolution=0.0, share_y=False):
     points = {name: _points(rows, curve["label"]) for name, curve in curves.items()}
     styles = _styles(curves)
     baselines = [name for name in curves if curves[name]["group"] == "baseline"]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.subplots(1, len(_PANELS), sharey=share_y)
         for ax, (group, heading) in zip(axes, _PANELS.items(), strict=True):
@@ -187,8 +187,8 @@ def _styles(curves):
         for i, name in enumerate(members):
             shared = styles.get(curves[name].get("counterpart"))
             styles[name] = shared or {
-                "color": _COLORS[i % len(_COLORS)],
-                "marker": _MARKERS[i % len(_MARKERS)],
+                "color": COLORS[i % len(COLORS)],
+                "marker": MARKERS[i % len(MARKERS)],
             }
     return styles
 
@@ -293,7 +293,7 @@ def figure_2(curve_rows, error_rows, class_rows, labels, *, provenance):
     # One, two or three columns of two.
     n_columns = min(3, -(-len(dimers) // 2))
     dimers = dimers[: 2 * n_columns]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 7.4), layout="constrained")
         grid = figure.add_gridspec(3, 6, height_ratios=(1.0, 1.0, 1.1))
         width = 6 // n_columns
@@ -317,7 +317,7 @@ def figure_2(curve_rows, error_rows, class_rows, labels, *, provenance):
                 ax.set_ylabel("test RMSE / % of std")
         figure.legend(handles, names, loc="outside lower center", ncols=4)
         title = "Binding curves of charged dimers, none of them trained on"
-        source = "\n".join(textwrap.wrap(provenance, _TITLE_WIDTH))
+        source = "\n".join(textwrap.wrap(provenance, TITLE_WIDTH))
         figure.suptitle(f"{title}\n{source}", fontsize=9)
     return figure
 
@@ -371,7 +371,7 @@ def _draw_errors(ax, name, error_rows, class_rows, colors):
             # No dimers of this class, or all of one energy: no bar.
             cell = found[0]["rmse_percent"] if found else ""
             y.append(float(cell) if cell else float("nan"))
-        marker = _MARKERS[i % len(_MARKERS)]
+        marker = MARKERS[i % len(MARKERS)]
         ax.plot(x, y, marker, color=color, label=label)
     ax.set_yscale("log")
     names = [group.replace(" ", "\n") for group, _ in groups]
@@ -408,7 +408,7 @@ def figure_3_tensor(rows, trace_rows, labels, *, provenance):
         ("Trace (λ = 0)", "standard deviation", trace_rows, of_trace),
         ("Anisotropic part (λ = 2)", "root mean square", rows, set(labels)),
     )
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.subplots(1, len(panels), sharey=True)
         for ax, (title, unit, table, known) in zip(axes, panels, strict=True):
@@ -422,8 +422,8 @@ def figure_3_tensor(rows, trace_rows, labels, *, provenance):
                     continue
                 found, means, spreads = _points(table, label)
                 style = {
-                    "color": _COLORS[i % len(_COLORS)],
-                    "marker": _MARKERS[i % len(_MARKERS)],
+                    "color": COLORS[i % len(COLORS)],
+                    "marker": MARKERS[i % len(MARKERS)],
                 }
                 ax.errorbar(found, means, spreads, capsize=2, label=label, **style)
                 sizes += found
@@ -434,7 +434,7 @@ def figure_3_tensor(rows, trace_rows, labels, *, provenance):
         # All curves stand in the second panel.
         entries = axes[1].get_legend_handles_labels()
         figure.legend(*entries, loc="outside lower center", ncols=4)
-        source = "\n".join(textwrap.wrap(provenance, _TITLE_WIDTH))
+        source = "\n".join(textwrap.wrap(provenance, TITLE_WIDTH))
         title = "Both parts of the dielectric tensor of liquid water"
         figure.suptitle(f"{title}\n{source}", fontsize=9)
     return figure
