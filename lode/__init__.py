@@ -44,6 +44,7 @@ _MODULE_OF = {
     "interactions": "combinations",
     "GaussianProcess": "regression",
     "SparseGaussianProcess": "sparse",
+    "Committee": "committee",
     "fit_kernel": "ridge",
     "fit_features": "ridge",
     "load": "models",

@@ -72,8 +72,8 @@ def load_archive(path, kind, version=None):
         Name of the file.
     kind : str
         What the file must hold.
-    version : int, optional
-        And of which version.
+    version : int or tuple of int, optional
+        And of which version, or versions.
 
     Returns
     -------
@@ -107,10 +107,11 @@ def load_archive(path, kind, version=None):
         raise ValueError(f"{wanted}, got an npz file without a header")
     if header["kind"] != kind:
         raise ValueError(f"{wanted}, got a {header['kind']} file")
-    if version is not None and header.get("version") != version:
+    versions = version if isinstance(version, tuple) else (version,)
+    if version is not None and header.get("version") not in versions:
         raise ValueError(
-            f"{os.fspath(path)} must be a {kind} file of version {version}, got "
-            f"version {header.get('version')}"
+            f"{os.fspath(path)} must be a {kind} file of version "
+            f"{' or '.join(map(str, versions))}, got version {header.get('version')}"
         )
     if not is_whole:
         state = "changed since: its digest differs" if digest else "without a digest"

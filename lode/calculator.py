@@ -24,7 +24,7 @@ class LODECalculator(Calculator):
 
     Parameters
     ----------
-    model : GaussianProcess, SparseGaussianProcess or path-like
+    model : GaussianProcess, SparseGaussianProcess, Committee or path-like
         Fitted, or the file of one.
     largest_uncertainty : float, optional
         Standard deviation of the energy in eV above which a warning is given; it takes
@@ -71,10 +71,10 @@ class LODECalculator(Calculator):
     def __init__(self, model, *, largest_uncertainty=None, n_threads=None, **options):
         if not isinstance(model, Model):
             model = load(model)
-        if not hasattr(model, "_gradients"):
+        if not model._has_forces:
             raise TypeError(
-                "model must be a GaussianProcess or SparseGaussianProcess, got "
-                f"{type(model).__name__}"
+                "model must be a GaussianProcess, SparseGaussianProcess or Committee, "
+                f"got {type(model).__name__}"
             )
         model._check_fitted()
         self.model, self.n_threads = model, n_threads

@@ -5,15 +5,25 @@ from lode.archive import Wanted, checked_arrays, load_archive, save_archive
 from lode.serialization import from_dict, to_dict
 from lode.systems import atomic_numbers
 
-_KIND, _VERSION = "model", 3
+_KIND, _VERSION = "model", 4
+# Before models learnt from forces; what it lacks has defaults.
+_UPGRADED = 3
 _SPECIES = {"species": Wanted("int", ("species",), low=1)}
 
 
 class Model:
     """Base of the models: saving and the check that they are fitted."""
 
-    # Of models that have none.
-    species_energies = None
+    # Of models that have none of these.
+    _constants = _transform = None
+    _has_columns = False
+    # Whether it predicts energies of which forces are derivatives.
+    _has_forces = False
+
+    @property
+    def species_energies(self):
+        """Constant of each species in eV, or none."""
+        return None if self._constants is None else self._constants.energies
 
     @property
     def is_fitted(self):
@@ -66,23 +76,28 @@ def load(path):
 
     Returns
     -------
-    GaussianProcess, SparseGaussianProcess or EquivariantRegression
+    GaussianProcess, SparseGaussianProcess, Committee or EquivariantRegression
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is truncated, damaged, of another kind or of another version, or
-        what it holds is no complete model.
+        If the file is truncated, damaged, of another kind or of a version that cannot
+        be read, or what it holds is no complete model.
 
     Notes
     -----
+    Files of version 3 are read, too. Those before had no checksum: such models are to
+    be fitted and saved again.
+
     A file that was changed since it was saved is refused. A digest that fits can be
     written with other numbers, though: if these make a model, it is loaded, and
     predicts what they give.
     """
-    header, arrays = load_archive(path, _KIND, _VERSION)
+    header, arrays = load_archive(path, _KIND, (_UPGRADED, _VERSION))
+    if header["version"] == _UPGRADED and "solution_modes_n_train" in arrays:
+        arrays["solution_modes_n_train"] = arrays["solution_modes_n_train"] * 1.0
     try:
         model = from_dict(header.get("model"))
         if not isinstance(model, Model):

@@ -14,6 +14,11 @@ from lode.systems import check_volume, structures
 
 # Atoms whose features and derivatives exist at a time in each thread.
 _CHUNK_ATOMS = 512
+# Scalars that one sweep derives, see the page on theory, and memory of their gradients.
+_SCALARS = 16
+_GRADIENT_BYTES = 2**27
+# Components xx, yy, zz, yz, xz, xy.
+VOIGT = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,15 @@ class Prediction:
         frame pulls itself together; if it was asked for.
     std : ndarray (n_frames,) or None
         Standard deviation of the energy, if it was asked for.
+    forces_std : list of ndarray (n_atoms, 3), or None
+        Standard deviations of the components of the forces, if they were asked for.
     """
 
     energy: np.ndarray
     forces: list | None = None
     stress: np.ndarray | None = None
     std: np.ndarray | None = None
+    forces_std: list | None = None
 
 
 def predicted(
@@ -47,6 +55,7 @@ def predicted(
     forces=False,
     stress=False,
     return_std=False,
+    forces_std=False,
     n_threads=None,
     progress=False,
 ):
@@ -57,7 +66,7 @@ def predicted(
     model : GaussianProcess or SparseGaussianProcess
         Fitted.
     frames : iterable of ase.Atoms or of LinearCombination
-    forces, stress, return_std : bool
+    forces, stress, return_std, forces_std : bool
         What is wanted besides the energies.
     n_threads : int, optional
     progress : bool
@@ -70,7 +79,8 @@ def predicted(
     Raises
     ------
     TypeError
-        If a descriptor of the model has no derivatives.
+        If a descriptor of the model has no derivatives, or the standard deviation of
+        forces is asked for and the kernel matrix is all that the model has.
     ValueError
         If a frame has a species that the model does not know, or no volume for the
         stress.
@@ -85,6 +95,19 @@ def predicted(
                 "forces need descriptors with a method features_and_vjp, got "
                 f"{type(descriptor).__name__}"
             )
+    spread = None
+    if forces_std:
+        if inputs.weights is not None:
+            raise ValueError(
+                "forces_std needs frames of one structure, got combinations"
+            )
+        if not model._has_columns:
+            raise TypeError(
+                "forces_std needs a SparseGaussianProcess or a linear kernel, got "
+                f"{type(model).__name__} of {type(model.kernel).__name__}"
+            )
+        with single_threaded_blas():
+            spread = _forces_std(model, inputs, n_threads)
     chunks = []
     for members in species_groups(inputs):
         part = inputs.chosen(members)
@@ -129,7 +152,7 @@ def predicted(
         energy = energy + species_counts(inputs, model.species) @ model.species_energies
     if inputs.weights is not None:
         forces_of = _of_combinations(forces_of, inputs.weights)
-    return Prediction(energy, forces_of if forces else None, stresses, std)
+    return Prediction(energy, forces_of if forces else None, stresses, std, spread)
 
 
 def energies_of_atoms(model):
@@ -137,7 +160,7 @@ def energies_of_atoms(model):
 
     Parameters
     ----------
-    model : GaussianProcess or SparseGaussianProcess
+    model : GaussianProcess, SparseGaussianProcess or Committee
         Fitted.
 
     Returns
@@ -147,8 +170,9 @@ def energies_of_atoms(model):
         (n_atoms,), whose sum is the energy. What belongs to no atom, the intercept, all
         share alike.
     """
-    kernel = model.fitted_kernel
-    if not kernel.is_additive or kernel._averages() != {False}:
+    # A committee has many.
+    kernel = getattr(model, "fitted_kernel", None)
+    if kernel is None or not kernel.is_additive or kernel._averages() != {False}:
         return None
 
     def energies(atoms, n_threads=None):
@@ -244,6 +268,57 @@ class Described:
                     dE_dX[place][scalar, atoms] += gradient
         sweeps = zip(self.sweeps, dE_dX, strict=True)
         return reduce(add, [vjp(gradient, strain=strained) for vjp, gradient in sweeps])
+
+
+def slopes(model, part, columns, strained):
+    """Derivatives of the features of one structure, of positions and of six strains.
+
+    Parameters
+    ----------
+    model : GaussianProcess or SparseGaussianProcess
+    part : Structures
+        The structure.
+    columns : list of callable
+        Gradient of each column before the transform, see ``_column_gradients``.
+    strained : bool
+        Whether the strain is wanted.
+
+    Returns
+    -------
+    ndarray (3 n_atoms, n_columns)
+    ndarray (6, n_columns) or None
+    """
+    described = Described(model.fitted_kernel, part, model.species, 1)
+    positions, strains = [], []
+    size = max(x.values.nbytes for x in described.given)
+    step = max(1, min(_SCALARS, _GRADIENT_BYTES // size))
+    for start in range(0, len(columns), step):
+        some = columns[start : start + step]
+        found = [column(described.features) for column in some]
+        gradient = described.gradient(found, strained)
+        positions.append(gradient.positions.reshape(len(some), -1))
+        if strained:
+            strain = gradient.strain[:, 0]
+            strain = (strain + strain.transpose(0, 2, 1)) / 2
+            strains.append(strain[:, *VOIGT])
+    transform = model._transform
+
+    def of_columns(parts):
+        joined = np.concatenate(parts).T
+        return joined if transform is None else joined @ transform
+
+    return of_columns(positions), of_columns(strains) if strained else None
+
+
+def _forces_std(model, inputs, n_threads):
+    """Standard deviation of the forces of each structure."""
+    columns = model._column_gradients()
+
+    def of(i):
+        rows, _ = slopes(model, inputs.chosen([i]), columns, False)
+        return model.solution.slope_std(rows).reshape(-1, 3)
+
+    return thread_map(of, range(len(inputs)), thread_count(n_threads))
 
 
 def _of_lengths(gradient, values):

@@ -21,7 +21,13 @@ from lode.ridge import (
 )
 from lode.serialization import from_dict, to_dict
 from lode.systems import check_flags, structures, whole_number
-from lode.training import SPECIES
+from lode.training import (
+    SPECIES,
+    SpeciesConstants,
+    check_noises,
+    checked_derivatives_of,
+    fitted_solution,
+)
 
 _WEIGHTINGS = ("given", "max_likelihood")
 
@@ -41,9 +47,10 @@ class GaussianProcess(Model):
         Folds of the cross-validation; no more than there are frames.
     seed : int
         Of the shuffle that makes the folds.
-    intercept : bool
+    intercept : bool or "species"
         Whether a constant is fitted. Differences that vanish when nothing interacts
-        have none.
+        have none. With "species" each species has a constant of its own (linear
+        kernels only).
     weights : {"given", "max_likelihood"}
         "max_likelihood": weights of the terms of a :class:`~lode.SumKernel`, and the
         regularisation with them, from :func:`~lode.ridge.max_likelihood_weights` on the
@@ -51,6 +58,9 @@ class GaussianProcess(Model):
     baseline : PointCharges or ase.calculators.calculator.Calculator, optional
         What the targets, energies in eV, are learnt as differences to; it is added to
         all predictions. Point charges are part of the model's file.
+    energy_noise, force_noise, stress_noise : float
+        As for :class:`SparseGaussianProcess`; forces and stress are learnt by linear
+        kernels.
 
     Attributes
     ----------
@@ -75,18 +85,27 @@ class GaussianProcess(Model):
     regularization: float | None = None
     n_folds: int = 5
     seed: int = 0
-    intercept: bool = True
+    intercept: bool | str = True
     weights: str = "given"
     baseline: object = None
+    energy_noise: float = 1e-3
+    force_noise: float = 5e-2
+    stress_noise: float = 1e-3
     solution: Solution | None = field(default=None, init=False, repr=False)
     species: tuple | None = field(default=None, init=False, repr=False)
     fitted_kernel: Kernel | None = field(default=None, init=False, repr=False)
+    _constants: object = field(default=None, init=False, repr=False)
     _columns: list | None = field(default=None, init=False, repr=False)
     _training: StructureFeatures | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
         check_kernels([self.kernel], "kernel")
         check_settings(self)
+        if self.intercept == SPECIES and not self.kernel.is_linear:
+            raise ValueError(
+                "intercept 'species' needs a linear kernel or SparseGaussianProcess, "
+                f"got {type(self.kernel).__name__}"
+            )
         if self.weights == "likely":
             warnings.warn(
                 "weights 'likely' are now called 'max_likelihood'",
@@ -115,6 +134,8 @@ class GaussianProcess(Model):
         frames,
         targets,
         *,
+        forces=None,
+        stress=None,
         groups=None,
         species=None,
         n_threads=None,
@@ -128,6 +149,8 @@ class GaussianProcess(Model):
             Training structures.
         targets : ndarray (n_frames,)
             What to learn.
+        forces, stress : sequence, optional
+            As for :meth:`SparseGaussianProcess.fit`: of linear kernels.
         groups : sequence of n_frames labels, optional
             Frames with the same label stay in the same fold.
         species : sequence of int, optional
@@ -144,11 +167,18 @@ class GaussianProcess(Model):
 
         Raises
         ------
+        TypeError
+            If forces, stress or constants of the species are to be learnt and the
+            kernel is not linear.
         ValueError
-            If the numbers of targets and frames differ, a target is not finite or there
-            are too few frames.
+            If the numbers of targets and frames differ, a target is not finite, forces
+            or stress do not fit the frames or there are too few frames.
         """
         inputs, targets = checked_training(frames, targets)
+        if forces is not None or stress is not None or self.intercept == SPECIES:
+            derived = checked_derivatives_of(inputs, targets, forces, stress)
+            options = {"n_threads": n_threads, "progress": progress}
+            return self._fit_derivatives(inputs, derived, groups, species, options)
         targets = targets - baseline_energies(self.baseline, inputs, n_threads)
         training = self.kernel.precompute(
             inputs, species=species, n_threads=n_threads, progress=progress
@@ -177,7 +207,39 @@ class GaussianProcess(Model):
         self.solution, self._columns, self.fitted_kernel = solution, columns, kernel
         self.species = training.neighbor_species
         self._training = None if kernel.is_linear else kernel.pruned(training)
+        self._constants = None
         return self
+
+    def _fit_derivatives(self, inputs, targets, groups, species, options):
+        """Learn energies, forces and stress by the features of a linear kernel."""
+        if not self.kernel.is_linear or self.weights != "given":
+            raise TypeError(
+                "forces, stress and constants of the species are learnt by "
+                "SparseGaussianProcess or by a linear kernel with given weights, got "
+                f"{type(self.kernel).__name__} with weights {self.weights!r}"
+            )
+        training = self.kernel.precompute(inputs, species=species, **options)
+        kernel = self.kernel.fitted(training)
+        self.fitted_kernel, self.species = kernel, training.neighbor_species
+        self._columns, self._training = kernel.columns(training), None
+        features, noise = self._rows(training), kernel.noise(training)
+        self.solution, self._constants = fitted_solution(
+            self, inputs, targets, features, noise, groups, **options
+        )
+        return self
+
+    _has_forces = True
+
+    @property
+    def _has_columns(self):
+        return self.fitted_kernel.is_linear
+
+    def _column_gradients(self):
+        """Functions for the gradients of each feature of a linear kernel."""
+        kernel, columns = self.fitted_kernel, self._columns
+        n_columns = sum(len(c) for own in columns for c in own.values())
+        unit = np.eye(n_columns)[:, None]
+        return [lambda x, row=row: kernel.linear_vjp(x, columns, row) for row in unit]
 
     def predict(
         self,
@@ -186,6 +248,7 @@ class GaussianProcess(Model):
         return_std=False,
         forces=False,
         stress=False,
+        forces_std=False,
         n_threads=None,
         progress=False,
     ):
@@ -200,6 +263,9 @@ class GaussianProcess(Model):
         forces, stress : bool
             Also predict these, see :class:`~lode.Prediction`: the frames must be
             structures and, for the stress, periodic in all three directions.
+        forces_std : bool
+            Also predict the standard deviations of the components of the forces, at the
+            cost of the derivatives of all features; of linear kernels alone.
         n_threads : int, optional
             Threads of the descriptors.
         progress : bool
@@ -207,7 +273,7 @@ class GaussianProcess(Model):
 
         Returns
         -------
-        values : ndarray (n_frames,), or Prediction with ``forces`` or ``stress``
+        values : ndarray (n_frames,), or Prediction if more is asked for
         std : ndarray (n_frames,)
             Only with ``return_std``.
 
@@ -222,11 +288,12 @@ class GaussianProcess(Model):
             stress.
         """
         self._check_fitted()
-        if forces or stress:
+        if forces or stress or forces_std:
             wanted = {"forces": forces, "stress": stress, "return_std": return_std}
+            wanted["forces_std"] = forces_std
             options = {"n_threads": n_threads, "progress": progress}
             return predicted(self, frames, **wanted, **options)
-        if self.baseline is not None:
+        if self.baseline is not None or self._constants is not None:
             frames = structures(frames, combinations=True)
         kernel = self.fitted_kernel
         new = kernel.precompute(
@@ -245,8 +312,8 @@ class GaussianProcess(Model):
         else:
             rows = kernel.gram(new, self._training)
             options = {"diagonal": kernel.diagonal(new) if return_std else None}
-        found = self.solution.predict(rows, return_std=return_std, **options)
-        return with_baseline(self, frames, found, n_threads)
+        options |= {"return_std": return_std, "n_threads": n_threads}
+        return predicted_energies(self, frames, rows, **options)
 
     def _rows(self, features):
         """Rows that the solution takes, of structures."""
@@ -277,6 +344,8 @@ class GaussianProcess(Model):
     def _state(self):
         arrays = prefixed(self.solution.to_arrays(), "solution_")
         arrays |= prefixed(self.fitted_kernel.fitted_arrays(), "kernel_")
+        if self._constants is not None:
+            arrays |= self._constants.to_arrays()
         if self._training is not None:
             arrays |= prefixed(self._training.to_arrays(), "training_")
         for i, columns in enumerate(self._columns or ()):
@@ -299,7 +368,10 @@ class GaussianProcess(Model):
             self._training = fitted_features(kernel, training, self.species)
             n_columns = self._training.n_frames
         found = without_prefix(arrays, "solution_")
-        self.solution = Solution.from_arrays(found, self.intercept)
+        self.solution = Solution.from_arrays(found, self.intercept is True)
+        if self.intercept == SPECIES:
+            sizes = len(self.species), n_columns
+            self._constants = SpeciesConstants.from_arrays(arrays, *sizes)
         if self.solution.modes.n_columns != n_columns:
             raise ValueError(
                 f"the solution must be one of {n_columns} columns, got "
@@ -382,14 +454,12 @@ def fitted_features(kernel, arrays, species):
     return features
 
 
-def check_settings(model, allows_species=False):
+def check_settings(model):
     """Refuse settings of the regression that are of the wrong kind or out of range.
 
     Parameters
     ----------
     model : GaussianProcess or SparseGaussianProcess
-    allows_species : bool
-        Whether the intercept may be one of each species.
 
     Raises
     ------
@@ -401,17 +471,46 @@ def check_settings(model, allows_species=False):
         raise ValueError(f"regularization must be positive and finite, got {value}")
     whole_number(model.n_folds, 2, np.inf, "n_folds")
     whole_number(model.seed, 0, np.inf, "seed")
-    if not (allows_species and model.intercept == SPECIES):
+    if model.intercept != SPECIES:
         check_flags(model, "intercept")
     check_baseline(model.baseline)
+    check_noises(model)
 
 
-def with_baseline(model, frames, found, n_threads):
-    """Predicted energies, with or without their standard deviation, on the baseline."""
-    known = baseline_energies(model.baseline, frames, n_threads)
-    if model.species_energies is not None:
-        known = known + species_counts(frames, model.species) @ model.species_energies
-    return (found[0] + known, found[1]) if isinstance(found, tuple) else found + known
+def predicted_energies(
+    model, frames, rows, *, return_std=False, outside=None, diagonal=None, n_threads
+):
+    """Energies of frames, with constants of the species and the baseline.
+
+    Parameters
+    ----------
+    model : GaussianProcess or SparseGaussianProcess
+        Fitted.
+    frames : Structures, or features if the model has neither of both
+    rows, return_std, outside, diagonal
+        As for :meth:`Solution.predict`.
+    n_threads : int or None
+
+    Returns
+    -------
+    values : ndarray (n_frames,)
+    std : ndarray (n_frames,)
+        Only with ``return_std``.
+    """
+    solution, own = model.solution, model._constants
+    options = {"outside": outside, "diagonal": diagonal, "return_std": return_std}
+    values = solution.predict(rows)
+    values = values + baseline_energies(model.baseline, frames, n_threads)
+    if own is not None:
+        counts = species_counts(frames, model.species)
+        values = values + counts @ own.energies
+        rows = rows - counts @ own.features
+        unsure = np.sqrt(solution.ridge) * counts @ own.spread
+        parts = [unsure] if outside is None else [unsure, outside]
+        options["outside"] = np.hstack(parts)
+    if not return_std:
+        return values
+    return values, solution.predict(rows, **options)[1]
 
 
 def checked_training(frames, targets):

@@ -73,7 +73,7 @@ _SAVED_KERNEL_MODES = _SAVED_MODES | {
 _SAVED_FEATURE_MODES = _SAVED_MODES | {
     "modes_mean": Wanted("float", ("column",)),
     "modes_right": Wanted("float", ("column", "mode")),
-    "modes_n_train": Wanted("int", low=2),
+    "modes_n_train": Wanted("float", low=0.0),
 }
 # Errors this close are equal: take the strongest regularisation.
 _EQUAL_ERRORS = 1e-3
@@ -182,12 +182,27 @@ class Solution:
         variance = self.variance * posterior
         return values, np.sqrt(np.maximum(variance, 0.0))
 
+    def slope_std(self, rows):
+        """Standard deviation of derivatives, whose features are derivatives, too.
+
+        Parameters
+        ----------
+        rows : ndarray (n, n_features)
+            Derivatives of the features of new structures.
+
+        Returns
+        -------
+        ndarray (n,)
+        """
+        posterior = self.modes.posterior(rows, rows, None, self.ridge)
+        return np.sqrt(self.variance * posterior)
+
     def to_arrays(self):
         """What predictions need, as a dictionary of plain arrays."""
         m = self.modes
         modes = {"values": m.values, "scale": m.scale}
         if isinstance(m, FeatureModes):
-            modes |= {"mean": m.mean, "right": m.right, "n_train": m.n_train}
+            modes |= {"mean": m.mean, "right": m.right, "n_train": float(m.n_train)}
         else:
             modes |= {"row_mean": m.row_mean, "vectors": m.vectors}
         own = {name: getattr(self, name) for name in _SAVED}
@@ -340,8 +355,9 @@ class FeatureModes:
         μ = s².
     scale : float
         tr K̃ / n.
-    n_train : int
-        Number of training structures.
+    n_train : float
+        Number of training structures; of structures with weights, the sum of these,
+        squared.
     intercept : bool
         Whether the features are centred.
     rows : ndarray (n, n_features), optional
@@ -353,7 +369,7 @@ class FeatureModes:
     right: np.ndarray
     values: np.ndarray
     scale: float
-    n_train: int
+    n_train: float
     intercept: bool = True
     rows: np.ndarray | None = None
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lode.archive import Wanted, checked_arrays, prefixed, without_prefix
-from lode.baselines import baseline_energies, baseline_results
+from lode.baselines import baseline_energies
 from lode.features import StructureFeatures, holds_features
 from lode.kernels import Kernel, check_kernels
 from lode.models import Model
@@ -16,21 +16,19 @@ from lode.regression import (
     checked_training,
     fitted_features,
     fitted_kernel,
-    with_baseline,
+    predicted_energies,
 )
 from lode.ridge import Solution, solve_features
-from lode.systems import ROUNDING, positive_number, structures
+from lode.systems import ROUNDING, structures
 from lode.training import (
     SPECIES,
-    Targets,
+    SpeciesConstants,
     checked_derivatives_of,
     fitted_solution,
 )
 
 _SELECTIONS = ("cholesky", "fps")
 _SAVED = {"transform": Wanted("float", ("point", "column"))}
-# Weights of targets, squared, must be numbers still.
-_LEAST_NOISE = 1e-12
 # Atoms whose features exist at a time in each thread while frames meet sparse points.
 _CHUNK_ATOMS = 4096
 
@@ -91,7 +89,7 @@ class SparseGaussianProcess(Model):
         After :meth:`select`: the kernel with its whitening, from the candidates.
     species_energies : ndarray (n_species,) or None
         After :meth:`fit` with ``intercept="species"``: a constant for each of
-        ``species``.
+        ``species``, in eV.
 
     Raises
     ------
@@ -120,12 +118,12 @@ class SparseGaussianProcess(Model):
     species: tuple | None = field(default=None, init=False, repr=False)
     sparse: StructureFeatures | None = field(default=None, init=False, repr=False)
     fitted_kernel: Kernel | None = field(default=None, init=False, repr=False)
-    species_energies: np.ndarray | None = field(default=None, init=False, repr=False)
+    _constants: object = field(default=None, init=False, repr=False)
     _transform: np.ndarray | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
         check_kernels([self.kernel], "kernel")
-        check_settings(self, allows_species=True)
+        check_settings(self)
         for name in ("n_sparse", "n_candidates"):
             value = getattr(self, name)
             if isinstance(value, bool) or int(value) != value or value < 1:
@@ -139,13 +137,6 @@ class SparseGaussianProcess(Model):
                 "selection must be 'cholesky' for a kernel with a StructureKernel in "
                 "it, got 'fps'"
             )
-        for name in ("energy_noise", "force_noise", "stress_noise"):
-            value = positive_number(getattr(self, name), name)
-            if not _LEAST_NOISE <= value <= 1.0 / _LEAST_NOISE:
-                raise ValueError(
-                    f"{name} must be from {_LEAST_NOISE:g} to {1.0 / _LEAST_NOISE:g}, "
-                    f"got {value}"
-                )
         if not 0.0 < self.condition < 1.0:
             raise ValueError(f"condition must be from 0 to 1, got {self.condition}")
 
@@ -181,7 +172,7 @@ class SparseGaussianProcess(Model):
         sparse, _ = self._chosen(inputs, [None], species, options)
         self._transform = self._whitening(self.fitted_kernel.gram(sparse))
         self.sparse, self.species = sparse, sparse.neighbor_species
-        self.solution = self.species_energies = None
+        self.solution = self._constants = None
         return self
 
     def _whitening(self, gram):
@@ -328,6 +319,7 @@ class SparseGaussianProcess(Model):
         forces=None,
         stress=None,
         groups=None,
+        sparse_frames=None,
         species=None,
         n_threads=None,
         progress=False,
@@ -345,6 +337,10 @@ class SparseGaussianProcess(Model):
             kind of target is set by its noise.
         stress : sequence of array_like (3, 3) or (6,) or None, optional
             Of each frame, in eV/Å³; six components in ASE's order.
+        sparse_frames : iterable of ase.Atoms or of LinearCombination, optional
+            Structures to choose the sparse points from; by default the training
+            structures. Forces of few frames need more points than these have atoms:
+            displaced copies of them have such.
 
         Returns
         -------
@@ -358,22 +354,24 @@ class SparseGaussianProcess(Model):
             not fit the frames.
         """
         inputs, targets = checked_training(frames, targets)
+        chosen_from = inputs if sparse_frames is None else sparse_frames
         # Rows of all kinds are weighted, and constants of species are free columns.
         derived = forces is not None or stress is not None
         if derived or self.intercept == SPECIES:
             derived = checked_derivatives_of(inputs, targets, forces, stress)
-        self.select(inputs, species=species, n_threads=n_threads, progress=progress)
-        features = self.features(inputs, n_threads=n_threads, progress=progress)
+        options = {"n_threads": n_threads, "progress": progress}
+        if species is None and sparse_frames is not None:
+            species, _ = inputs.channels(None)
+        self.select(chosen_from, species=species, **options)
+        features = self.features(inputs, **options)
+        noise = self._noise(inputs, features)
         if derived:
-            derived = _without_baseline(self.baseline, inputs, derived, n_threads)
-            options = {"n_threads": n_threads, "progress": progress}
-            self.solution, self.species_energies = fitted_solution(
-                self, inputs, derived, features, groups, **options
+            self.solution, self._constants = fitted_solution(
+                self, inputs, derived, features, noise, groups, **options
             )
             return self
         targets = targets - baseline_energies(self.baseline, inputs, n_threads)
         settings = self.regularization, self.n_folds, self.seed, groups
-        noise = self._noise(inputs, features)
         self.solution = solve_features(
             features, targets, noise, self.intercept, *settings, normal_equations=True
         )
@@ -401,6 +399,7 @@ class SparseGaussianProcess(Model):
         return_std=False,
         forces=False,
         stress=False,
+        forces_std=False,
         n_threads=None,
         progress=False,
     ):
@@ -416,10 +415,13 @@ class SparseGaussianProcess(Model):
         forces, stress : bool
             Also predict these, see :class:`~lode.Prediction`: the frames must be
             structures and, for the stress, periodic in all three directions.
+        forces_std : bool
+            Also predict the standard deviations of the components of the forces, at the
+            cost of the derivatives of all sparse points.
 
         Returns
         -------
-        values : ndarray (n_frames,), or Prediction with ``forces`` or ``stress``
+        values : ndarray (n_frames,), or Prediction if more is asked for
         std : ndarray (n_frames,)
             Only with ``return_std``.
 
@@ -434,15 +436,16 @@ class SparseGaussianProcess(Model):
             stress.
         """
         self._check_fitted()
-        if forces or stress:
+        if forces or stress or forces_std:
             wanted = {"forces": forces, "stress": stress, "return_std": return_std}
+            wanted["forces_std"] = forces_std
             options = {"n_threads": n_threads, "progress": progress}
             return predicted(self, frames, **wanted, **options)
-        if self.baseline is not None or self.species_energies is not None:
+        if self.baseline is not None or self._constants is not None:
             frames = structures(frames, combinations=True)
         features = self.features(frames, n_threads=n_threads, progress=progress)
-        found = self.solution.predict(features, return_std=return_std)
-        return with_baseline(self, frames, found, n_threads)
+        options = {"return_std": return_std, "n_threads": n_threads}
+        return predicted_energies(self, frames, features, **options)
 
     def _rows(self, features):
         """Rows that the solution takes, of structures."""
@@ -454,12 +457,20 @@ class SparseGaussianProcess(Model):
         weights = np.tile(slope, (features.n_structures, 1))
         return self.fitted_kernel.vjp(features, self.sparse, weights)
 
+    _has_columns = _has_forces = True
+
+    def _column_gradients(self):
+        """Functions for the gradients of the kernel with each sparse point."""
+        one, kernel = np.ones((1, 1)), self.fitted_kernel
+        points = (self.sparse.chosen([i]) for i in range(self.sparse.n_structures))
+        return [lambda x, point=point: kernel.vjp(x, point, one) for point in points]
+
     def _state(self):
         arrays = prefixed(self.solution.to_arrays(), "solution_")
         arrays |= prefixed(self.sparse.to_arrays(), "sparse_")
         arrays |= prefixed(self.fitted_kernel.fitted_arrays(), "kernel_")
-        if self.species_energies is not None:
-            arrays["species_energies"] = self.species_energies
+        if self._constants is not None:
+            arrays |= self._constants.to_arrays()
         return {}, arrays | {"transform": self._transform}
 
     def _set_state(self, header, arrays):
@@ -468,29 +479,16 @@ class SparseGaussianProcess(Model):
         self.sparse = fitted_features(kernel, found, self.species)
         self.fitted_kernel = kernel
         found = without_prefix(arrays, "solution_")
-        self.solution = Solution.from_arrays(found, bool(self.intercept))
+        self.solution = Solution.from_arrays(found, self.intercept is True)
+        n_columns = self.solution.modes.n_columns
         if self.intercept == SPECIES:
-            wanted = {"species_energies": Wanted("float", (len(self.species),))}
-            self.species_energies = checked_arrays(arrays, wanted)["species_energies"]
+            sizes = len(self.species), n_columns
+            self._constants = SpeciesConstants.from_arrays(arrays, *sizes)
         sizes = {
             "point": self.sparse.n_frames,
-            "column": self.solution.modes.n_columns,
+            "column": n_columns,
         }
         self._transform = checked_arrays(arrays, _SAVED, **sizes)["transform"]
-
-
-def _without_baseline(baseline, inputs, targets, n_threads):
-    """Energies, forces and stress less those of the baseline."""
-    if baseline is None:
-        return targets
-    has_stress = any(value is not None for value in targets.stress)
-    known = baseline_results(baseline, inputs, has_stress, n_threads)
-    energies = targets.energies - [energy for energy, *_ in known]
-    forces, stress = (
-        [None if a is None else a - b[i] for a, b in zip(given, known, strict=True)]
-        for i, given in ((1, targets.forces), (2, targets.stress))
-    )
-    return Targets(energies, forces, stress)
 
 
 def sparse_features(

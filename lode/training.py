@@ -6,15 +6,16 @@ kept, one for each fold of the cross-validation, so that memory does not grow wi
 number.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from lode.baselines import species_counts
+from lode.archive import Wanted, checked_arrays, prefixed, without_prefix
+from lode.baselines import baseline_results, species_counts
 from lode.parallel import single_threaded_blas, thread_count, thread_map
-from lode.prediction import Described
+from lode.prediction import VOIGT, slopes
 from lode.ridge import (
     REGULARIZATIONS,
     FeatureModes,
@@ -22,16 +23,77 @@ from lode.ridge import (
     folds,
     strongest,
 )
-from lode.systems import check_volume, finite_array
+from lode.systems import check_volume, finite_array, positive_number
 
 # Word for constants of each species.
 SPECIES = "species"
-# Scalars that one sweep derives, see the page on theory, and memory of their gradients.
-_SCALARS = 16
-_GRADIENT_BYTES = 2**27
 _EPSILON = np.finfo(float).eps
+# Weights of targets, squared, must be numbers still.
+_LEAST_NOISE = 1e-12
+# Weights of targets, squared, must be numbers still.
+_LEAST_NOISE = 1e-12
 # Components xx, yy, zz, yz, xz, xy.
 _VOIGT = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
+
+
+@dataclass(frozen=True)
+class SpeciesConstants:
+    """Constants of the species, which are as free as an intercept is.
+
+    Attributes
+    ----------
+    energies : ndarray (n_species,)
+        Of each species, where all features are zero.
+    features : ndarray (n_species, n_columns)
+        Features of an atom of each that the constants make up for.
+    spread : ndarray (n_species, n_constants)
+        Factor of the covariance of the energies, in units of the noise.
+    """
+
+    energies: np.ndarray
+    features: np.ndarray
+    spread: np.ndarray
+
+    def to_arrays(self):
+        """Plain arrays for a file."""
+        return prefixed(vars(self), "species_")
+
+    @classmethod
+    def from_arrays(cls, arrays, n_species, n_columns):
+        """The inverse of :meth:`to_arrays`.
+
+        Raises
+        ------
+        ValueError
+            If they are not such arrays.
+        """
+        wanted = {
+            "energies": Wanted("float", (n_species,)),
+            "features": Wanted("float", (n_species, n_columns)),
+            "spread": Wanted("float", (n_species, "constant")),
+        }
+        return cls(**checked_arrays(without_prefix(arrays, "species_"), wanted))
+
+
+def check_noises(model):
+    """Refuse noises of a model that are no positive numbers of reasonable size.
+
+    Parameters
+    ----------
+    model : GaussianProcess or SparseGaussianProcess
+
+    Raises
+    ------
+    ValueError
+        If one is out of range.
+    """
+    for name in ("energy_noise", "force_noise", "stress_noise"):
+        value = positive_number(getattr(model, name), name)
+        if not _LEAST_NOISE <= value <= 1.0 / _LEAST_NOISE:
+            raise ValueError(
+                f"{name} must be from {_LEAST_NOISE:g} to {1.0 / _LEAST_NOISE:g}, "
+                f"got {value}"
+            )
 
 
 class Targets(NamedTuple):
@@ -101,17 +163,20 @@ def _checked_stress(value, system, where):
     return finite_array(value, (3, 3), "stress", where)
 
 
-def fitted_solution(model, inputs, targets, features, groups, n_threads, progress):
+def fitted_solution(
+    model, inputs, targets, features, noise, groups, n_threads, progress
+):
     """Solution for energies, forces and stress together.
 
     Parameters
     ----------
-    model : SparseGaussianProcess
-        With its sparse points.
+    model : GaussianProcess or SparseGaussianProcess
+        With its columns: ``_column_gradients`` and ``_transform``.
     inputs : Structures
     targets : Targets
-        Less the baseline.
     features : ndarray (n_frames, n_columns)
+    noise : float
+        Root mean square error of the features of a frame.
     groups : sequence or None
         As for :meth:`SparseGaussianProcess.fit`.
     n_threads : int
@@ -120,16 +185,17 @@ def fitted_solution(model, inputs, targets, features, groups, n_threads, progres
     Returns
     -------
     Solution
-    ndarray (n_species,) or None
-        Energies of the species, if these are the constants.
+    SpeciesConstants or None
+        If these are the constants.
     """
+    targets = _without_baseline(model.baseline, inputs, targets, n_threads)
     n, n_columns = features.shape
     constants, basis = _constants(model, inputs)
     n_constants = constants.shape[1]
     fold = np.zeros(n, dtype=np.int64)
     if model.regularization is None:
         fold = folds(n, model.n_folds, model.seed, groups)
-    points = [model.sparse.chosen([i]) for i in range(model.sparse.n_structures)]
+    columns = model._column_gradients()
 
     def rows_of(frame):
         """Weighted rows of one frame: constants, features, target."""
@@ -140,15 +206,12 @@ def fitted_solution(model, inputs, targets, features, groups, n_threads, progres
         blocks.append([[*constant, *row, weight * targets.energies[frame]]])
         forces, stress = targets.forces[frame], targets.stress[frame]
         if forces is not None or stress is not None:
-            slopes = _slopes(model, part, points, stress is not None)
-            of_positions, of_strain = (
-                None if s is None else s.T @ model._transform for s in slopes
-            )
+            of_positions, of_strain = slopes(model, part, columns, stress is not None)
             if forces is not None:
                 found = of_positions, -forces.ravel(), model.force_noise
                 blocks.append(_weighted(*found, n_constants))
             if stress is not None:
-                found = of_strain / part[0].volume, stress[_VOIGT], model.stress_noise
+                found = of_strain / part[0].volume, stress[VOIGT], model.stress_noise
                 blocks.append(_weighted(*found, n_constants))
         return np.vstack(blocks)
 
@@ -163,14 +226,13 @@ def fitted_solution(model, inputs, targets, features, groups, n_threads, progres
             found = thread_map(rows_of, some, threads, title, "frame")
             for frame, rows in zip(some, found, strict=True):
                 factors[fold[frame]].add(rows)
-    solution, found = _solved(model, inputs, factors, features, n_constants)
-    if model.intercept != SPECIES:
-        return solution, None
-    return replace(solution, mean=0.0), basis @ found
+    shares = 1.0 / (model.energy_noise * inputs.sizes)
+    noise *= float(np.sqrt(np.sum(shares**2)))
+    return _solved(model, factors, noise, n, basis)
 
 
 def _constants(model, inputs):
-    """Columns of the constants that are free, and what they are combinations of."""
+    """Columns of the constants that are free, and what they are of the species."""
     if model.intercept != SPECIES:
         return np.ones((len(inputs), int(model.intercept))), None
     counts = species_counts(inputs, model.species)
@@ -186,29 +248,18 @@ def _weighted(slopes, target, noise, n_constants):
     return np.hstack([zeros, slopes, target[:, None]]) / noise
 
 
-def _slopes(model, part, points, strained):
-    """Derivatives of the kernel with each point: of positions, and of six strains.
-
-    Returns
-    -------
-    ndarray (n_points, 3 n_atoms)
-    ndarray (n_points, 6) or None
-    """
-    kernel = model.fitted_kernel
-    described = Described(kernel, part, model.species, 1)
-    one, positions, strains = np.ones((1, 1)), [], []
-    size = max(x.values.nbytes for x in described.given)
-    step = max(1, min(_SCALARS, _GRADIENT_BYTES // size))
-    for start in range(0, len(points), step):
-        some = points[start : start + step]
-        found = [kernel.vjp(described.features, point, one) for point in some]
-        gradient = described.gradient(found, strained)
-        positions.append(gradient.positions.reshape(len(some), -1))
-        if strained:
-            strain = gradient.strain[:, 0]
-            strain = (strain + strain.transpose(0, 2, 1)) / 2
-            strains.append(strain[:, *_VOIGT])
-    return np.concatenate(positions), np.concatenate(strains) if strained else None
+def _without_baseline(baseline, inputs, targets, n_threads):
+    """Energies, forces and stress less those of the baseline."""
+    if baseline is None:
+        return targets
+    has_stress = any(value is not None for value in targets.stress)
+    known = baseline_results(baseline, inputs, has_stress, n_threads)
+    energies = targets.energies - [energy for energy, *_ in known]
+    forces, stress = (
+        [None if a is None else a - b[i] for a, b in zip(given, known, strict=True)]
+        for i, given in ((1, targets.forces), (2, targets.stress))
+    )
+    return Targets(energies, forces, stress)
 
 
 class _Factor:
@@ -240,13 +291,10 @@ class _Factor:
         return self.triangle
 
 
-def _solved(model, inputs, factors, features, n_constants):
-    """Ridge regression on triangular factors, the constants free."""
-    n = len(features)
+def _solved(model, factors, noise, n, basis):
+    """Ridge regression on triangular factors of n frames, the constants free."""
     triangles = [factor.reduced() for factor in factors]
-    noise = model._noise(inputs, features)
-    shares = 1.0 / (model.energy_noise * inputs.sizes)
-    noise *= float(np.sqrt(np.sum(shares**2)))
+    n_constants = int(bool(model.intercept)) if basis is None else basis.shape[1]
     errors, grid, regularization = np.empty(0), np.empty(0), model.regularization
     if regularization is None:
         grid, squares = REGULARIZATIONS, np.zeros(len(REGULARIZATIONS))
@@ -264,15 +312,23 @@ def _solved(model, inputs, factors, features, n_constants):
     whole = _Decomposed(np.vstack(triangles), n_constants, count, noise)
     ridge = float(regularization) * whole.scale
     constants, weights = whole.weights(ridge)
-    zeros = np.zeros(features.shape[1])
-    modes = FeatureModes(
-        zeros, None, whole.right, whole.values, whole.scale, n, bool(model.intercept)
-    )
     inside = float(np.sum(whole.projection**2 / (whole.values + ridge)))
     variance = (inside + whole.residual / ridge) / (count - n_constants)
-    mean = float(constants[0]) if n_constants else 0.0
+    p, top = n_constants, whole.constants
+    # What the constants are without features, and what features they make up for.
+    free = np.linalg.solve(top[:, :p], top[:, p:])
+    mean, mean_row, weight = 0.0, np.zeros(len(weights)), n
+    is_intercept = basis is None and p == 1
+    if is_intercept:
+        mean, mean_row, weight = free[0, -1], free[0, :-1], top[0, 0] ** 2
+    found = whole.right, whole.values, whole.scale, weight, is_intercept
+    modes = FeatureModes(mean_row, None, *found)
     found = weights, float(regularization), ridge, variance
-    return Solution(modes, mean, *found, grid, errors), constants
+    solution = Solution(modes, float(mean), *found, grid, errors)
+    if basis is None:
+        return solution, None
+    parts = constants, free[:, :-1], np.linalg.inv(top[:, :p])
+    return solution, SpeciesConstants(*(basis @ part for part in parts))
 
 
 class _Decomposed:

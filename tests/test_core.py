@@ -15,8 +15,8 @@ ROOMS = [
     *("expansion", "coupling", "invariants"),
     *("archive", "serialization", "features", "gram", "whitening", "kernels"),
     *("electrostatics", "dipoles", "baselines", "prediction"),
-    *("ridge", "models", "training", "regression", "sparse", "learning"),
-    *("equivariants", "calculator", "datasets"),
+    *("ridge", "models", "training", "regression", "sparse", "committee"),
+    *("learning", "equivariants", "calculator", "datasets"),
 ]
 # They name classes of the whole package, or its version.
 WHOLE_PACKAGE = {"serialization", "models"}

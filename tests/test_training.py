@@ -41,11 +41,20 @@ def sparse(kernel=KERNEL, **options):
     return lode.SparseGaussianProcess(kernel, **options)
 
 
+def features_of(model, frames):
+    """Features that a model is linear in."""
+    if isinstance(model, lode.SparseGaussianProcess):
+        return model.features(frames)
+    kernel = model.fitted_kernel
+    described = kernel.precompute(frames, species=model.species)
+    return kernel.linear_features(described, kernel.columns(described))
+
+
 def slopes(model, atoms):
     """Derivatives of a frame's features: minus the forces' rows, and six strains'."""
 
     def features(moved):
-        return model.features([moved])[0]
+        return features_of(model, [moved])[0]
 
     def difference(displaced, step):
         near, far = (displaced(h) - displaced(-h) for h in (step, 2 * step))
@@ -74,25 +83,48 @@ def slopes(model, atoms):
     return np.array(rows), np.array(strains)
 
 
-def test_the_solution_is_that_of_all_rows_at_once():
+def fitted(kind, **options):
+    """A model of a few frames, and the rows and targets that it learnt from."""
     frames, energies, forces, stress = argon(4)
+    # Cells of other sizes: constants of species are not the same as an intercept.
+    frames[3] = frames[3] * (1, 1, 2)
+    energies[3] *= 2
+    forces[3], stress[3] = np.tile(forces[3], (2, 1)), None
     forces[1], stress[2] = None, None
     noises = {"energy_noise": 2e-3, "force_noise": 0.1, "stress_noise": 5e-3}
-    model = sparse(LONG, regularization=1e-4, **noises)
+    options = {"regularization": 1e-4, **noises, **options}
+    if kind == "linear":
+        linear = lode.PolynomialKernel(lode.PowerSpectrum(RHO))
+        kernel = linear + 0.5 * lode.PolynomialKernel(lode.RadialSpectrum(COULOMB))
+        model = lode.GaussianProcess(kernel, **options)
+    else:
+        model = sparse(LONG, **options)
     model.fit(frames, energies, forces=forces, stress=stress)
     rows, targets = [], []
     for a, e, f, s in zip(frames, energies, forces, stress, strict=True):
-        weight = 1 / (2e-3 * len(a))
-        rows.append([[weight, *(weight * model.features([a])[0])]])
-        targets.append([weight * e])
+        rows.append(energy_row(model, a) / (2e-3 * len(a)))
+        targets.append([e / (2e-3 * len(a))])
         of_positions, of_strain = slopes(model, a)
         if f is not None:
-            rows.append(np.hstack([np.zeros((12, 1)), of_positions / 0.1]))
+            zeros = np.zeros((3 * len(a), 1))
+            rows.append(np.hstack([zeros, of_positions / 0.1]))
             targets.append(f.ravel() / 0.1)
         if s is not None:
             rows.append(np.hstack([np.zeros((6, 1)), of_strain / 5e-3]))
             targets.append(s / 5e-3)
-    rows, targets = np.vstack(rows), np.concatenate(targets)
+    return model, frames, np.vstack(rows), np.concatenate(targets)
+
+
+def energy_row(model, atoms):
+    """Constant and features of one frame."""
+    constant = len(atoms) if model.intercept == "species" else 1.0
+    return np.array([[constant, *features_of(model, [atoms])[0]]])
+
+
+@pytest.mark.parametrize("kind", ["sparse", "linear"])
+@pytest.mark.parametrize("intercept", [True, "species"])
+def test_the_solution_is_that_of_all_rows_at_once(kind, intercept):
+    model, frames, rows, targets = fitted(kind, intercept=intercept)
     # Without the constant, what is left of the rows and of the targets.
     one = rows[:, :1]
     share = one @ np.linalg.pinv(one)
@@ -102,9 +134,35 @@ def test_the_solution_is_that_of_all_rows_at_once():
     matrix = centred.T @ centred + ridge * np.eye(centred.shape[1])
     weights = np.linalg.solve(matrix, centred.T @ targets)
     constant = (np.linalg.pinv(one) @ (targets - rows[:, 1:] @ weights))[0]
-    expected = constant + model.features(frames) @ weights
+    coefficients = np.array([constant, *weights])
+    expected = [(energy_row(model, a) @ coefficients)[0] for a in frames]
     found = model.predict(frames)
     assert np.abs(found - expected).max() <= 1e-6 * np.ptp(expected)
+    with_forces = model.predict(frames, forces=True)
+    np.testing.assert_allclose(with_forces.energy, found, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "linear"])
+@pytest.mark.parametrize("intercept", [True, "species"])
+def test_uncertainties_are_those_of_bayes(kind, intercept, tmp_path):
+    model, frames, rows, _ = fitted(kind, intercept=intercept, regularization=1e-2)
+    ridge = model.solution.ridge * np.eye(rows.shape[1])
+    ridge[0, 0] = 0.0
+    covariance = np.linalg.inv(rows.T @ rows + ridge)
+    covariance *= model.solution.variance * model.solution.ridge
+
+    def std(rows):
+        return np.sqrt(np.einsum("ap,pq,aq->a", rows, covariance, rows))
+
+    new = argon(1, seed=5)[0]
+    found = model.predict(new, return_std=True, forces=True, forces_std=True)
+    assert found.std == pytest.approx(std(energy_row(model, new[0])), rel=1e-5)
+    of_positions, _ = slopes(model, new[0])
+    expected = std(np.hstack([np.zeros((12, 1)), of_positions])).reshape(4, 3)
+    np.testing.assert_allclose(found.forces_std[0], expected, rtol=1e-4)
+    model.save(tmp_path / "model.npz")
+    again = lode.load(tmp_path / "model.npz").predict(new, return_std=True)[1]
+    np.testing.assert_allclose(again, found.std, rtol=1e-12)
 
 
 def test_forces_teach_what_energies_alone_do_not():
@@ -228,7 +286,7 @@ def test_each_species_may_have_an_energy_of_its_own(tmp_path):
     of_atoms = frames[0].get_potential_energies()
     assert of_atoms.sum() == pytest.approx(model.predict(frames[:1])[0], rel=1e-12)
     np.testing.assert_allclose(of_atoms, [own[z] for z in frames[0].numbers], atol=2.0)
-    with pytest.raises(ValueError, match="intercept"):
+    with pytest.raises(ValueError, match="intercept 'species' needs a linear kernel"):
         lode.GaussianProcess(KERNEL, intercept="species")
 
 
