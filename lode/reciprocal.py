@@ -22,7 +22,7 @@ from lode.core.lattice import half_sphere, reduced_cell, vectors_of
 from lode.core.pairs import interpolated
 from lode.core.registers import LANES, aligned_zeros, whole_lanes
 from lode.gradients import add_blocks
-from lode.nufft import from_grid, to_grid
+from lode.nufft import GradientPlan, from_grid, to_grid
 from lode.parallel import single_threaded_blas, thread_map
 from lode.tuning import (
     FINEST,
@@ -487,30 +487,26 @@ class TransformTerm:
         n_atoms, n_columns = len(gradient_jamn), group.columns.shape[1]
         accuracy, of_grids = group.accuracy, _of_grids(group.columns)
         sizes, _, upsampling = transform_sizes(space.top_x, accuracy, n_atoms)
-        place_k, k_xk = self._places(sizes), np.ascontiguousarray(space.k_kx.T)
-        n_threads = min(n_threads, n_columns)
+        place_k, n_threads = self._places(sizes), min(n_threads, n_columns)
+        to_atoms = GradientPlan(self.angle_xj, sizes, accuracy)
         tools = SimpleQueue()
         for _ in range(n_threads):
-            settings = self.angle_xj, sizes, accuracy, upsampling
-            plans = to_grid(*settings, sign=1), from_grid(*settings)
-            tools.put((*plans, np.zeros(sizes, complex), np.zeros(sizes, complex)))
+            plan = to_grid(self.angle_xj, sizes, accuracy, upsampling, sign=1)
+            tools.put((plan, np.zeros(sizes, complex)))
         batch = max(n_threads, _BATCH_BYTES // (40 * n_atoms + 32 * len(space)))
         batch = min(batch, n_columns)
         gradient_tj = np.empty((batch, n_atoms), complex)
-        position_tjx = np.empty((batch, n_atoms, 3))
+        angle_tjx, angle_jx = np.empty((batch, n_atoms, 3)), np.zeros((n_atoms, 3))
         adjoint_tsk = np.empty((batch, 2, len(space)), complex)
 
         def transform(item):
             row, *parts = item
-            to_waves, to_atoms, grid, slope = tools.get()
+            plan, grid = tools.get()
             self._write_grid(place_k, parts, group.field_sk, grid)
-            conjugate_j = gradient_tj[row].conj()
-            for x in range(3):
-                core.write_slope(place_k, k_xk[x], grid.ravel(), slope.ravel())
-                position_tjx[row, :, x] = (conjugate_j * to_atoms.execute(slope)).real
-            found = to_waves.execute(conjugate_j).ravel()
+            angle_tjx[row] = to_atoms.execute(grid, gradient_tj[row])
+            found = plan.execute(gradient_tj[row].conj()).ravel()
             adjoint_tsk[row] = found[[place_k, len(found) - 1 - place_k]]
-            tools.put((to_waves, to_atoms, grid, slope))
+            tools.put((plan, grid))
 
         slope_qk = self.slope_qk[: None if strained else 0]
         field_sum_sk = np.zeros_like(group.field_sk)
@@ -524,7 +520,7 @@ class TransformTerm:
             core.contract_transforms(gradient_jamn, *settings)
             items = zip(range(batch), *of_grid.tolist(), strict=False)
             thread_map(transform, items, n_threads)
-            position_ix += position_tjx[:n].sum(axis=0)
+            angle_jx += angle_tjx[:n].sum(axis=0)
 
             def add(first, of_grid=of_grid, n=n):
                 core.add_transform_gradients(
@@ -535,6 +531,7 @@ class TransformTerm:
                 )
 
             thread_map(add, range(0, len(space), _WAVE_BLOCK), n_threads)
+        position_ix += angle_jx @ space.reciprocal
         if strained:
             strain_xy += space.strain(slice(None), sum_xmk)
         self._add_sources(group.channels, field_sum_sk, position_ix, charge_i)
@@ -543,17 +540,14 @@ class TransformTerm:
         """Add the gradient with respect to a field for the atoms that make it."""
         space, accuracy = self.half_space, max(0.1 * self.tolerance, FINEST)
         atoms, one_i, settings = self._atoms(channels, accuracy)
-        plan, sizes = from_grid(*settings, sign=-1), settings[1]
-        place, weight_i = self._places(sizes), self.sources.weight_i[atoms]
-        grid, slope = np.zeros(sizes, complex), np.zeros(sizes, complex)
-        weighted_sk = space.weight_k * field_sum_sk
+        place, grid = self._places(settings[1]), np.zeros(settings[1], complex)
+        # The energy has exp(-i k·r): a sum of conjugates.
+        weighted_sk = (space.weight_k * field_sum_sk).conj()
         grid.ravel()[[place, grid.size - 1 - place]] = weighted_sk
-        charge_i[atoms] += (one_i * plan.execute(grid)).real
-        for x in range(3):
-            k_k = np.ascontiguousarray(space.k_kx[:, x])
-            core.write_slope(place, k_k, grid.ravel(), slope.ravel())
-            value_i = -(one_i * plan.execute(slope)).real
-            position_ix[atoms, x] += weight_i * value_i
+        charge_i[atoms] += (one_i.conj() * from_grid(*settings).execute(grid)).real
+        factor_i = one_i * self.sources.weight_i[atoms]
+        angle_ix = GradientPlan(*settings[:3]).execute(grid, factor_i)
+        position_ix[atoms] += angle_ix @ space.reciprocal
 
 
 class _Group(NamedTuple):

@@ -551,16 +551,6 @@ def write_grid(place_k, y_k, u_k, l, y_other_k, u_other_k, l_other, field_sk, gr
         grid_g[end - g] = complex(re + im_other, re_other - im) * field_sk[1, k]
 
 
-@compiled(fastmath=CONTRACT)
-def write_slope(place_k, k_k, grid_g, slope_g):
-    """Write i k times the modes of a transform, for one component of k."""
-    end = grid_g.shape[0] - 1
-    for k in range(place_k.shape[0]):
-        g = place_k[k]
-        slope_g[g] = 1j * k_k[k] * grid_g[g]
-        slope_g[end - g] = -1j * k_k[k] * grid_g[end - g]
-
-
 @compiled
 def contract_transforms(gradient_jamn, real_tx, imag_tx, mode_qn, gradient_tj):
     """Adjoint of :func:`add_transforms`: write the gradient of the values.
