@@ -38,6 +38,9 @@ localrules:
     readme,
     liquid,
     crystal,
+    force_dimer_source,
+    force_dimer_frames,
+    force_dimers,
     examples,
 
 

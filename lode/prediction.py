@@ -239,6 +239,14 @@ class Described:
         features = kernel.precompute(list(self.given), environments=True)
         self.features = replace(features, neighbor_species=known)
         self.requests = kernel._requests(True)
+        self.directions = {
+            place: _directions(self.given[place].values)
+            for place in {
+                self.descriptors.index(request.descriptor)
+                for request in self.requests.values()
+                if request.normalize
+            }
+        }
         self.atoms = [np.flatnonzero(part.species == b.center) for b in features.blocks]
 
     def gradient(self, found, strained):
@@ -257,15 +265,16 @@ class Described:
             With a leading axis of the scalars.
         """
         dE_dX = [np.zeros((len(found), *x.values.shape)) for x in self.given]
-        for scalar, of_blocks in enumerate(found):
-            for atoms, gradients in zip(self.atoms, of_blocks, strict=True):
-                for key, request in self.requests.items():
-                    place = self.descriptors.index(request.descriptor)
-                    gradient = gradients[key]
-                    if request.normalize:
-                        values = self.given[place].values[atoms]
-                        gradient = _of_lengths(gradient, values)
-                    dE_dX[place][scalar, atoms] += gradient
+        for key, request in self.requests.items():
+            place = self.descriptors.index(request.descriptor)
+            own = dE_dX[place]
+            if request.normalize:
+                own = np.zeros_like(own)
+            for scalar, of_blocks in enumerate(found):
+                for atoms, gradients in zip(self.atoms, of_blocks, strict=True):
+                    own[scalar, atoms] += gradients[key]
+            if request.normalize:
+                dE_dX[place] += _of_vectors(own, *self.directions[place])
         sweeps = zip(self.sweeps, dE_dX, strict=True)
         return reduce(add, [vjp(gradient, strain=strained) for vjp, gradient in sweeps])
 
@@ -321,13 +330,19 @@ def _forces_std(model, inputs, n_threads):
     return thread_map(of, range(len(inputs)), thread_count(n_threads))
 
 
-def _of_lengths(gradient, values):
-    """Gradient with respect to vectors, from that with respect to their directions."""
+def _directions(values):
+    """Vectors of unit length, and the lengths that they had; of zeros, one."""
     length = np.linalg.norm(values, axis=1)[:, None]
     length[length == 0.0] = 1.0
-    unit = values / length
-    along = np.einsum("ip,ip->i", gradient, unit)[:, None]
-    return (gradient - along * unit) / length
+    return values / length, length
+
+
+def _of_vectors(gradient_sip, unit_ip, length_i):
+    """Gradient with respect to vectors, from that with respect to their directions."""
+    along = np.einsum("sip,ip->si", gradient_sip, unit_ip)[:, :, None]
+    gradient_sip -= along * unit_ip
+    gradient_sip /= length_i
+    return gradient_sip
 
 
 def _of_combinations(forces, weights):

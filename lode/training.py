@@ -302,9 +302,13 @@ def _solved(model, factors, noise, n, basis):
             others = [t for i, t in enumerate(triangles) if i != k]
             count = sum(f.count for i, f in enumerate(factors) if i != k)
             decomposed = _Decomposed(np.vstack(others), n_constants, count, noise)
+            free = own[:, :n_constants] @ decomposed.unknown
+            free, _ = np.linalg.qr(free)
             for g, value in enumerate(grid):
                 constants, weights = decomposed.weights(value * decomposed.scale)
                 left = own @ np.concatenate([constants, weights, [-1.0]])
+                # What the others do not determine cannot be tested.
+                left -= free @ (free.T @ left)
                 squares[g] += left @ left
         errors = np.sqrt(squares / sum(f.count for f in factors))
         regularization = strongest(grid, errors)
@@ -314,20 +318,19 @@ def _solved(model, factors, noise, n, basis):
     constants, weights = whole.weights(ridge)
     inside = float(np.sum(whole.projection**2 / (whole.values + ridge)))
     variance = (inside + whole.residual / ridge) / (count - n_constants)
-    p, top = n_constants, whole.constants
     # What the constants are without features, and what features they make up for.
-    free = np.linalg.solve(top[:, :p], top[:, p:])
+    free = whole.constants(whole.top)
     mean, mean_row, weight = 0.0, np.zeros(len(weights)), n
-    is_intercept = basis is None and p == 1
+    is_intercept = basis is None and n_constants == 1
     if is_intercept:
-        mean, mean_row, weight = free[0, -1], free[0, :-1], top[0, 0] ** 2
+        mean, mean_row, weight = free[0, -1], free[0, :-1], whole.sizes[0] ** 2
     found = whole.right, whole.values, whole.scale, weight, is_intercept
     modes = FeatureModes(mean_row, None, *found)
     found = weights, float(regularization), ridge, variance
     solution = Solution(modes, float(mean), *found, grid, errors)
     if basis is None:
         return solution, None
-    parts = constants, free[:, :-1], np.linalg.inv(top[:, :p])
+    parts = constants, free[:, :-1], whole.constants(np.eye(n_constants))
     return solution, SpeciesConstants(*(basis @ part for part in parts))
 
 
@@ -346,12 +349,16 @@ class _Decomposed:
     """
 
     def __init__(self, rows, n_constants, count, noise):
-        triangle = np.linalg.qr(rows, mode="r")
-        self.constants = triangle[:n_constants]
-        self.n_constants = n_constants
-        below = triangle[n_constants:]
+        p, triangle = n_constants, np.linalg.qr(rows, mode="r")
+        # Constants of a composition that none of the rows has are not determined.
+        turn, self.sizes, self.turned = np.linalg.svd(triangle[:p, :p])
+        known = self.sizes > _EPSILON * max(rows.shape) * self.sizes[:1].sum()
+        top = turn.T @ triangle[:p, p:]
+        self.top, self.unknown = top[known], self.turned[~known].T
+        self.sizes, self.turned = self.sizes[known], self.turned[known]
+        below = np.vstack([top[~known], triangle[p:, p:]])
         target = below[:, -1]
-        left, s, right_t = np.linalg.svd(below[:, n_constants:-1], full_matrices=False)
+        left, s, right_t = np.linalg.svd(below[:, :-1], full_matrices=False)
         rounding = _EPSILON * max(rows.shape) * s[:1].sum()
         resolved = s > max(rounding, noise)
         left, s, right_t = left[:, resolved], s[resolved], right_t[resolved]
@@ -366,6 +373,10 @@ class _Decomposed:
         """Constants and coefficients of the features, for one λ."""
         s = np.sqrt(self.values)
         weights = self.right @ (s * self.projection / (self.values + ridge))
-        p = self.n_constants
-        left = self.constants[:, -1] - self.constants[:, p:-1] @ weights
-        return np.linalg.solve(self.constants[:, :p], left), weights
+        left = self.top[:, -1] - self.top[:, :-1] @ weights
+        return self.constants(left), weights
+
+    def constants(self, values):
+        """Constants that give the rows these values, zero where there are none."""
+        values = values.T / self.sizes
+        return self.turned.T @ values.T

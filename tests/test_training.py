@@ -300,3 +300,38 @@ def test_species_that_always_come_together_share_their_energy():
         sodium, chlorine = model.species_energies
         assert sodium == pytest.approx(chlorine, rel=1e-9)
         assert np.abs(model.predict(frames) - energies).max() <= 0.5
+
+
+def test_a_composition_that_is_left_out_whole_is_no_error_of_the_others():
+    # Two of carbon monoxide and one of hydrogen peroxide in one fold: their constants
+    # are not determined by the other folds, which must be told apart all the same.
+    names = 4 * ["H2O", "CH4"] + ["CO", "CO", "H2O2"]
+    frames = [molecule(name) for name in names]
+    for seed, frame in enumerate(frames):
+        frame.rattle(0.05, seed=seed)
+    own = {1: -13.6, 6: -1030.0, 8: -2040.0}
+    energies = [sum(own[z] for z in a.numbers) + a.positions[0, 0] for a in frames]
+    forces = [np.tile([1.0, 0.0, 0.0], (len(a), 1)) / len(a) for a in frames]
+    groups = [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3]
+    model = sparse(n_sparse=30, intercept="species", regularization=None, n_folds=4)
+    model.fit(frames, energies, forces=forces, groups=groups)
+    assert np.isfinite(model.solution.errors).all()
+    # In units of the noise: the constants are a million of them.
+    assert model.solution.errors.min() < 10.0
+    assert np.abs(model.predict(frames) - energies).max() <= 1.0
+
+
+def test_sparse_points_may_come_from_other_frames():
+    frames, energies, forces, _ = argon(2)
+    few = sparse(n_sparse=100).fit(frames, energies, forces=forces)
+    copies = [atoms.copy() for atoms in frames for _ in range(8)]
+    for seed, copy in enumerate(copies):
+        copy.rattle(0.1, seed=seed)
+    more = sparse(n_sparse=100)
+    more.fit(frames, energies, forces=forces, sparse_frames=[*frames, *copies])
+    assert few.sparse.n_structures <= 8 < more.sparse.n_structures
+
+    def error(model):
+        return np.abs(np.array(model.predict(frames, forces=True).forces) - forces)
+
+    assert error(more).max() <= 0.2 * error(few).max()

@@ -101,6 +101,21 @@ def descriptions(config):
         with faults_at("salt_models", name, "sparse"):
             sparse = lode.SparseGaussianProcess(kernel, **model["sparse"])
         found["salt_models"][name] = to_dict(sparse)
+    pulled = definitions(config, "force_dimer_definitions")
+    found["force_dimer_models"] = {}
+    for name, model in config["force_dimer_models"].items():
+        with faults_at("force_dimer_models", name, "kernel"):
+            kernel = _object(model["kernel"], pulled, Kernel)
+        baseline = lode.PointCharges("formal") if model["point_charges"] else None
+        # A part of the near frames is left out in turn, and constants of the species
+        # make up for other compositions.
+        settings = config["force_dimers"]["sparse"] | {
+            "intercept": "species",
+            "n_folds": len(config["force_dimers"]["shells"]) + 1,
+        }
+        with faults_at("force_dimers", "sparse"):
+            sparse = lode.SparseGaussianProcess(kernel, baseline=baseline, **settings)
+        found["force_dimer_models"][name] = to_dict(sparse)
     for name, model in config["water_models"].items():
         for kernel in model["kernels"]:
             with faults_at("water_models", name, "kernels"):

@@ -109,6 +109,16 @@ SOURCES = {
             aliases=("water_bulk_coords_1000.xyz",),
         ),
     },
+    "force_dimers": {
+        "published": PublishedFile(
+            name="charge-charge.xyz",
+            title="charged dimers with DFT forces of the atomistic cookbook",
+            repository="lab-cosmo/atomistic-cookbook",
+            commit="d50df7120657b2c8f284bdd7f7632c65af661a42",
+            path="examples/lode-linear/charge-charge.xyz",
+            git_blob="a988fbef75a654afbceb482a66434d58af82c901",
+        ),
+    },
 }
 GENERATED = "generated"
 PROVENANCE = "provenance.json"
@@ -130,7 +140,7 @@ def acquire(
 
     Parameters
     ----------
-    data_set : {'dimers', 'water'}
+    data_set : {'dimers', 'water', 'force_dimers'}
         Which data.
     folder : path_like
         Where the file is put, with ``provenance.json`` beside it.

@@ -107,6 +107,34 @@ class Mopac:
             for atoms, charge in zip(frames, charges, strict=True)
         ]
 
+    def energy_and_forces(self, atoms, charge):
+        """Energy of a molecule in eV and its forces.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+        charge : int
+            Total charge.
+
+        Returns
+        -------
+        float
+        ndarray (n_atoms, 3)
+            In eV/Å.
+
+        Raises
+        ------
+        RuntimeError
+            If the calculation fails.
+        """
+        result, properties = self._result(atoms, charge, moving=True)
+        if result.failure:
+            raise RuntimeError(
+                f"{self.model} must have forces of {atoms.symbols} with charge "
+                f"{charge}: {result.failure}"
+            )
+        return result.energy, -properties.coord_deriv.reshape(-1, 3) * kcal / mol
+
     def relaxed(self, atoms, charge):
         """The molecule at the nearest minimum of its energy.
 
@@ -126,38 +154,38 @@ class Mopac:
         RuntimeError
             If the calculation fails.
         """
-        result, positions = self._result(atoms, charge, relax=True)
+        result, found = self._result(atoms, charge, moving=True, relax=True)
         if result.failure:
             raise RuntimeError(
                 f"{self.model} must relax {atoms.symbols} with charge {charge}: "
                 f"{result.failure}"
             )
-        return Atoms(atoms.numbers, positions)
+        return Atoms(atoms.numbers, found.coord_update.reshape(-1, 3))
 
-    def _result(self, atoms, charge, relax=False):
-        """One calculation, and the relaxed positions if they are asked for."""
+    def _result(self, atoms, charge, moving=False, relax=False):
+        """One calculation, and what MOPAC says of atoms that may move."""
         fault = unsound(atoms, charge)
         if fault:
             return Calculation.failed(fault), None
         api = _mopac()
         n_atoms = len(atoms)
         system, state = api.MopacSystem(), api.MopacState()
-        system.natom, system.natom_move = n_atoms, n_atoms if relax else 0
+        system.natom, system.natom_move = n_atoms, n_atoms if moving else 0
         system.charge, system.spin, system.model = int(charge), 0, self.model
         # Both are handed over as pointers: they must live as long as the call.
         system.atom = np.array(atoms.numbers, dtype=np.int32)
         system.coord = np.array(atoms.positions, dtype=np.float64).ravel()
         properties = api.from_data(system, state, relax=relax)
         messages = [message.strip() for message in properties.error_msg]
-        charges = properties.charge.copy()
-        positions = properties.coord_update.copy().reshape(-1, 3)
         energy = properties.heat * kcal / mol
+        # From here on it holds copies.
         properties.detach()
         state.detach()
+        charges = properties.charge
         if messages or len(charges) != n_atoms:
             reason = "; ".join(messages) or "no charges came back"
             return Calculation.failed(f"MOPAC: {reason}"), None
-        return Calculation(energy, charges), positions
+        return Calculation(energy, charges), properties
 
 
 @dataclass(frozen=True)

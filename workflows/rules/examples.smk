@@ -5,6 +5,7 @@ from workflows.configuration import liquid_potentials
 SALT = config["salt"]
 LIQUID = config["liquid"]
 CRYSTAL = config["crystal"]
+DIMERS = config["force_dimers"]
 # Models by size of the training set, as `lode1_100`, and the exact potential.
 LIQUID_MODELS = liquid_potentials(config)
 LIQUID_RUNS = [
@@ -286,9 +287,113 @@ rule crystal:
         "../scripts/crystal_figure.py"
 
 
+rule force_dimer_source:
+    """Get the published dimers with forces, or settle for a stand-in."""
+    output:
+        provenance="<results>/examples/dimers/provenance.json",
+    log:
+        "<logs>/examples/dimers/source.log",
+    benchmark:
+        "<benchmarks>/examples/dimers/source.tsv"
+    conda:
+        "../envs/lode.yaml"
+    threads: 1
+    params:
+        data_set="force_dimers",
+        source=DIMERS["source"],
+        mirror=DIMERS["mirror"],
+        code=code_hash("source"),
+    script:
+        "../scripts/source.py"
+
+
+rule force_dimer_frames:
+    """Charged dimers with forces, in one form."""
+    input:
+        provenance=rules.force_dimer_source.output.provenance,
+    output:
+        frames="<results>/examples/dimers/frames.extxyz.gz",
+    log:
+        "<logs>/examples/dimers/frames.log",
+    benchmark:
+        "<benchmarks>/examples/dimers/frames.tsv"
+    conda:
+        "../envs/lode.yaml"
+    threads: 1
+    params:
+        generated=DIMERS["generated"],
+        engine=DIMERS["engine"],
+        code=code_hash("force_dimers"),
+    script:
+        "../scripts/force_dimers.py"
+
+
+# One thread for each: the models run beside each other instead.
+rule force_dimer_model:
+    """Learn from near dimers, predict far ones."""
+    input:
+        frames=rules.force_dimer_frames.output.frames,
+    output:
+        predictions="<results>/examples/dimers/predictions/{model}.csv.gz",
+        cross="<results>/examples/dimers/cross/{model}.csv.gz",
+    log:
+        "<logs>/examples/dimers/models/{model}.log",
+    benchmark:
+        "<benchmarks>/examples/dimers/models/{model}.tsv"
+    conda:
+        "../envs/lode.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    params:
+        own=lambda wildcards: {
+            "model": described["force_dimer_models"][wildcards.model],
+            **{key: DIMERS[key] for key in ("near", "shells", "copies", "seed")},
+        },
+        code=code_hash("force_dimer_model"),
+    script:
+        "../scripts/force_dimer_model.py"
+
+
+rule force_dimers:
+    """Errors of far dimers: table and picture."""
+    input:
+        provenance=rules.force_dimer_source.output.provenance,
+        predictions=collect(
+            rules.force_dimer_model.output.predictions,
+            model=config["force_dimer_models"],
+        ),
+        crosses=collect(
+            rules.force_dimer_model.output.cross, model=config["force_dimer_models"]
+        ),
+    output:
+        table="<figures>/example_dimers.csv",
+        pdf="<figures>/example_dimers.pdf",
+        png="<figures>/example_dimers.png",
+    log:
+        "<logs>/examples/dimers.log",
+    benchmark:
+        "<benchmarks>/examples/dimers.tsv"
+    conda:
+        "../envs/lode.yaml"
+    threads: 1
+    params:
+        models={
+            name: {key: model[key] for key in ("label", "point_charges")}
+            for name, model in config["force_dimer_models"].items()
+        },
+        version=lode.__version__,
+        code=code_hash("force_dimers_figure"),
+    script:
+        "../scripts/force_dimers_figure.py"
+
+
 rule examples:
     """All examples."""
     input:
+        rules.force_dimers.output,
+        rules.force_dimers.benchmark,
         rules.liquid.output,
         rules.liquid.benchmark,
         rules.crystal.output,

@@ -136,3 +136,69 @@ def _styles(labels, exact):
 def _title(figure, text, provenance):
     source = "\n".join(textwrap.wrap(provenance, TITLE_WIDTH))
     figure.suptitle(f"{text}\n{source}", fontsize=9)
+
+
+def figure_force_dimers(rows, curves, *, provenance):
+    """Errors of models of charged dimers, and energies along the distance.
+
+    Parameters
+    ----------
+    rows : sequence of tuple
+        The table: label, baseline, cross-validation, composition, frames learnt from
+        and tested on, errors in meV and meV/Å.
+    curves : dict of str to (str, list of dict)
+        Name and predictions of two models: ``local`` and ``best``.
+    provenance : str
+        Stands in the title.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    labels = list(dict.fromkeys(label for label, *_ in rows))
+    colors = [color for color in COLORS if color != "#000000"]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+        errors, energies = figure.subplots(1, 2)
+        for label, baseline, _, composition, _, _, energy, force in rows:
+            if composition != "all":
+                continue
+            i = labels.index(label)
+            style = {"color": colors[i % len(colors)], "ls": "none"}
+            fill = style["color"] if baseline else "white"
+            marker = MARKERS[i % len(MARKERS)]
+            name = label if baseline else None
+            errors.plot(
+                float(energy), float(force), marker, mfc=fill, label=name, **style
+            )
+        errors.set(
+            xscale="log",
+            yscale="log",
+            xlabel="energy RMSE / meV",
+            ylabel="force RMSE / meV/Å",
+            title="far dimers: filled on point charges, open alone",
+        )
+        errors.legend()
+        shown = (("local", "#E69F00", "s"), ("best", "#0072B2", "o"))
+        for kind, color, marker in shown:
+            name, found = curves[kind]
+            for of, fill in (("train", "white"), ("test", color)):
+                some = [row for row in found if row["set"] == of]
+                energies.plot(
+                    [float(row["distance"]) for row in some],
+                    [1e3 * (float(r["predicted"]) - float(r["energy"])) for r in some],
+                    marker,
+                    color=color,
+                    mfc=fill,
+                    ms=3,
+                    label=name if of == "test" else None,
+                )
+        energies.axhline(0.0, color="black", lw=0.8)
+        energies.set(
+            xlabel="distance / Å",
+            ylabel="predicted − reference / meV",
+            title="energies: open learnt from, filled tested",
+        )
+        energies.legend()
+        _title(figure, "Charged dimers, learnt from near ones", provenance)
+    return figure
