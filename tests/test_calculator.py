@@ -20,7 +20,7 @@ BASIS = lode.RadialBasis.gto(2, 3.0)
 RHO = lode.SphericalExpansion(lode.GaussianDensity(0.5), BASIS, 1)
 COULOMB = lode.SphericalExpansion(lode.PowerLawPotential(1, 1.0), BASIS, 1)
 SOAP, LODE1 = lode.PowerSpectrum(RHO), lode.RadialSpectrum(COULOMB)
-STEPS = 3 if numba.config.DISABLE_JIT else 40
+STEPS = 3 if numba.config.DISABLE_JIT else 200
 
 
 def salt(seed=0, displacement=0.1):
@@ -211,7 +211,7 @@ def test_energies_are_smooth_in_the_cell():
     # Wave vectors enter and leave, and methods change, within the tolerance.
     kernel = lode.PolynomialKernel(lode.PowerSpectrum(COULOMB), degree=2)
     model, atoms = fitted(kernel), salt(2)
-    sides = np.linspace(0.98, 1.02, 31 if numba.config.DISABLE_JIT else 401)
+    sides = np.linspace(0.98, 1.02, 31 if numba.config.DISABLE_JIT else 2001)
     frames = []
     for side in sides:
         frames.append(atoms.copy())

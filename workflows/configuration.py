@@ -107,12 +107,8 @@ def descriptions(config):
         with faults_at("force_dimer_models", name, "kernel"):
             kernel = _object(model["kernel"], pulled, Kernel)
         baseline = lode.PointCharges("formal") if model["point_charges"] else None
-        # A part of the near frames is left out in turn, and constants of the species
-        # make up for other compositions.
-        settings = config["force_dimers"]["sparse"] | {
-            "intercept": "species",
-            "n_folds": len(config["force_dimers"]["shells"]) + 1,
-        }
+        # Energies of the molecules are not learnt: a constant of each composition.
+        settings = config["force_dimers"]["sparse"] | {"intercept": "species"}
         with faults_at("force_dimers", "sparse"):
             sparse = lode.SparseGaussianProcess(kernel, baseline=baseline, **settings)
         found["force_dimer_models"][name] = to_dict(sparse)
@@ -163,7 +159,7 @@ def liquid_potentials(config):
     Returns
     -------
     dict of str to dict
-        ``model`` and ``n_train``, by a name of both.
+        ``model``, ``n_train`` and ``runs``, by a name of both former.
     """
     models = config["liquid"]["models"]
     return {f"{each['model']}_{each['n_train']}": each for each in models}

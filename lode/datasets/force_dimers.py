@@ -42,7 +42,9 @@ def read_force_dimers(path):
                 f"{path} must have an energy, forces and a distance in each frame, got "
                 f"none for {', '.join(missing)} (frame {i})"
             )
+        # The results are those of atoms with these charges.
         frame.set_initial_charges(formal_charges(frame))
+        frame.calc = SinglePointCalculator(frame, **found)
     return frames
 
 

@@ -10,7 +10,7 @@ DIMERS = config["force_dimers"]
 LIQUID_MODELS = liquid_potentials(config)
 LIQUID_RUNS = [
     (name, ensemble, start)
-    for name in ["exact", *LIQUID_MODELS]
+    for name in ["exact", *(n for n, own in LIQUID_MODELS.items() if own["runs"])]
     for ensemble, n in [("nve", LIQUID["n_starts"]), ("npt", 1)]
     for start in range(n)
 ]
@@ -349,7 +349,7 @@ rule force_dimer_model:
     params:
         own=lambda wildcards: {
             "model": described["force_dimer_models"][wildcards.model],
-            **{key: DIMERS[key] for key in ("near", "shells", "copies", "seed")},
+            **{key: DIMERS[key] for key in ("near", "copies", "seed")},
         },
         code=code_hash("force_dimer_model"),
     script:

@@ -4,7 +4,7 @@ import numpy as np
 from ase import units
 from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import IsotropicMTKNPT
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.velocitydistribution import Stationary
 from ase.md.verlet import VelocityVerlet
 from tqdm import tqdm
 
@@ -23,9 +23,8 @@ def thermalised(atoms, energy, seed):
         kT in eV.
     seed : int
     """
-    temperature = energy / units.kB
-    generator = np.random.default_rng(seed)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=generator)
+    spread = np.sqrt(atoms.get_masses() * energy)[:, None]
+    atoms.set_momenta(spread * np.random.default_rng(seed).normal(size=(len(atoms), 3)))
     Stationary(atoms)
 
 

@@ -11,7 +11,7 @@ COLUMNS = "composition", "distance", "energy", "predicted", "force_square", "set
 
 
 def force_dimer_model(
-    frames_path, predictions_path, cross_path, *, model, near, shells, copies, seed
+    frames_path, predictions_path, cross_path, *, model, near, copies, seed
 ):
     """Learn from the near frames, predict the far ones.
 
@@ -30,9 +30,6 @@ def force_dimer_model(
         A SparseGaussianProcess as :func:`lode.serialization.to_dict` writes it.
     near : float
         Distance in Å below which frames are learnt from.
-    shells : sequence of float
-        Distances in Å that divide the near frames: each part is left out in turn by the
-        cross-validation, which chooses the regularisation.
     copies : dict
         Of each near frame ``number`` copies, with atoms displaced by ``size`` Å, give
         sparse points, too: forces of few frames need more than these have atoms.
@@ -53,7 +50,6 @@ def force_dimer_model(
         train,
         [frame.get_potential_energy() for frame in train],
         forces=[frame.get_forces() for frame in train],
-        groups=np.digitize(distances[distances < near], shells),
         sparse_frames=[*train, *displaced],
         progress=True,
     )

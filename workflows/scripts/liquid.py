@@ -10,11 +10,11 @@ from lode.archive import load_archive
 from plotting import save
 from plotting_examples import figure_liquid
 
-COLUMNS = (
-    *("potential", "n_train", "energy_error_meV", "force_error_meV_A", "drift_meV_ps"),
-    *("pressure_GPa", "pressure_GPa_std", "diffusion_Na", "diffusion_Cl"),
-    *("diffusion_std", "rdf_deviation", "density"),
+_SEEN = (
+    *("drift_meV_ps", "pressure_GPa", "pressure_GPa_std", "diffusion_Na"),
+    *("diffusion_Cl", "diffusion_std", "rdf_deviation", "density"),
 )
+COLUMNS = ("potential", "n_train", "energy_error_meV", "force_error_meV_A", *_SEEN)
 EXACT = "exact"
 # Of the radial distribution functions, in Å; parts of a run that are averaged alone.
 _BIN, _PARTS = 0.05, 4
@@ -46,15 +46,19 @@ def liquid(runs, errors, table_path, paths, *, labels, provenance):
     """
     seen = {name: observed(each["nve"], each["npt"]) for name, each in runs.items()}
     rows = []
-    for name, own in seen.items():
+    for name in labels:
         error = table(errors[name])[0] if name in errors else {}
         cells = [error.get(k, "") for k in ("energy_error", "force_error")]
         cells = [rounded(float(c), 3) if c else "" for c in cells]
-        numbers = own["drift"], own["pressure"], own["pressure_std"]
-        numbers += (*own["diffusion"], own["diffusion_std"])
-        numbers += (rdf_deviation(own, seen[EXACT]), own["density"])
-        cells = [error.get("n_train", ""), *cells, *(f"{x:.3g}" for x in numbers)]
-        rows.append((labels[name], *cells))
+        # Of models that drive no runs there are errors alone.
+        numbers = len(_SEEN) * [""]
+        if name in seen:
+            own = seen[name]
+            numbers = [own["drift"], own["pressure"], own["pressure_std"]]
+            numbers += [*own["diffusion"], own["diffusion_std"]]
+            numbers += [rdf_deviation(own, seen[EXACT]), own["density"]]
+            numbers = [f"{x:.3g}" for x in numbers]
+        rows.append((labels[name], error.get("n_train", ""), *cells, *numbers))
     write_table(table_path, COLUMNS, rows)
     shown = {labels[name]: own for name, own in seen.items()}
     figure = figure_liquid(shown, labels[EXACT], rows, provenance=provenance)

@@ -17,7 +17,7 @@ def figure_liquid(seen, exact, rows, *, provenance):
     Parameters
     ----------
     seen : dict of str to dict
-        For each label ``r`` in Å with ``rdf`` (3, n): Na–Cl, Na–Na, Cl–Cl; ``lags`` in
+        For the label of each potential that was run ``r`` in Å with ``rdf`` (3, n): Na–Cl, Na–Na, Cl–Cl; ``lags`` in
         ps with ``msd`` (2, n) in Å².
     exact : str
         Label of the exact potential, drawn black.
@@ -30,7 +30,7 @@ def figure_liquid(seen, exact, rows, *, provenance):
     -------
     matplotlib.figure.Figure
     """
-    styles = _styles(seen, exact)
+    styles = _styles([label for label, *_ in rows], exact)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 5.2), layout="constrained")
         (unlike, like), (motion, errors) = figure.subplots(2, 2)
@@ -60,7 +60,8 @@ def figure_liquid(seen, exact, rows, *, provenance):
             title="mean absolute errors of the models",
         )
         errors.legend()
-        figure.legend(loc="outside lower center", ncols=len(seen))
+        shown = unlike.get_legend_handles_labels()
+        figure.legend(*shown, loc="outside lower center", ncols=len(seen))
         _title(figure, "A liquid of ions with a soft repulsion", provenance)
     return figure
 
