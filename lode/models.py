@@ -1,5 +1,7 @@
 """What all models share: one file for each, and one function that reads them."""
 
+import numpy as np
+
 import lode
 from lode.archive import Wanted, checked_arrays, load_archive, save_archive
 from lode.serialization import from_dict, to_dict
@@ -96,8 +98,10 @@ def load(path):
     predicts what they give.
     """
     header, arrays = load_archive(path, _KIND, (_UPGRADED, _VERSION))
-    if header["version"] == _UPGRADED and "solution_modes_n_train" in arrays:
-        arrays["solution_modes_n_train"] = arrays["solution_modes_n_train"] * 1.0
+    if header["version"] == _UPGRADED:
+        arrays["solution_weighted"] = np.array(0)
+        if "solution_modes_n_train" in arrays:
+            arrays["solution_modes_n_train"] = arrays["solution_modes_n_train"] * 1.0
     try:
         model = from_dict(header.get("model"))
         if not isinstance(model, Model):

@@ -322,10 +322,12 @@ def slopes(model, part, columns, strained):
 def _forces_std(model, inputs, n_threads):
     """Standard deviation of the forces of each structure."""
     columns = model._column_gradients()
+    # Forces that no model has learnt from have no noise of their own.
+    noise = model.force_noise**2 if model.solution.weighted else 0.0
 
     def of(i):
         rows, _ = slopes(model, inputs.chosen([i]), columns, False)
-        return model.solution.slope_std(rows).reshape(-1, 3)
+        return model.solution.slope_std(rows, noise).reshape(-1, 3)
 
     return thread_map(of, range(len(inputs)), thread_count(n_threads))
 

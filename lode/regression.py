@@ -293,7 +293,7 @@ class GaussianProcess(Model):
             wanted["forces_std"] = forces_std
             options = {"n_threads": n_threads, "progress": progress}
             return predicted(self, frames, **wanted, **options)
-        if self.baseline is not None or self._constants is not None:
+        if self.baseline is not None or self.solution.weighted:
             frames = structures(frames, combinations=True)
         kernel = self.fitted_kernel
         new = kernel.precompute(
@@ -499,6 +499,8 @@ def predicted_energies(
     """
     solution, own = model.solution, model._constants
     options = {"outside": outside, "diagonal": diagonal, "return_std": return_std}
+    if solution.weighted and return_std:
+        options["noise"] = model.energy_noise**2 * _atom_counts_squared(frames)
     values = solution.predict(rows)
     values = values + baseline_energies(model.baseline, frames, n_threads)
     if own is not None:
@@ -511,6 +513,12 @@ def predicted_energies(
     if not return_std:
         return values
     return values, solution.predict(rows, **options)[1]
+
+
+def _atom_counts_squared(frames):
+    """Squared numbers of atoms, of combinations the weighted sum of their terms'."""
+    squares = frames.sizes.astype(float) ** 2
+    return squares if frames.weights is None else frames.weights.power(2) @ squares
 
 
 def checked_training(frames, targets):

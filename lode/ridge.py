@@ -61,6 +61,7 @@ _SAVED = {
     "variance": Wanted("float", low=0.0),
     "regularizations": Wanted("float", ("grid",), low=POSITIVE),
     "errors": Wanted("float", ("grid",), low=0.0),
+    "weighted": Wanted("int", low=0, high=1),
 }
 _SAVED_MODES = {
     "modes_values": Wanted("float", ("mode",), low=0.0),
@@ -75,6 +76,8 @@ _SAVED_FEATURE_MODES = _SAVED_MODES | {
     "modes_right": Wanted("float", ("column", "mode")),
     "modes_n_train": Wanted("float", low=0.0),
 }
+# Structures whose vectors exist at a time.
+_BLOCK = 4096
 # Errors this close are equal: take the strongest regularisation.
 _EQUAL_ERRORS = 1e-3
 _EPSILON = np.finfo(np.float64).eps
@@ -111,10 +114,12 @@ class Solution:
     ridge : float
         λ.
     variance : float
-        v, signal variance per unit of the kernel.
+        v, signal variance per unit of the kernel; v λ is that of the noise.
     regularizations, errors : ndarray (n_grid,)
         Grid and root mean squared errors of the cross-validation; empty if the
         regularisation was given.
+    weighted : bool
+        Whether targets have been divided by noises of their own.
     """
 
     modes: object
@@ -125,6 +130,7 @@ class Solution:
     variance: float
     regularizations: np.ndarray
     errors: np.ndarray
+    weighted: bool = False
 
     @property
     def slope(self):
@@ -133,7 +139,9 @@ class Solution:
             return self.weights
         return self.weights - self.weights.mean()
 
-    def predict(self, rows, *, diagonal=None, outside=None, return_std=False):
+    def predict(
+        self, rows, *, diagonal=None, outside=None, noise=1.0, return_std=False
+    ):
         """Predicted targets.
 
         Parameters
@@ -146,14 +154,15 @@ class Solution:
         outside : ndarray (n_new, any number), optional
             Features that no training structure has: they have a part in the standard
             deviation only.
+        noise : float or ndarray (n_new,)
+            Variance of the noise of the new targets, in units of v λ.
         return_std : bool
-            Also return the posterior standard deviation of the noise-free b + f,
+            Also return the standard deviation of a new target,
 
-                std² = v [k̃(x,x) − k̃ᵀ (K̃+λ)⁻¹ k̃ + λ/n],
+                std² = v [k̃(x,x) − k̃ᵀ (K̃+λ)⁻¹ k̃ + λ/n + λ],
 
-            whose last term is the uncertainty of the intercept, if there is one. If
-            the training structures are all alike, v k̃(x,x) is the variance of the
-            targets, whatever the structure.
+            with the uncertainty of the intercept, if there is one, and the noise. If
+            the training structures are all alike, that of the targets is all noise.
 
         Returns
         -------
@@ -173,29 +182,31 @@ class Solution:
             return values
         posterior = self.modes.posterior(rows, centred, diagonal, self.ridge)
         if not len(self.modes.values):
-            # Nothing is known of f: it varies as the targets do.
-            posterior = np.full(len(rows), self.ridge)
+            # Nothing is known of f: what varies is noise.
+            posterior = np.zeros(len(rows))
         if outside is not None:
             posterior = posterior + np.einsum("ap,ap->a", outside, outside)
         if self.modes.intercept:
             posterior = posterior + self.ridge / self.modes.n_train
-        variance = self.variance * posterior
+        variance = self.variance * (posterior + self.ridge * noise)
         return values, np.sqrt(np.maximum(variance, 0.0))
 
-    def slope_std(self, rows):
+    def slope_std(self, rows, noise):
         """Standard deviation of derivatives, whose features are derivatives, too.
 
         Parameters
         ----------
         rows : ndarray (n, n_features)
             Derivatives of the features of new structures.
+        noise : float
+            Variance of their noise, in units of v λ.
 
         Returns
         -------
         ndarray (n,)
         """
         posterior = self.modes.posterior(rows, rows, None, self.ridge)
-        return np.sqrt(self.variance * posterior)
+        return np.sqrt(self.variance * (posterior + self.ridge * noise))
 
     def to_arrays(self):
         """What predictions need, as a dictionary of plain arrays."""
@@ -206,6 +217,7 @@ class Solution:
         else:
             modes |= {"row_mean": m.row_mean, "vectors": m.vectors}
         own = {name: getattr(self, name) for name in _SAVED}
+        own["weighted"] = int(self.weighted)
         arrays = own | {f"modes_{name}": value for name, value in modes.items()}
         return {name: np.asarray(value) for name, value in arrays.items()}
 
@@ -230,7 +242,8 @@ class Solution:
             found = arrays["modes_row_mean"], arrays["modes_vectors"]
             modes = KernelModes(*found, values, scale, intercept)
         own = [arrays[name] for name in _SAVED]
-        return cls(modes, *[a if a.ndim else a.item() for a in own])
+        found = cls(modes, *[a if a.ndim else a.item() for a in own])
+        return replace(found, weighted=bool(found.weighted))
 
 
 @dataclass(frozen=True)
@@ -298,9 +311,9 @@ class KernelModes:
         """Components Uᵀ (y − ȳ)."""
         return self.vectors.T @ deviations
 
-    def residual(self, deviations, projection):
-        """Squared length of the targets outside the directions of the kernel."""
-        return float(np.sum((deviations - self.vectors @ projection) ** 2))
+    def vectors_of(self, rows):
+        """U of some structures."""
+        return self.vectors[rows]
 
     def weights(self, projection, ridge):
         """Coefficients for one λ (n,) or a grid of them (n, n_grid)."""
@@ -427,11 +440,11 @@ class FeatureModes:
             return (self.right.T @ moments) / np.sqrt(self.values)
         return self.left.T @ deviations
 
-    def residual(self, deviations, projection):
-        """Squared length of the targets outside the directions of the features."""
+    def vectors_of(self, rows):
+        """U of some structures."""
         if self.left is None:
-            return max(float(deviations @ deviations - projection @ projection), 0.0)
-        return float(np.sum((deviations - self.left @ projection) ** 2))
+            return (self.rows[rows] - self.mean) @ self.right / np.sqrt(self.values)
+        return self.left[rows]
 
     def weights(self, projection, ridge):
         """Coefficients for one λ (n_features,) or a grid (n_features, n_grid)."""
@@ -712,16 +725,43 @@ def _solved(
     deviations = targets - mean
     projection = modes.projection(deviations)
     ridge = float(regularization) * modes.scale
-    # Restricted maximum likelihood, v = ỹᵀ (K̃+λ)⁻¹ ỹ / (n−1): the intercept takes one
-    # degree of freedom. Directions without kernel contribute as pure noise, ỹ²/λ.
-    outside = modes.residual(deviations, projection)
-    inside = float(np.sum(projection**2 / (modes.values + ridge)))
-    variance = (inside + outside / ridge) / (n - 1 if modes.intercept else n)
+    groups = np.arange(n) if groups is None else np.asarray(groups)
+    variance = _left_out_variance(modes, deviations, projection, ridge, groups)
     weights = modes.weights(projection, ridge)
     regularization = float(regularization)
     if isinstance(modes, FeatureModes):
         modes = replace(modes, rows=None)
     return Solution(modes, mean, weights, regularization, ridge, variance, grid, errors)
+
+
+def _left_out_variance(modes, deviations, projection, ridge, groups):
+    """Variance v for which what is left out is as far off as it is expected to be.
+
+    With P = H (K̃+λ)⁻¹ H, H less the mean, the errors of a group that is left out are
+    P_GG⁻¹ (P ỹ)_G, exactly, and their covariance v P_GG⁻¹. Maximum likelihood in its
+    place trusts the kernel where there are no data, and is too large by half for some.
+    """
+    n = len(deviations)
+    inside = 1.0 / (modes.values + ridge)
+    _, label, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    alone = len(sizes) == n
+    edges = np.arange(_BLOCK, n, _BLOCK) if alone else np.cumsum(sizes)[:-1]
+    total = 0.0
+    for own in np.split(np.argsort(label, kind="stable"), edges):
+        u = modes.vectors_of(own)
+        missed = deviations[own] - u @ projection
+        solved = u @ (inside * projection) + missed / ridge
+        if alone:
+            values = u**2 @ (inside - 1.0 / ridge) + (1.0 - modes.intercept / n) / ridge
+        else:
+            p = (u * (inside - 1.0 / ridge)) @ u.T
+            p += (np.eye(len(own)) - modes.intercept / n) / ridge
+            values, vectors = np.linalg.eigh(p)
+            solved = vectors.T @ solved
+        # Of other directions the rest has nothing to say: they are no errors of it.
+        known = values > n * _EPSILON / ridge
+        total += np.sum(solved[known] ** 2 / values[known])
+    return float(total) / n
 
 
 def checked_grid(regularizations):

@@ -441,7 +441,7 @@ class SparseGaussianProcess(Model):
             wanted["forces_std"] = forces_std
             options = {"n_threads": n_threads, "progress": progress}
             return predicted(self, frames, **wanted, **options)
-        if self.baseline is not None or self._constants is not None:
+        if self.baseline is not None or self.solution.weighted:
             frames = structures(frames, combinations=True)
         features = self.features(frames, n_threads=n_threads, progress=progress)
         options = {"return_std": return_std, "n_threads": n_threads}

@@ -327,7 +327,7 @@ def _solved(model, factors, noise, n, basis):
     found = whole.right, whole.values, whole.scale, weight, is_intercept
     modes = FeatureModes(mean_row, None, *found)
     found = weights, float(regularization), ridge, variance
-    solution = Solution(modes, float(mean), *found, grid, errors)
+    solution = Solution(modes, float(mean), *found, grid, errors, weighted=True)
     if basis is None:
         return solution, None
     parts = constants, free[:, :-1], whole.constants(np.eye(n_constants))

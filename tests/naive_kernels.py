@@ -99,17 +99,29 @@ def intercept_predictions(kernel, targets, rows, ridge):
     return rows @ solution[:-1] + solution[-1]
 
 
-def intercept_variance(kernel, targets, rows, diagonal, ridge):
-    """Posterior variance with a flat prior on the intercept (universal kriging)."""
+def intercept_variance(kernel, targets, rows, diagonal, ridge, groups=None):
+    """Variance of new targets, with a flat prior on the intercept (universal kriging).
+
+    Its scale is that by which groups that are left out one after the other are as far
+    off as their covariance says.
+    """
     n = len(targets)
+    groups = np.arange(n) if groups is None else np.asarray(groups)
+    total = 0.0
+    for group in np.unique(groups):
+        (own,), (rest,) = np.nonzero(groups == group), np.nonzero(groups != group)
+        inner, cross = kernel[np.ix_(rest, rest)], kernel[np.ix_(own, rest)]
+        error = intercept_predictions(inner, targets[rest], cross, ridge) - targets[own]
+        inverse = np.linalg.inv(augmented_system(inner, targets[rest], ridge))
+        v = np.hstack([cross, np.ones((len(own), 1))])
+        covariance = kernel[np.ix_(own, own)] - v @ inverse @ v.T
+        total += error @ np.linalg.solve(covariance + ridge * np.eye(len(own)), error)
     inverse = np.linalg.inv(augmented_system(kernel, targets, ridge))
     variances = []
     for row, k_xx in zip(rows, diagonal, strict=True):
         v = np.append(row, 1.0)
-        variances.append(k_xx - v @ inverse @ v)
-    # Restricted maximum likelihood: yᵀ P y / (n − 1), P the block of the inverse.
-    scale = targets @ inverse[:n, :n] @ targets / (n - 1)
-    return scale * np.array(variances)
+        variances.append(k_xx - v @ inverse @ v + ridge)
+    return total / n * np.array(variances)
 
 
 def validation_errors(kernel, targets, fold, grid):

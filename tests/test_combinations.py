@@ -147,9 +147,10 @@ def test_differences_have_no_intercept_unless_asked():
     inverse = np.linalg.inv(gram + ridge * np.eye(len(gram)))
     values, std = model.predict(NEW, return_std=True)
     np.testing.assert_allclose(values, rows @ inverse @ ENERGIES, rtol=1e-8)
-    scale = ENERGIES @ inverse @ ENERGIES / len(gram)
+    # Left out one by one, an energy is off by its weight over the inverse's diagonal.
+    scale = np.mean((inverse @ ENERGIES) ** 2 / np.diag(inverse))
     left = np.diag(SQUARE(NEW, species=(1, 8)) - rows @ inverse @ rows.T)
-    np.testing.assert_allclose(std, np.sqrt(scale * left), rtol=1e-6)
+    np.testing.assert_allclose(std, np.sqrt(scale * (left + ridge)), rtol=1e-6)
 
 
 def test_no_intercept_means_the_same_for_features_and_their_kernel():

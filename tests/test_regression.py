@@ -82,13 +82,17 @@ def test_features_and_their_kernel_give_the_same_model():
     np.testing.assert_allclose(std_a, std_b, rtol=1e-8)
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("normal_equations", [False, True])
 @pytest.mark.parametrize("n_features", [5, 12, 60])
-def test_variance_is_that_of_the_augmented_inverse(n_features):
+def test_variance_is_that_of_what_is_left_out(n_features, normal_equations, grouped):
     x, x_new, y, _ = random_problem(n_features=n_features)
-    solution = fit_features(x, y, regularization=1e-2)
+    groups = np.arange(len(y)) // 3 if grouped else None
+    settings = {"groups": groups, "normal_equations": normal_equations}
+    solution = fit_features(x, y, regularization=1e-2, **settings)
     _, std = solution.predict(x_new, return_std=True)
     expected = naive.intercept_variance(
-        x @ x.T, y, x_new @ x.T, np.sum(x_new**2, axis=1), solution.ridge
+        *(x @ x.T, y, x_new @ x.T, np.sum(x_new**2, axis=1)), solution.ridge, groups
     )
     # An explicit inverse of condition 1e5, and a difference of like numbers.
     np.testing.assert_allclose(std**2, expected, rtol=1e-7)

@@ -17,8 +17,8 @@ def figure_liquid(seen, exact, rows, *, provenance):
     Parameters
     ----------
     seen : dict of str to dict
-        For the label of each potential that was run ``r`` in Å with ``rdf`` (3, n): Na–Cl, Na–Na, Cl–Cl; ``lags`` in
-        ps with ``msd`` (2, n) in Å².
+        For the label of each potential that was run ``r`` in Å with ``rdf`` (3, n):
+        Na–Cl, Na–Na, Cl–Cl; ``lags`` in ps with ``msd`` (2, n) in Å².
     exact : str
         Label of the exact potential, drawn black.
     rows : sequence of tuple
