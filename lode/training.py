@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
+from tqdm import tqdm
 
 from lode.archive import Wanted, checked_arrays, prefixed, without_prefix
 from lode.baselines import baseline_results, species_counts
@@ -218,14 +219,15 @@ def fitted_solution(
     width = n_constants + n_columns + 1
     factors = [_Factor(width) for _ in range(fold.max() + 1)]
     threads = thread_count(n_threads)
-    title = "forces" if progress else None
-    with single_threaded_blas():
+    bar = tqdm(total=n, desc="rows", unit="frame", disable=not progress)
+    with single_threaded_blas(), bar:
         # Some at a time: their rows are not kept.
         for start in range(0, n, 8 * threads):
             some = range(start, min(start + 8 * threads, n))
-            found = thread_map(rows_of, some, threads, title, "frame")
+            found = thread_map(rows_of, some, threads)
             for frame, rows in zip(some, found, strict=True):
                 factors[fold[frame]].add(rows)
+            bar.update(len(some))
     shares = 1.0 / (model.energy_noise * inputs.sizes)
     noise *= float(np.sqrt(np.sum(shares**2)))
     return _solved(model, factors, noise, n, basis)

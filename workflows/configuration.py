@@ -165,6 +165,11 @@ def liquid_potentials(config):
     return {f"{each['model']}_{each['n_train']}": each for each in models}
 
 
+def salt_label(config, name, n_train):
+    """What the figures call a model of ions that has learnt from so many frames."""
+    return f"{config['salt_models'][name]['label']}, {n_train} frames"
+
+
 def source_line(place, files):
     """Where a key of the configuration stands.
 

@@ -1,6 +1,6 @@
 """Examples with forces: a liquid and a crystal of ions, and charged dimers."""
 
-from workflows.configuration import liquid_potentials
+from workflows.configuration import liquid_potentials, salt_label
 
 SALT = config["salt"]
 LIQUID = config["liquid"]
@@ -14,11 +14,6 @@ LIQUID_RUNS = [
     for ensemble, n in [("nve", LIQUID["n_starts"]), ("npt", 1)]
     for start in range(n)
 ]
-
-
-def salt_label(name, n_train):
-    """What the figures call a model."""
-    return f"{config['salt_models'][name]['label']}, {n_train} frames"
 
 
 rule liquid_frames:
@@ -156,8 +151,8 @@ rule liquid:
         labels={
             "exact": "exact",
             **{
-                name: salt_label(m["model"], m["n_train"])
-                for name, m in LIQUID_MODELS.items()
+                name: salt_label(config, own["model"], own["n_train"])
+                for name, own in LIQUID_MODELS.items()
             },
         },
         provenance=(
@@ -274,7 +269,7 @@ rule crystal:
         labels={
             "exact": "exact",
             **{
-                name: salt_label(name, CRYSTAL["n_train"])
+                name: salt_label(config, name, CRYSTAL["n_train"])
                 for name in config["salt_models"]
             },
         },
