@@ -10,7 +10,7 @@ from lode.models import Model
 from lode.prediction import Prediction
 from lode.regression import GaussianProcess, checked_training
 from lode.sparse import SparseGaussianProcess
-from lode.systems import whole_number
+from lode.systems import structures, whole_number
 from lode.training import checked_derivatives_of
 
 # Members that have not learnt from a frame: so many make a spread to be scaled.
@@ -120,6 +120,7 @@ class Committee(Model):
             )
         frames = list(frames)
         inputs, targets = checked_training(frames, targets)
+        self._learn_boundaries(self.model.kernel.descriptors, inputs)
         known = {"forces": forces, "stress": stress}
         known = {name: value for name, value in known.items() if value is not None}
         if known:
@@ -183,6 +184,7 @@ class Committee(Model):
         self._check_fitted()
         options = {"n_threads": n_threads, "progress": progress}
         frames = list(frames)
+        self._check_boundaries(structures(frames, combinations=True))
         if not (forces or stress or forces_std):
             values = np.array([m.predict(frames, **options) for m in self.members])
             mean = values.mean(axis=0)

@@ -366,6 +366,7 @@ class EquivariantRegression(Model):
             as of Cartesian components.
         """
         inputs = structures(frames)
+        self._learn_boundaries(self.descriptors, inputs)
         targets = _checked_tensors(targets, len(inputs), 2 * self.angular + 1)
         groups = [_first_of_each_species(inputs, self.n_whitening)]
         options = {"species": species, "n_threads": n_threads, "progress": progress}
@@ -436,6 +437,8 @@ class EquivariantRegression(Model):
         """
         self._check_fitted()
         inputs = structures(frames)
+        inputs.channels(self.species)
+        self._check_boundaries(inputs)
         total = np.zeros((len(inputs), 2 * self.angular + 1))
         for descriptor, beta_zf in zip(
             self.descriptors, self.coefficients, strict=True

@@ -45,6 +45,8 @@ class Field:
         ``singular_at_zero``, ``background`` nor a splitting is used.
     tail : Tail
         Its form far from the atom.
+    neutralized : bool
+        Whether k = 0 diverges and is dropped: a neutralising background in each cell.
     singular_at_zero : bool
         Whether :math:`k^2 \hat g(k)` has a singularity at k = 0 or close to it.
 
@@ -62,7 +64,7 @@ class Field:
         short-range half, which the sum over pairs contains.
     """
 
-    long_range = False
+    long_range = neutralized = False
     singular_at_zero = False
 
     def fourier_slope(self, k, splitting):

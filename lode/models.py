@@ -21,6 +21,8 @@ class Model:
     _has_columns = False
     # Whether it predicts energies of which forces are derivatives.
     _has_forces = False
+    # Boundaries of the frames learnt from, where potentials tell them apart.
+    _boundaries = None
 
     @property
     def species_energies(self):
@@ -60,12 +62,53 @@ class Model:
             "lode": lode.__version__,
             "model": to_dict(self),
             "species": self.species,
+            "boundaries": self._boundaries,
         }
         save_archive(path, _KIND, common | header, arrays)
+
+    def _learn_boundaries(self, descriptors, inputs):
+        """Keep which boundaries the frames have."""
+        self._boundaries = None
+        if hasattr(inputs, "systems") and any(map(_sees_charge, descriptors)):
+            self._boundaries = sorted({_boundary(system) for system in inputs})
+
+    def _check_boundaries(self, inputs):
+        """Refuse frames whose boundaries the model has not learnt from.
+
+        The potential of all atoms of one species is theirs alone in a finite frame, and
+        that of a neutral cell in a periodic one.
+        """
+        if self._boundaries is None or not hasattr(inputs, "systems"):
+            return
+        for i, system in enumerate(inputs):
+            if _boundary(system) not in self._boundaries:
+                raise ValueError(
+                    "a model with a potential must be given frames with boundaries as "
+                    f"it has learnt from, {' or '.join(self._boundaries)}, got a "
+                    f"{_boundary(system)} frame (structure {i})"
+                )
 
     def _check_fitted(self):
         if not self.is_fitted:
             raise RuntimeError("the model must be fitted first: call fit")
+
+
+def _saved_boundaries(header):
+    known = header.get("boundaries")
+    if known is None:
+        return None
+    wanted = {"boundaries": Wanted("text", ("boundary",), order="distinct")}
+    return checked_arrays(header, wanted)["boundaries"].tolist()
+
+
+def _boundary(system):
+    return "finite" if system.finite else "periodic"
+
+
+def _sees_charge(descriptor):
+    """Whether the field of one species diverges in a cell without a background."""
+    expansions = (getattr(descriptor, name, None) for name in ("expansion", "other"))
+    return any(e is not None and e.field.neutralized for e in expansions)
 
 
 def load(path):
@@ -108,6 +151,7 @@ def load(path):
             raise ValueError(f"it holds {type(model).__name__}")
         species = checked_arrays(header, _SPECIES)["species"]
         model.species = atomic_numbers(species.tolist())
+        model._boundaries = _saved_boundaries(header)
         model._set_state(header, arrays)
     except ValueError as error:
         raise ValueError(f"{path} must hold a complete model: {error}") from None

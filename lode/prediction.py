@@ -87,6 +87,7 @@ def predicted(
     """
     inputs = structures(frames, combinations=True)
     inputs.channels(model.species)
+    model._check_boundaries(inputs)
     if stress:
         _check_volumes(inputs)
     for descriptor in model.fitted_kernel.descriptors:

@@ -175,6 +175,7 @@ class GaussianProcess(Model):
             or stress do not fit the frames or there are too few frames.
         """
         inputs, targets = checked_training(frames, targets)
+        self._learn_boundaries(self.kernel.descriptors, inputs)
         if forces is not None or stress is not None or self.intercept == SPECIES:
             derived = checked_derivatives_of(inputs, targets, forces, stress)
             options = {"n_threads": n_threads, "progress": progress}
@@ -293,8 +294,9 @@ class GaussianProcess(Model):
             wanted["forces_std"] = forces_std
             options = {"n_threads": n_threads, "progress": progress}
             return predicted(self, frames, **wanted, **options)
-        if self.baseline is not None or self.solution.weighted:
+        if not holds_features(frames):
             frames = structures(frames, combinations=True)
+        self._check_boundaries(frames)
         kernel = self.fitted_kernel
         new = kernel.precompute(
             frames, species=self.species, n_threads=n_threads, progress=progress

@@ -354,6 +354,7 @@ class SparseGaussianProcess(Model):
             not fit the frames.
         """
         inputs, targets = checked_training(frames, targets)
+        self._learn_boundaries(self.kernel.descriptors, inputs)
         chosen_from = inputs if sparse_frames is None else sparse_frames
         # Rows of all kinds are weighted, and constants of species are free columns.
         derived = forces is not None or stress is not None
@@ -441,8 +442,9 @@ class SparseGaussianProcess(Model):
             wanted["forces_std"] = forces_std
             options = {"n_threads": n_threads, "progress": progress}
             return predicted(self, frames, **wanted, **options)
-        if self.baseline is not None or self.solution.weighted:
+        if not holds_features(frames):
             frames = structures(frames, combinations=True)
+        self._check_boundaries(frames)
         features = self.features(frames, n_threads=n_threads, progress=progress)
         options = {"return_std": return_std, "n_threads": n_threads}
         return predicted_energies(self, frames, features, **options)

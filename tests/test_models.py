@@ -15,6 +15,7 @@ import zipfile
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 
 import lode
 from lode.archive import load_archive, save_archive
@@ -417,3 +418,70 @@ def test_crafted_file_is_refused_or_predicts_numbers(models, name, change, tmp_p
             counts[outcome(path, expected)] += 1
     print(name, change.__name__, dict(counts))
     assert counts["refused"] > 40
+
+
+def salt(seed=0):
+    atoms = bulk("NaCl", "rocksalt", a=5.6 + 0.02 * seed, cubic=True)
+    atoms.rattle(0.1, seed=seed)
+    return atoms
+
+
+@pytest.mark.filterwarnings("ignore:leave-one-out errors")
+@pytest.mark.parametrize("kind", ["full", "sparse", "committee", "tensor"])
+def test_a_model_with_a_potential_is_kept_to_its_boundaries(kind, tmp_path):
+    basis = lode.RadialBasis.gto(2, 3.0)
+    potential = lode.SphericalExpansion(lode.PowerLawPotential(1, 1.0), basis, 1)
+    frames, targets = [salt(seed) for seed in range(6)], np.arange(6.0)
+    kernel = lode.PolynomialKernel(lode.PowerSpectrum(potential))
+    settings = {"regularization": 1e-3, "n_folds": 2}
+    model = lode.GaussianProcess(kernel, **settings)
+    if kind in ("sparse", "committee"):
+        model = lode.SparseGaussianProcess(kernel, n_sparse=8, **settings)
+    if kind == "committee":
+        model = lode.Committee(model, n_members=2)
+    if kind == "tensor":
+        descriptor = lode.EquivariantPowerSpectrum(potential, angular=1)
+        model = lode.EquivariantRegression(descriptor, n_components=4)
+        targets = np.random.default_rng(0).normal(size=(6, 3))
+    model.fit(frames, targets)
+    model.save(tmp_path / "model.npz")
+    molecule = frames[0].copy()
+    molecule.pbc = False
+    for fitted in (model, lode.load(tmp_path / "model.npz")):
+        fitted.predict(frames)
+        with pytest.raises(ValueError, match=r"periodic, got a finite .*structure 1"):
+            fitted.predict([frames[1], molecule])
+    if kind == "full":
+        with pytest.raises(ValueError, match="got a finite"):
+            model.predict([molecule], forces=True)
+        mixed = model.fit([*frames, molecule], np.arange(7.0))
+        mixed.predict([molecule, frames[0]])
+
+
+def test_a_model_of_densities_takes_any_boundaries():
+    density = lode.SphericalExpansion(
+        lode.GaussianDensity(0.5), lode.RadialBasis.gto(2, 3.0), 1
+    )
+    kernel = lode.PolynomialKernel(lode.PowerSpectrum(density))
+    model = lode.GaussianProcess(kernel, regularization=1e-3)
+    model.fit([salt(seed) for seed in range(4)], np.arange(4.0))
+    molecule = salt()
+    molecule.pbc = False
+    assert np.isfinite(model.predict([molecule])).all()
+
+
+def test_a_file_of_the_version_before_is_read(models, tmp_path):
+    # What it lacks has defaults, and numbers of frames were whole.
+    model = models["sparse"]
+    model.save(tmp_path / "model.npz")
+    header, arrays = load_archive(tmp_path / "model.npz", "model")
+    header["version"] = 3
+    del header["boundaries"], header["kind"]
+    for name in ("energy_noise", "force_noise", "stress_noise", "baseline"):
+        header["model"]["SparseGaussianProcess"].pop(name)
+    del arrays["solution_weighted"]
+    count = arrays["solution_modes_n_train"]
+    arrays["solution_modes_n_train"] = count.astype(int)
+    save_archive(tmp_path / "old.npz", "model", header, arrays)
+    old = lode.load(tmp_path / "old.npz")
+    np.testing.assert_array_equal(old.predict(NEW), model.predict(NEW))
