@@ -9,6 +9,11 @@ from plotting import COLORS, MARKERS, STYLE, TITLE_WIDTH
 
 _ELASTIC = {"constant": "a", "bulk": "B", "c11": "C₁₁", "c12": "C₁₂", "c44": "C₄₄"}
 _OPTICAL = {"lo": "LO", "to": "TO"}
+# Colours and dashes of models of ions.
+_MODELS = (
+    *(("#E69F00", "-"), ("#0072B2", "--"), ("#009E73", "-."), ("#CC79A7", ":")),
+    *(("#D55E00", "-"), ("#56B4E9", "--")),
+)
 
 
 def figure_liquid(seen, exact, rows, *, provenance):
@@ -124,14 +129,19 @@ def _deviations(own, exact):
 
 
 def _styles(labels, exact):
-    """The exact potential black, the others in colours, all in lines."""
-    others = [label for label in labels if label != exact]
-    colors = [color for color in COLORS if color != "#000000"]
+    """The exact potential black; a colour for each model, whatever it learns from."""
+    models = dict.fromkeys(_model(label) for label in labels if label != exact)
+    colors = dict(zip(models, _MODELS, strict=False))
     styles = {exact: {"color": "black", "lw": 2.0, "alpha": 0.6}}
-    for i, label in enumerate(others):
-        dashes = ("-", "--", "-.", ":")[i % 4]
-        styles[label] = {"color": colors[i % len(colors)], "ls": dashes}
+    for label in labels:
+        if label != exact:
+            color, dashes = colors[_model(label)]
+            styles[label] = {"color": color, "ls": dashes}
     return styles
+
+
+def _model(label):
+    return label.split(",")[0]
 
 
 def _title(figure, text, provenance):
