@@ -25,6 +25,7 @@ from crystal import (  # noqa: E402
 from crystal_frames import crystal_frames, rock_salt  # noqa: E402
 from csv_tables import table, write_table  # noqa: E402
 from dynamics import microcanonical, recorded, thermalised  # noqa: E402
+from force_dimer_model import COLUMNS as PREDICTIONS  # noqa: E402
 from force_dimers_figure import COLUMNS, force_dimers_figure  # noqa: E402
 from liquid import observed, rdf_deviation  # noqa: E402
 from liquid_run import KIND  # noqa: E402
@@ -193,11 +194,10 @@ def test_errors_of_dimers_are_by_composition_and_the_best_is_by_cross_validation
     tmp_path,
 ):
     rows = [
-        ("CO", 5.0, 1.0, 1.1, 0.01, "train"),
-        ("CO", 7.0, 1.0, 1.2, 0.04, "test"),
-        ("HF", 7.0, 2.0, 1.6, 0.16, "test"),
+        ("CO", 5.0, 1.0, 1.1, 0.01, 0.05, "train"),
+        ("CO", 7.0, 1.0, 1.2, 0.04, 0.1, "test"),
+        ("HF", 7.0, 2.0, 1.6, 0.16, 0.3, "test"),
     ]
-    columns = "composition", "distance", "energy", "predicted", "force_square", "set"
     models = {
         "a": {"label": "SOAP", "point_charges": False},
         "b": {"label": "LODE", "point_charges": True},
@@ -206,7 +206,7 @@ def test_errors_of_dimers_are_by_composition_and_the_best_is_by_cross_validation
     for name in models:
         predictions[name] = tmp_path / f"{name}.csv.gz"
         crosses[name] = tmp_path / f"{name}_cross.csv.gz"
-        write_table(predictions[name], columns, rows)
+        write_table(predictions[name], PREDICTIONS, rows)
         cells = [(1.0 if name == "a" else 0.5, 1e-6)]
         write_table(crosses[name], ["cross_validation", "regularization"], cells)
     out = tmp_path / "table.csv"
@@ -222,5 +222,6 @@ def test_errors_of_dimers_are_by_composition_and_the_best_is_by_cross_validation
     assert float(total["energy_rmse_meV"]) == pytest.approx(expected, rel=1e-2)
     expected = 1e3 * np.sqrt((0.04 + 0.16) / 2)
     assert float(total["force_rmse_meV_A"]) == pytest.approx(expected, rel=1e-2)
+    assert float(total["force_mae_meV_A"]) == pytest.approx(200.0)
     assert found[3]["baseline"] == "point charges"
     assert paths[0].read_bytes().startswith(b"%PDF")

@@ -7,7 +7,10 @@ from job import started_job
 from lode.datasets.frames import read_frames
 from lode.serialization import from_dict
 
-COLUMNS = "composition", "distance", "energy", "predicted", "force_square", "set"
+COLUMNS = (
+    *("composition", "distance", "energy", "predicted"),
+    *("force_square", "force_error", "set"),
+)
 
 
 def force_dimer_model(
@@ -21,8 +24,8 @@ def force_dimer_model(
         Frames with energies and forces, and distances in ``info``.
     predictions_path : path_like
         Table to write: for each far frame its composition, distance in Å, energy and
-        predicted energy in eV, and the mean square error of its forces' components in
-        (eV/Å)².
+        predicted energy in eV, and the mean square error and mean absolute error of the
+        components of its forces, in (eV/Å)² and eV/Å.
     cross_path : path_like
         Table to write: ``cross_validation``, root mean square error of the near frames
         in units of the noises, and ``regularization``.
@@ -57,10 +60,11 @@ def force_dimer_model(
     for kind, some in (("train", train), ("test", test)):
         found = fitted.predict(some, forces=True)
         for frame, energy, forces in zip(some, found.energy, found.forces, strict=True):
-            square = float(np.mean((forces - frame.get_forces()) ** 2))
+            apart = abs(forces - frame.get_forces())
+            errors = float(np.mean(apart**2)), float(np.mean(apart))
             known = frame.get_chemical_formula(), float(frame.info["distance"])
             energies = frame.get_potential_energy(), float(energy)
-            rows.append((*known, *map(repr, map(float, energies)), square, kind))
+            rows.append((*known, *map(repr, map(float, energies)), *errors, kind))
     write_table(predictions_path, COLUMNS, rows)
     solution = fitted.solution
     cells = float(solution.errors.min()), float(solution.regularization)

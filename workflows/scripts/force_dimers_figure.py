@@ -10,7 +10,7 @@ from plotting_examples import figure_force_dimers
 
 COLUMNS = (
     *("curve", "baseline", "cross_validation", "composition", "n_train", "n_test"),
-    *("energy_rmse_meV", "force_rmse_meV_A"),
+    *("energy_rmse_meV", "force_rmse_meV_A", "force_mae_meV_A"),
 )
 ALL = "all"
 POINT_CHARGES = "point charges"
@@ -26,8 +26,8 @@ def force_dimers_figure(models, predictions, crosses, table_path, paths, *, prov
     predictions, crosses : dict of str to path_like
         Tables of each model, see :func:`force_dimer_model.force_dimer_model`.
     table_path : path_like
-        Table to write: root mean square errors of the far frames, all and of each
-        composition; ``cross_validation`` is the error of near ones in units of the
+        Table to write: root mean square errors of the far frames, and the mean absolute
+        error of their forces, of all and of each composition; ``cross_validation`` is the error of near ones in units of the
         noises, by which models are to be compared.
     paths : sequence of path_like
         Files to write; the suffix sets the format.
@@ -45,7 +45,8 @@ def force_dimers_figure(models, predictions, crosses, table_path, paths, *, prov
             test = [row for row in own if row["set"] == "test"]
             if not test:
                 continue
-            numbers = rmse_energy(test), rmse_force(test)
+            mae = sum(float(row["force_error"]) for row in test) / len(test)
+            numbers = rmse_energy(test), rmse_force(test), mae
             cells = model["label"], baseline, rounded(scores[name], 3), composition
             counts = len(own) - len(test), len(test)
             errors = (rounded(1e3 * value, 3) for value in numbers)

@@ -171,7 +171,7 @@ def figure_force_dimers(rows, curves, *, provenance):
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.0), layout="constrained")
         errors, energies = figure.subplots(1, 2)
-        for label, baseline, _, composition, _, _, energy, force in rows:
+        for label, baseline, _, composition, _, _, energy, force, _ in rows:
             if composition != "all":
                 continue
             i = labels.index(label)
