@@ -27,8 +27,8 @@ def force_dimers_figure(models, predictions, crosses, table_path, paths, *, prov
         Tables of each model, see :func:`force_dimer_model.force_dimer_model`.
     table_path : path_like
         Table to write: root mean square errors of the far frames, and the mean absolute
-        error of their forces, of all and of each composition; ``cross_validation`` is the error of near ones in units of the
-        noises, by which models are to be compared.
+        error of their forces, of all and of each composition; ``cross_validation`` is
+        the error of near ones in units of the noises, by which models are compared.
     paths : sequence of path_like
         Files to write; the suffix sets the format.
     provenance : str
