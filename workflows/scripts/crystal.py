@@ -4,6 +4,7 @@ import numpy as np
 from ase import units
 from scipy.optimize import brentq
 
+import model_modules  # noqa: F401
 from crystal_frames import rock_salt
 from dynamics import microcanonical, recorded, thermalised
 from job import started_job

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+import model_modules  # noqa: F401
 from csv_tables import write_table
 from job import started_job
 from lode.datasets.frames import read_frames

@@ -1,5 +1,6 @@
 """A run of the liquid, by the exact potential or by a model of it."""
 
+import model_modules  # noqa: F401
 from dynamics import at_pressure, microcanonical, recorded, thermalised
 from job import started_job
 from lode.archive import save_archive
