@@ -1,7 +1,7 @@
 """Modules of what a model's dictionary or file names.
 
-Models are built by name, and a rule that builds one imports this module, so that it runs
-again when their code changes.
+Models are built by name: a rule that builds one imports this module, and so runs again
+when their code changes.
 """
 
 import lode.baselines
