@@ -76,9 +76,19 @@ def test_forces_are_derivatives_also_by_the_calculator():
         moved.positions[1, 2] += step
         return committee.predict([moved])[0]
 
-    near, far = (energy(h) - energy(-h) for h in (1e-3, 2e-3))
-    expected = -(8 * near - far) / 12e-3
-    assert atoms.get_forces()[1, 2] == pytest.approx(expected, rel=1e-7)
+    def strained(step):
+        strain, moved = np.eye(3), atoms.copy()
+        strain[0, 0] += step
+        moved.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+        return committee.predict([moved])[0]
+
+    def slope(function, h):
+        near, far = (function(x) - function(-x) for x in (h, 2 * h))
+        return (8 * near - far) / (12 * h)
+
+    assert atoms.get_forces()[1, 2] == pytest.approx(-slope(energy, 1e-3), rel=1e-7)
+    expected = slope(strained, 1e-4) / atoms.get_volume()
+    assert atoms.get_stress()[0] == pytest.approx(expected, rel=1e-7)
     assert atoms.calc.results["uncertainty"] > 0.0
     assert "energies" not in atoms.calc.implemented_properties
 
