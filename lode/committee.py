@@ -5,16 +5,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lode.archive import Wanted, checked_arrays, prefixed, without_prefix
+from lode.baselines import species_counts
 from lode.features import holds_features
 from lode.models import Model
 from lode.prediction import Prediction
 from lode.regression import GaussianProcess, checked_training
+from lode.ridge import checked_groups
 from lode.sparse import SparseGaussianProcess
 from lode.systems import structures, whole_number
-from lode.training import checked_derivatives_of
+from lode.training import SPECIES, checked_derivatives_of
 
 # Members that have not learnt from a frame: so many make a spread to be scaled.
 _FEWEST = 4
+# How often a part is drawn that determines all constants.
+_DRAWS = 100
 
 
 @dataclass(eq=False)
@@ -41,8 +45,8 @@ class Committee(Model):
     members : tuple of GaussianProcess or SparseGaussianProcess
         After :meth:`fit`.
     scale : float
-        After :meth:`fit`: standard deviation over spread; 1 where no frame was left out
-        by four members.
+        After :meth:`fit`: standard deviation over spread; 1 where the frames that four
+        members have left out do not tell.
 
     Raises
     ------
@@ -118,35 +122,58 @@ class Committee(Model):
             raise TypeError(
                 f"a committee learns from structures, got {type(frames).__name__}"
             )
-        frames = list(frames)
         inputs, targets = checked_training(frames, targets)
-        self._learn_boundaries(self.model.kernel.descriptors, inputs)
         known = {"forces": forces, "stress": stress}
         known = {name: value for name, value in known.items() if value is not None}
         if known:
             checked = checked_derivatives_of(inputs, targets, forces, stress)
             known = {name: getattr(checked, name) for name in known}
         species, _ = inputs.channels(species)
-        n = len(frames)
-        groups = np.arange(n) if groups is None else np.asarray(groups)
-        labels, group = np.unique(groups, return_inverse=True)
-        n_learnt = round(self.share * len(labels))
+        n = inputs.n_frames
+        group = checked_groups(groups, n)
+        n_groups = int(group.max()) + 1
+        n_learnt = round(self.share * n_groups)
+        if not 0 < n_learnt < n_groups:
+            raise ValueError(
+                f"share must leave frames to learn and others of {n_groups} groups of "
+                f"frames, got {self.share}"
+            )
         options = {"n_threads": n_threads, "progress": progress}
         members, left_out = [], np.zeros((self.n_members, n), dtype=bool)
         draw = np.random.default_rng(self.seed)
         for own in left_out:
-            learnt = draw.permutation(len(labels))[:n_learnt]
-            own[:] = ~np.isin(group, learnt)
+            own[:] = self._left_out(draw, inputs, group, n_learnt)
             rows = np.flatnonzero(~own)
             some = {name: [value[i] for i in rows] for name, value in known.items()}
             member = replace(self.model)
-            some |= {"groups": groups[rows], "species": species}
-            train = [frames[i] for i in rows]
-            members.append(member.fit(train, targets[rows], **some, **options))
-        values = np.array([m.predict(frames, **options) for m in members])
+            some |= {"groups": group[rows], "species": species}
+            train = inputs.frames(rows)
+            member.fit(train, targets[rows], **some, **options)
+            # What one has not learnt, others have.
+            member._boundaries = None
+            members.append(member)
+        values = np.array([m.predict(inputs, **options) for m in members])
         self.members, self.species = tuple(members), species
         self.scale = _scale(values, left_out, targets)
+        self._learn_boundaries(self.model.kernel.descriptors, inputs)
         return self
+
+    def _left_out(self, draw, inputs, group, n_learnt):
+        """Frames that one member does not learn from."""
+        counts = None
+        if self.model.intercept == SPECIES:
+            counts = species_counts(inputs, inputs.channels()[0])
+        for _ in range(_DRAWS):
+            learnt = draw.permutation(int(group.max()) + 1)[:n_learnt]
+            own = ~np.isin(group, learnt)
+            # Each member must know the constants of all species.
+            rank = np.linalg.matrix_rank
+            if counts is None or rank(counts[~own]) == rank(counts):
+                return own
+        raise ValueError(
+            "each part of the frames must determine the constants of all species, got "
+            f"none in {_DRAWS} draws of a share of {self.share}: make it larger"
+        )
 
     def predict(
         self,
@@ -183,8 +210,16 @@ class Committee(Model):
         """
         self._check_fitted()
         options = {"n_threads": n_threads, "progress": progress}
-        frames = list(frames)
-        self._check_boundaries(structures(frames, combinations=True))
+        if holds_features(frames):
+            raise TypeError(
+                f"a committee predicts for structures, got {type(frames).__name__}"
+            )
+        frames = structures(frames, combinations=True)
+        self._check_boundaries(frames)
+        if forces_std and frames.weights is not None:
+            raise ValueError(
+                "forces_std needs frames of one structure, got combinations"
+            )
         if not (forces or stress or forces_std):
             values = np.array([m.predict(frames, **options) for m in self.members])
             mean = values.mean(axis=0)
@@ -248,4 +283,6 @@ def _scale(values, left_out, targets):
             if variance > 0.0:
                 ratio = (mean - target) ** 2 / variance
                 squares.append((n - 3) / (n - 1) * ratio - 1 / n)
-    return float(np.sqrt(max(np.mean(squares), 0.0))) if squares else 1.0
+    # Of few frames the estimate may be negative: it says nothing then.
+    mean = np.mean(squares) if squares else 0.0
+    return float(np.sqrt(mean)) if mean > 0.0 else 1.0

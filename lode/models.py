@@ -1,5 +1,7 @@
 """What all models share: one file for each, and one function that reads them."""
 
+from dataclasses import replace
+
 import numpy as np
 
 import lode
@@ -67,7 +69,7 @@ class Model:
         save_archive(path, _KIND, common | header, arrays)
 
     def _learn_boundaries(self, descriptors, inputs):
-        """Keep which boundaries the frames have."""
+        """Keep which boundaries the frames have, when all else is learnt."""
         self._boundaries = None
         if hasattr(inputs, "systems") and any(map(_sees_charge, descriptors)):
             self._boundaries = sorted({_boundary(system) for system in inputs})
@@ -91,6 +93,18 @@ class Model:
     def _check_fitted(self):
         if not self.is_fitted:
             raise RuntimeError("the model must be fitted first: call fit")
+
+
+def _upgrade(arrays):
+    """Give the arrays of a file of the version before what they lack."""
+    arrays["solution_weighted"] = arrays["solution_has_forces"] = np.array(0)
+    if "solution_modes_n_train" in arrays:
+        arrays["solution_modes_n_train"] = arrays["solution_modes_n_train"] * 1.0
+    if "species_energies" in arrays:
+        n_species = len(arrays["species_energies"])
+        n_columns = len(arrays["solution_weights"])
+        arrays["species_features"] = np.zeros((n_species, n_columns))
+        arrays["species_spread"] = np.zeros((n_species, 0))
 
 
 def _saved_boundaries(header):
@@ -133,18 +147,17 @@ def load(path):
 
     Notes
     -----
-    Files of version 3 are read, too. Those before had no checksum: such models are to
-    be fitted and saved again.
+    Files of version 3 are read, too, but for standard deviations the model is to be
+    fitted again. Those before had no checksum and are refused.
 
     A file that was changed since it was saved is refused. A digest that fits can be
     written with other numbers, though: if these make a model, it is loaded, and
     predicts what they give.
     """
     header, arrays = load_archive(path, _KIND, (_UPGRADED, _VERSION))
-    if header["version"] == _UPGRADED:
-        arrays["solution_weighted"] = np.array(0)
-        if "solution_modes_n_train" in arrays:
-            arrays["solution_modes_n_train"] = arrays["solution_modes_n_train"] * 1.0
+    is_old = header["version"] == _UPGRADED
+    if is_old:
+        _upgrade(arrays)
     try:
         model = from_dict(header.get("model"))
         if not isinstance(model, Model):
@@ -153,6 +166,9 @@ def load(path):
         model.species = atomic_numbers(species.tolist())
         model._boundaries = _saved_boundaries(header)
         model._set_state(header, arrays)
+        if is_old and hasattr(model, "solution"):
+            # Such a file does not tell what the noise of new targets is.
+            model.solution = replace(model.solution, variance=np.nan)
     except ValueError as error:
         raise ValueError(f"{path} must hold a complete model: {error}") from None
     return model

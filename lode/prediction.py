@@ -324,7 +324,7 @@ def _forces_std(model, inputs, n_threads):
     """Standard deviation of the forces of each structure."""
     columns = model._column_gradients()
     # Forces that no model has learnt from have no noise of their own.
-    noise = model.force_noise**2 if model.solution.weighted else 0.0
+    noise = model.force_noise**2 if model.solution.has_forces else 0.0
 
     def of(i):
         rows, _ = slopes(model, inputs.chosen([i]), columns, False)

@@ -175,7 +175,6 @@ class GaussianProcess(Model):
             or stress do not fit the frames or there are too few frames.
         """
         inputs, targets = checked_training(frames, targets)
-        self._learn_boundaries(self.kernel.descriptors, inputs)
         if forces is not None or stress is not None or self.intercept == SPECIES:
             derived = checked_derivatives_of(inputs, targets, forces, stress)
             options = {"n_threads": n_threads, "progress": progress}
@@ -209,6 +208,7 @@ class GaussianProcess(Model):
         self.species = training.neighbor_species
         self._training = None if kernel.is_linear else kernel.pruned(training)
         self._constants = None
+        self._learn_boundaries(kernel.descriptors, inputs)
         return self
 
     def _fit_derivatives(self, inputs, targets, groups, species, options):
@@ -221,12 +221,15 @@ class GaussianProcess(Model):
             )
         training = self.kernel.precompute(inputs, species=species, **options)
         kernel = self.kernel.fitted(training)
+        # Not fitted until all is learnt.
+        self.solution = self._constants = None
         self.fitted_kernel, self.species = kernel, training.neighbor_species
         self._columns, self._training = kernel.columns(training), None
         features, noise = self._rows(training), kernel.noise(training)
         self.solution, self._constants = fitted_solution(
             self, inputs, targets, features, noise, groups, **options
         )
+        self._learn_boundaries(kernel.descriptors, inputs)
         return self
 
     _has_forces = True
@@ -502,6 +505,11 @@ def predicted_energies(
     solution, own = model.solution, model._constants
     options = {"outside": outside, "diagonal": diagonal, "return_std": return_std}
     if solution.weighted and return_std:
+        if holds_features(frames):
+            raise TypeError(
+                "standard deviations of a model that learnt weighted targets need "
+                f"structures, got {type(frames).__name__}"
+            )
         options["noise"] = model.energy_noise**2 * _atom_counts_squared(frames)
     values = solution.predict(rows)
     values = values + baseline_energies(model.baseline, frames, n_threads)
@@ -520,7 +528,11 @@ def predicted_energies(
 def _atom_counts_squared(frames):
     """Squared numbers of atoms, of combinations the weighted sum of their terms'."""
     squares = frames.sizes.astype(float) ** 2
-    return squares if frames.weights is None else frames.weights.power(2) @ squares
+    if frames.weights is None:
+        return squares
+    weights = frames.weights.copy()
+    weights.sum_duplicates()
+    return weights.power(2) @ squares
 
 
 def checked_training(frames, targets):

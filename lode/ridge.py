@@ -62,6 +62,7 @@ _SAVED = {
     "regularizations": Wanted("float", ("grid",), low=POSITIVE),
     "errors": Wanted("float", ("grid",), low=0.0),
     "weighted": Wanted("int", low=0, high=1),
+    "has_forces": Wanted("int", low=0, high=1),
 }
 _SAVED_MODES = {
     "modes_values": Wanted("float", ("mode",), low=0.0),
@@ -118,8 +119,9 @@ class Solution:
     regularizations, errors : ndarray (n_grid,)
         Grid and root mean squared errors of the cross-validation; empty if the
         regularisation was given.
-    weighted : bool
-        Whether targets have been divided by noises of their own.
+    weighted, has_forces : bool
+        Whether targets have been divided by noises of their own; whether forces were
+        among them.
     """
 
     modes: object
@@ -131,6 +133,7 @@ class Solution:
     regularizations: np.ndarray
     errors: np.ndarray
     weighted: bool = False
+    has_forces: bool = False
 
     @property
     def slope(self):
@@ -180,6 +183,7 @@ class Solution:
         values = self.mean + centred @ self.weights
         if not return_std:
             return values
+        self._check_variance()
         posterior = self.modes.posterior(rows, centred, diagonal, self.ridge)
         if not len(self.modes.values):
             # Nothing is known of f: what varies is noise.
@@ -205,8 +209,16 @@ class Solution:
         -------
         ndarray (n,)
         """
+        self._check_variance()
         posterior = self.modes.posterior(rows, rows, None, self.ridge)
         return np.sqrt(self.variance * (posterior + self.ridge * noise))
+
+    def _check_variance(self):
+        if np.isnan(self.variance):
+            raise ValueError(
+                "standard deviations need a model that was fitted since they hold the "
+                "noise, got one from an older file: fit it again"
+            )
 
     def to_arrays(self):
         """What predictions need, as a dictionary of plain arrays."""
@@ -217,7 +229,7 @@ class Solution:
         else:
             modes |= {"row_mean": m.row_mean, "vectors": m.vectors}
         own = {name: getattr(self, name) for name in _SAVED}
-        own["weighted"] = int(self.weighted)
+        own |= {name: int(own[name]) for name in ("weighted", "has_forces")}
         arrays = own | {f"modes_{name}": value for name, value in modes.items()}
         return {name: np.asarray(value) for name, value in arrays.items()}
 
@@ -243,7 +255,10 @@ class Solution:
             modes = KernelModes(*found, values, scale, intercept)
         own = [arrays[name] for name in _SAVED]
         found = cls(modes, *[a if a.ndim else a.item() for a in own])
-        return replace(found, weighted=bool(found.weighted))
+        flags = {
+            name: bool(getattr(found, name)) for name in ("weighted", "has_forces")
+        }
+        return replace(found, **flags)
 
 
 @dataclass(frozen=True)
@@ -725,13 +740,31 @@ def _solved(
     deviations = targets - mean
     projection = modes.projection(deviations)
     ridge = float(regularization) * modes.scale
-    groups = np.arange(n) if groups is None else np.asarray(groups)
+    groups = checked_groups(groups, n)
     variance = _left_out_variance(modes, deviations, projection, ridge, groups)
     weights = modes.weights(projection, ridge)
     regularization = float(regularization)
     if isinstance(modes, FeatureModes):
         modes = replace(modes, rows=None)
     return Solution(modes, mean, weights, regularization, ridge, variance, grid, errors)
+
+
+def checked_groups(groups, n):
+    """Number of the group of each of n structures, by default one of its own.
+
+    Raises
+    ------
+    ValueError
+        If there is not one label for each.
+    """
+    if groups is None:
+        return np.arange(n)
+    groups = np.asarray(groups)
+    if groups.shape != (n,):
+        raise ValueError(
+            f"groups must be one for each of {n} frames, got shape {groups.shape}"
+        )
+    return np.unique(groups, return_inverse=True)[1]
 
 
 def _left_out_variance(modes, deviations, projection, ridge, groups):
@@ -744,22 +777,28 @@ def _left_out_variance(modes, deviations, projection, ridge, groups):
     n = len(deviations)
     inside = 1.0 / (modes.values + ridge)
     _, label, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    alone = len(sizes) == n
+    alone, is_full = len(sizes) == n, len(modes.values) == n - modes.intercept
     edges = np.arange(_BLOCK, n, _BLOCK) if alone else np.cumsum(sizes)[:-1]
     total = 0.0
     for own in np.split(np.argsort(label, kind="stable"), edges):
         u = modes.vectors_of(own)
         missed = deviations[own] - u @ projection
+        # Of directions that the kernel does not have, unless all of it is rounding.
+        if is_full:
+            missed = np.zeros_like(missed)
         solved = u @ (inside * projection) + missed / ridge
         if alone:
-            values = u**2 @ (inside - 1.0 / ridge) + (1.0 - modes.intercept / n) / ridge
+            share = 1.0 - modes.intercept / n - np.sum(u**2, axis=1)
+            share[(share < n * _EPSILON) | is_full] = 0.0
+            values = u**2 @ inside + share / ridge
         else:
-            p = (u * (inside - 1.0 / ridge)) @ u.T
-            p += (np.eye(len(own)) - modes.intercept / n) / ridge
-            values, vectors = np.linalg.eigh(p)
+            share = np.eye(len(own)) - modes.intercept / n - u @ u.T
+            values, vectors = np.linalg.eigh(
+                (u * inside) @ u.T + (not is_full) * share / ridge
+            )
             solved = vectors.T @ solved
         # Of other directions the rest has nothing to say: they are no errors of it.
-        known = values > n * _EPSILON / ridge
+        known = values > n * _EPSILON * np.max(values, initial=0.0)
         total += np.sum(solved[known] ** 2 / values[known])
     return float(total) / n
 
@@ -993,13 +1032,7 @@ def folds(n, n_folds=5, seed=0, groups=None):
             f"cross-validation needs at least 3 training frames, got {n}; give more "
             "or set the regularization"
         )
-    label = np.arange(n)
-    if groups is not None:
-        if len(groups) != n:
-            raise ValueError(
-                f"groups must be one for each of {n} frames, got {len(groups)}"
-            )
-        _, label = np.unique(np.asarray(groups), return_inverse=True)
+    label = checked_groups(groups, n)
     n_labels = int(label.max()) + 1
     if n_labels < 2:
         raise ValueError(f"groups must be at least 2, got {n_labels}")

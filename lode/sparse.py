@@ -354,15 +354,15 @@ class SparseGaussianProcess(Model):
             not fit the frames.
         """
         inputs, targets = checked_training(frames, targets)
-        self._learn_boundaries(self.kernel.descriptors, inputs)
         chosen_from = inputs if sparse_frames is None else sparse_frames
+        of_features = holds_features(inputs)
         # Rows of all kinds are weighted, and constants of species are free columns.
         derived = forces is not None or stress is not None
         if derived or self.intercept == SPECIES:
             derived = checked_derivatives_of(inputs, targets, forces, stress)
         options = {"n_threads": n_threads, "progress": progress}
         if species is None and sparse_frames is not None:
-            species, _ = inputs.channels(None)
+            species = inputs.neighbor_species if of_features else inputs.channels()[0]
         self.select(chosen_from, species=species, **options)
         features = self.features(inputs, **options)
         noise = self._noise(inputs, features)
@@ -370,12 +370,14 @@ class SparseGaussianProcess(Model):
             self.solution, self._constants = fitted_solution(
                 self, inputs, derived, features, noise, groups, **options
             )
+            self._learn_boundaries(self.kernel.descriptors, inputs)
             return self
         targets = targets - baseline_energies(self.baseline, inputs, n_threads)
         settings = self.regularization, self.n_folds, self.seed, groups
         self.solution = solve_features(
             features, targets, noise, self.intercept, *settings, normal_equations=True
         )
+        self._learn_boundaries(self.kernel.descriptors, inputs)
         return self
 
     def _noise(self, inputs, features):

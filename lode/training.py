@@ -21,6 +21,7 @@ from lode.ridge import (
     REGULARIZATIONS,
     FeatureModes,
     Solution,
+    checked_groups,
     folds,
     strongest,
 )
@@ -31,10 +32,6 @@ SPECIES = "species"
 _EPSILON = np.finfo(float).eps
 # Weights of targets, squared, must be numbers still.
 _LEAST_NOISE = 1e-12
-# Weights of targets, squared, must be numbers still.
-_LEAST_NOISE = 1e-12
-# Components xx, yy, zz, yz, xz, xy.
-_VOIGT = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -191,6 +188,7 @@ def fitted_solution(
     """
     targets = _without_baseline(model.baseline, inputs, targets, n_threads)
     n, n_columns = features.shape
+    checked_groups(groups, n)
     constants, basis = _constants(model, inputs)
     n_constants = constants.shape[1]
     fold = np.zeros(n, dtype=np.int64)
@@ -230,7 +228,8 @@ def fitted_solution(
             bar.update(len(some))
     shares = 1.0 / (model.energy_noise * inputs.sizes)
     noise *= float(np.sqrt(np.sum(shares**2)))
-    return _solved(model, factors, noise, n, basis)
+    has_forces = any(forces is not None for forces in targets.forces)
+    return _solved(model, factors, noise, n, basis, has_forces)
 
 
 def _constants(model, inputs):
@@ -293,7 +292,7 @@ class _Factor:
         return self.triangle
 
 
-def _solved(model, factors, noise, n, basis):
+def _solved(model, factors, noise, n, basis, has_forces):
     """Ridge regression on triangular factors of n frames, the constants free."""
     triangles = [factor.reduced() for factor in factors]
     n_constants = int(bool(model.intercept)) if basis is None else basis.shape[1]
@@ -315,6 +314,11 @@ def _solved(model, factors, noise, n, basis):
         errors = np.sqrt(squares / sum(f.count for f in factors))
         regularization = strongest(grid, errors)
     count = sum(f.count for f in factors)
+    if count <= n_constants:
+        raise ValueError(
+            f"more than {n_constants} energies, forces or stress components are needed "
+            f"beside {n_constants} constants, got {count}"
+        )
     whole = _Decomposed(np.vstack(triangles), n_constants, count, noise)
     ridge = float(regularization) * whole.scale
     constants, weights = whole.weights(ridge)
@@ -329,7 +333,8 @@ def _solved(model, factors, noise, n, basis):
     found = whole.right, whole.values, whole.scale, weight, is_intercept
     modes = FeatureModes(mean_row, None, *found)
     found = weights, float(regularization), ridge, variance
-    solution = Solution(modes, float(mean), *found, grid, errors, weighted=True)
+    flags = {"weighted": True, "has_forces": has_forces}
+    solution = Solution(modes, float(mean), *found, grid, errors, **flags)
     if basis is None:
         return solution, None
     parts = constants, free[:, :-1], whole.constants(np.eye(n_constants))
@@ -351,6 +356,8 @@ class _Decomposed:
     """
 
     def __init__(self, rows, n_constants, count, noise):
+        # No fewer rows than constants, or their part would not be square.
+        rows = np.vstack([rows, np.zeros((n_constants, rows.shape[1]))])
         p, triangle = n_constants, np.linalg.qr(rows, mode="r")
         # Constants of a composition that none of the rows has are not determined.
         turn, self.sizes, self.turned = np.linalg.svd(triangle[:p, :p])

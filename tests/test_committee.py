@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 
@@ -131,3 +132,54 @@ def test_what_makes_no_committee_is_refused():
         lode.Committee(MODEL).fit(features, ENERGIES)
     with pytest.raises(ValueError, match="one entry for each of 16 frames"):
         lode.Committee(MODEL).fit(FRAMES, ENERGIES, forces=FORCES[:3])
+
+
+def salts():
+    """Clusters of which one alone has potassium, and energies of their species."""
+    frames = []
+    for seed in range(9):
+        symbols = "NaCl2" if seed % 2 else "Na2Cl"
+        symbols = "KCl2" if seed == 4 else symbols
+        frames.append(Atoms(symbols, 3.0 * np.eye(3)))
+        frames[-1].rattle(0.2, seed=seed)
+    own = {11: -1000.0, 17: -400.0, 19: -600.0}
+    return frames, np.array([sum(own[z] for z in a.numbers) for a in frames])
+
+
+def test_each_member_knows_the_constants_of_all_species():
+    frames, energies = salts()
+    model = replace(MODEL, intercept="species")
+    committee = lode.Committee(model, n_members=4).fit(frames, energies)
+    found, std = committee.predict(frames, return_std=True)
+    assert np.abs(found - energies).max() < 1.0
+    assert std.max() < 1.0
+    # What only one frame determines cannot be left out.
+    alone = [frames[0], frames[1], frames[4]]
+    with pytest.raises(ValueError, match="determine the constants of all species"):
+        lode.Committee(model, n_members=2, share=0.4).fit(alone, energies[[0, 1, 4]])
+
+
+@pytest.mark.parametrize("share", [0.97, 0.01])
+def test_parts_without_anything_on_one_side_are_refused(share):
+    with pytest.raises(ValueError, match="share must leave frames"):
+        lode.Committee(MODEL, share=share).fit(FRAMES, ENERGIES)
+
+
+def test_members_of_few_frames_never_claim_to_be_sure():
+    for seed in range(8):
+        committee = lode.Committee(MODEL, seed=seed).fit(FRAMES[:12], ENERGIES[:12])
+        assert committee.scale > 0.0
+
+
+def test_members_may_know_different_boundaries():
+    potential = lode.SphericalExpansion(
+        lode.PowerLawPotential(1, 1.0), lode.RadialBasis.gto(2, 3.0), 1
+    )
+    kernel = lode.PolynomialKernel(lode.PowerSpectrum(potential))
+    frames = [atoms.copy() for atoms in FRAMES[:8]]
+    for frame in frames[2:]:
+        frame.pbc = False
+    model = replace(MODEL, kernel=kernel)
+    committee = lode.Committee(model, n_members=3).fit(frames, ENERGIES[:8])
+    assert np.isfinite(committee.predict(frames)).all()
+    assert np.isfinite(committee.predict(frames[0])).all()

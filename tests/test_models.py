@@ -479,9 +479,11 @@ def test_a_file_of_the_version_before_is_read(models, tmp_path):
     del header["boundaries"], header["kind"]
     for name in ("energy_noise", "force_noise", "stress_noise", "baseline"):
         header["model"]["SparseGaussianProcess"].pop(name)
-    del arrays["solution_weighted"]
+    del arrays["solution_weighted"], arrays["solution_has_forces"]
     count = arrays["solution_modes_n_train"]
     arrays["solution_modes_n_train"] = count.astype(int)
     save_archive(tmp_path / "old.npz", "model", header, arrays)
     old = lode.load(tmp_path / "old.npz")
     np.testing.assert_array_equal(old.predict(NEW), model.predict(NEW))
+    with pytest.raises(ValueError, match="fit it again"):
+        old.predict(NEW, return_std=True)

@@ -518,3 +518,25 @@ def test_each_room_is_entered_once_on_the_way_to_the_coefficients(monkeypatch):
     rooms = ["regression", "kernels", "features", "invariants", "expansion", "pairs"]
     assert entered == rooms
     assert len(checked) == len(frames)
+
+
+@pytest.mark.parametrize("n_groups", [10, 29, 40])
+def test_groups_of_another_number_are_refused_with_a_given_regularization(n_groups):
+    x, _, y, _ = random_problem()
+    with pytest.raises(ValueError, match="groups must be one for each of 30 frames"):
+        fit_features(x, y, regularization=1e-3, groups=np.arange(n_groups))
+
+
+def test_the_variance_keeps_its_digits_where_nothing_is_regularised():
+    x = np.random.default_rng(0).normal(size=(20, 40))
+    y = x @ np.random.default_rng(1).normal(size=40)
+    expected = fit_features(x, y, regularization=1e-8).variance
+    for regularization in (1e-12, 1e-14, 1e-16):
+        options = {"regularization": regularization}
+        for solution in (
+            fit_features(x, y, **options),
+            fit_kernel(x @ x.T, y, **options),
+        ):
+            assert solution.variance == pytest.approx(expected, rel=1e-3)
+        grouped = fit_features(x, y, groups=np.arange(20) // 2, **options)
+        assert grouped.variance > 0.1 * expected

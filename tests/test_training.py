@@ -340,3 +340,35 @@ def test_sparse_points_may_come_from_other_frames():
         return np.abs(np.array(model.predict(frames, forces=True).forces) - forces)
 
     assert error(more).max() <= 0.2 * error(few).max()
+
+
+def test_few_frames_of_many_compositions_are_refused_or_learnt():
+    frames = [Atoms(symbols, 3.0 * np.eye(3)[:n]) for symbols, n in
+              (("NaCl", 2), ("NaF", 2), ("KCl2", 3))]  # fmt: skip
+    settings = {"intercept": "species", "n_folds": 3}
+    model = sparse(n_sparse=10, **settings | {"regularization": None})
+    forces = [np.zeros((len(a), 3)) for a in frames]
+    model.fit(frames, [-1.0, -2.0, -3.0], forces=forces)
+    np.testing.assert_allclose(model.predict(frames), [-1.0, -2.0, -3.0], atol=1e-6)
+    with pytest.raises(ValueError, match="beside 3 constants, got 3"):
+        sparse(n_sparse=10, **settings).fit(frames, [-1.0, -2.0, -3.0])
+
+
+def test_forces_have_a_noise_only_where_they_were_learnt():
+    frames, energies, forces, _ = argon(4)
+    for taught, differs in (({}, False), ({"forces": forces}, True)):
+        stds = []
+        for noise in (0.05, 10.0):
+            options = {"intercept": "species", "force_noise": noise}
+            model = sparse(**options).fit(frames, energies, **taught)
+            stds.append(model.predict(frames[:1], forces_std=True).forces_std[0])
+        assert (np.abs(stds[1] / stds[0] - 1.0).max() > 1e-6) == differs
+
+
+def test_a_refit_that_fails_leaves_no_model():
+    linear = lode.PolynomialKernel(lode.PowerSpectrum(RHO))
+    frames, energies, forces, _ = argon(4)
+    model = lode.GaussianProcess(linear, regularization=1e-3).fit(frames, energies)
+    with pytest.raises(ValueError, match="groups must be one for each of 4 frames"):
+        model.fit(frames, energies, forces=forces, groups=[1, 2])
+    assert not model.is_fitted

@@ -8,7 +8,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from lode.electrostatics import ewald
 from lode.systems import positive_number, structures
 
-# Where the repulsion is less than a ten-millionth of an eV; it ends there.
+# Where the repulsion is less than a millionth of an eV; it ends there.
 _REACH = 7.0
 
 
@@ -61,7 +61,7 @@ class IonicSalt(Calculator):
     def __init__(self, amplitude=1092.0, range=0.321, tolerance=1e-10, **options):
         self.amplitude = positive_number(amplitude, "amplitude")
         self.range = positive_number(range, "range")
-        self.tolerance = tolerance
+        self.tolerance = positive_number(tolerance, "tolerance")
         super().__init__(**options)
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
