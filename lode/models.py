@@ -25,6 +25,8 @@ class Model:
     _has_forces = False
     # Boundaries of the frames learnt from, where potentials tell them apart.
     _boundaries = None
+    # Numbers of frames with energies, forces and stress, if these were given.
+    learnt = None
 
     @property
     def species_energies(self):
@@ -65,6 +67,7 @@ class Model:
             "model": to_dict(self),
             "species": self.species,
             "boundaries": self._boundaries,
+            "learnt": self.learnt,
         }
         save_archive(path, _KIND, common | header, arrays)
 
@@ -113,6 +116,14 @@ def _saved_boundaries(header):
         return None
     wanted = {"boundaries": Wanted("text", ("boundary",), order="distinct")}
     return checked_arrays(header, wanted)["boundaries"].tolist()
+
+
+def _saved_counts(header):
+    known = header.get("learnt")
+    if known is None:
+        return None
+    wanted = dict.fromkeys(("energies", "forces", "stress"), Wanted("int", low=0))
+    return {k: v.item() for k, v in checked_arrays(known, wanted).items()}
 
 
 def _boundary(system):
@@ -165,6 +176,7 @@ def load(path):
         species = checked_arrays(header, _SPECIES)["species"]
         model.species = atomic_numbers(species.tolist())
         model._boundaries = _saved_boundaries(header)
+        model.learnt = _saved_counts(header)
         model._set_state(header, arrays)
         if is_old and hasattr(model, "solution"):
             # Such a file does not tell what the noise of new targets is.

@@ -70,6 +70,9 @@ class GaussianProcess(Model):
         After :meth:`fit`: neighbour species of the model.
     fitted_kernel : Kernel
         After :meth:`fit`: the kernel with its whitening and its weights.
+    learnt : dict of str to int or None
+        After :meth:`fit` with forces or stress: the number of frames with ``energies``,
+        ``forces`` and ``stress``.
 
     Raises
     ------
@@ -207,7 +210,7 @@ class GaussianProcess(Model):
         self.solution, self._columns, self.fitted_kernel = solution, columns, kernel
         self.species = training.neighbor_species
         self._training = None if kernel.is_linear else kernel.pruned(training)
-        self._constants = None
+        self._constants = self.learnt = None
         self._learn_boundaries(kernel.descriptors, inputs)
         return self
 
@@ -230,6 +233,7 @@ class GaussianProcess(Model):
             self, inputs, targets, features, noise, groups, **options
         )
         self._learn_boundaries(kernel.descriptors, inputs)
+        self.learnt = targets.counts()
         return self
 
     _has_forces = True

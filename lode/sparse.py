@@ -90,6 +90,9 @@ class SparseGaussianProcess(Model):
     species_energies : ndarray (n_species,) or None
         After :meth:`fit` with ``intercept="species"``: a constant for each of
         ``species``, in eV.
+    learnt : dict of str to int or None
+        After :meth:`fit` with forces or stress: the number of frames with ``energies``,
+        ``forces`` and ``stress``.
 
     Raises
     ------
@@ -371,6 +374,7 @@ class SparseGaussianProcess(Model):
                 self, inputs, derived, features, noise, groups, **options
             )
             self._learn_boundaries(self.kernel.descriptors, inputs)
+            self.learnt = derived.counts()
             return self
         targets = targets - baseline_energies(self.baseline, inputs, n_threads)
         settings = self.regularization, self.n_folds, self.seed, groups
@@ -378,6 +382,7 @@ class SparseGaussianProcess(Model):
             features, targets, noise, self.intercept, *settings, normal_equations=True
         )
         self._learn_boundaries(self.kernel.descriptors, inputs)
+        self.learnt = None
         return self
 
     def _noise(self, inputs, features):

@@ -108,6 +108,12 @@ class Targets(NamedTuple):
     forces: list
     stress: list
 
+    def counts(self):
+        """Number of frames with each kind of target."""
+        kinds = {"forces": self.forces, "stress": self.stress}
+        given = {k: sum(v is not None for v in found) for k, found in kinds.items()}
+        return {"energies": len(self.energies)} | given
+
 
 def checked_derivatives_of(inputs, energies, forces, stress):
     """Targets of structures, checked.

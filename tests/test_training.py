@@ -192,15 +192,19 @@ def test_forces_teach_what_energies_alone_do_not():
     assert with_all[2] <= 0.5 * of_energies[2]
 
 
-def test_frames_without_forces_are_learnt_beside_those_with():
+def test_frames_without_forces_are_learnt_beside_those_with(tmp_path):
     frames, energies, forces, _ = argon(6)
     some = [f if i % 2 else None for i, f in enumerate(forces)]
     none = [None] * 6
     with_some = sparse().fit(frames, energies, forces=some)
     alone = sparse().fit(frames, energies, forces=none)
+    assert with_some.learnt == {"energies": 6, "forces": 3, "stress": 0}
     assert np.abs(with_some.predict(frames) - energies).max() < 1.0
     # The same energies, weighted by their noise, without a force.
     expected = sparse().fit(frames, energies)
+    assert expected.learnt is None
+    with_some.save(tmp_path / "model.npz")
+    assert lode.load(tmp_path / "model.npz").learnt == with_some.learnt
     assert alone.predict(frames) == pytest.approx(expected.predict(frames), abs=1e-4)
 
 
