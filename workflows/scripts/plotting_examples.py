@@ -183,13 +183,13 @@ def figure_force_dimers(rows, curves, *, provenance):
                 float(energy), float(force), marker, mfc=fill, label=name, **style
             )
         errors.set(
-            xscale="log",
-            yscale="log",
             xlabel="energy RMSE / meV",
             ylabel="force RMSE / meV/Å",
             title="far dimers: filled on point charges, open alone",
         )
-        errors.legend()
+        errors.set_xlim(left=0.0)
+        errors.set_ylim(bottom=0.0)
+        errors.legend(loc="lower right")
         shown = (("local", "#E69F00", "s"), ("best", "#0072B2", "o"))
         for kind, color, marker in shown:
             name, found = curves[kind]
