@@ -88,8 +88,10 @@ class IonicSalt(Calculator):
         energy = coulomb.energy + 0.5 * float(np.sum(value - at_reach))
         push = -(value / (self.range * distance))[:, None] * vector
         forces = coulomb.forces.copy()
+        # Of unsigned numbers some versions of NumPy count no bins.
+        atom = first.view(np.int64)
         for axis in (0, 1, 2):
-            forces[:, axis] += np.bincount(first, push[:, axis], len(checked))
+            forces[:, axis] += np.bincount(atom, push[:, axis], len(checked))
         stress = coulomb.stress + 0.5 * push.T @ vector / checked.volume
         self.results = {"energy": energy, "free_energy": energy, "forces": forces}
         self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
