@@ -91,7 +91,7 @@ def test_forces_are_derivatives_also_by_the_calculator():
     largest = np.abs(forces).max()
     expected = -slope(energy, 1e-3)
     assert forces[1, 2] == pytest.approx(expected, abs=1e-7 * largest)
-    expected = slope(strained, 1e-4) / atoms.get_volume()
+    expected = slope(strained, 5e-4) / atoms.get_volume()
     assert atoms.get_stress()[0] == pytest.approx(expected, rel=1e-7)
     assert atoms.calc.results["uncertainty"] > 0.0
     assert "energies" not in atoms.calc.implemented_properties
