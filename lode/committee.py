@@ -141,8 +141,11 @@ class Committee(Model):
         options = {"n_threads": n_threads, "progress": progress}
         members, left_out = [], np.zeros((self.n_members, n), dtype=bool)
         draw = np.random.default_rng(self.seed)
+        counts = None
+        if self.model.intercept == SPECIES:
+            counts = species_counts(inputs, species)
         for own in left_out:
-            own[:] = self._left_out(draw, inputs, group, n_learnt)
+            own[:] = self._left_out(draw, counts, group, n_learnt)
             rows = np.flatnonzero(~own)
             some = {name: [value[i] for i in rows] for name, value in known.items()}
             member = replace(self.model)
@@ -158,16 +161,13 @@ class Committee(Model):
         self._learn_boundaries(self.model.kernel.descriptors, inputs)
         return self
 
-    def _left_out(self, draw, inputs, group, n_learnt):
+    def _left_out(self, draw, counts, group, n_learnt):
         """Frames that one member does not learn from."""
-        counts = None
-        if self.model.intercept == SPECIES:
-            counts = species_counts(inputs, inputs.channels()[0])
+        rank = np.linalg.matrix_rank
         for _ in range(_DRAWS):
             learnt = draw.permutation(int(group.max()) + 1)[:n_learnt]
             own = ~np.isin(group, learnt)
             # Each member must know the constants of all species.
-            rank = np.linalg.matrix_rank
             if counts is None or rank(counts[~own]) == rank(counts):
                 return own
         raise ValueError(
@@ -228,16 +228,14 @@ class Committee(Model):
         found = [m.predict(frames, **wanted, **options) for m in self.members]
         values = np.array([each.energy for each in found])
         std = self._spread(values) if return_std else None
-        of_frames = zip(*(each.forces for each in found), strict=True) if forces else ()
-        means = [_mean(own) for own in of_frames]
-        spreads = None
-        if forces_std:
-            of_frames = zip(*(each.forces for each in found), strict=True)
-            spreads = [self._spread(np.array(own)) for own in of_frames]
+        means = spreads = None
+        if wanted["forces"]:
+            of_frames = list(zip(*(each.forces for each in found), strict=True))
+            means = [_mean(own) for own in of_frames] if forces else None
+            if forces_std:
+                spreads = [self._spread(np.array(own)) for own in of_frames]
         stresses = np.mean([each.stress for each in found], axis=0) if stress else None
-        return Prediction(
-            values.mean(axis=0), means if forces else None, stresses, std, spreads
-        )
+        return Prediction(values.mean(axis=0), means, stresses, std, spreads)
 
     _has_forces = True
 

@@ -25,7 +25,7 @@ class Model:
     _has_forces = False
     # Boundaries of the frames learnt from, where potentials tell them apart.
     _boundaries = None
-    # Numbers of frames with energies, forces and stress, if these were given.
+    # Numbers of frames with energies, forces and stress, if targets were weighted.
     learnt = None
 
     @property
@@ -100,7 +100,6 @@ class Model:
 
 def _upgrade(arrays):
     """Give the arrays of a file of the version before what they lack."""
-    arrays["solution_weighted"] = arrays["solution_has_forces"] = np.array(0)
     if "solution_modes_n_train" in arrays:
         arrays["solution_modes_n_train"] = arrays["solution_modes_n_train"] * 1.0
     if "species_energies" in arrays:
@@ -132,8 +131,9 @@ def _boundary(system):
 
 def _sees_charge(descriptor):
     """Whether the field of one species diverges in a cell without a background."""
-    expansions = (getattr(descriptor, name, None) for name in ("expansion", "other"))
-    return any(e is not None and e.field.neutralized for e in expansions)
+    # Descriptors of others have no such list.
+    expansions = getattr(descriptor, "_expansions", tuple)()
+    return any(e.field.neutralized for e in expansions)
 
 
 def load(path):

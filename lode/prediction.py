@@ -241,12 +241,12 @@ class Described:
         self.features = replace(features, neighbor_species=known)
         self.requests = kernel._requests(True)
         self.directions = {
-            place: _directions(self.given[place].values)
-            for place in {
-                self.descriptors.index(request.descriptor)
+            place: _directions(x.values)
+            for place, x in enumerate(self.given)
+            if any(
+                request.normalize and request.descriptor == self.descriptors[place]
                 for request in self.requests.values()
-                if request.normalize
-            }
+            )
         }
         self.atoms = [np.flatnonzero(part.species == b.center) for b in features.blocks]
 
@@ -324,7 +324,8 @@ def _forces_std(model, inputs, n_threads):
     """Standard deviation of the forces of each structure."""
     columns = model._column_gradients()
     # Forces that no model has learnt from have no noise of their own.
-    noise = model.force_noise**2 if model.solution.has_forces else 0.0
+    has_forces = model.learnt is not None and model.learnt["forces"] > 0
+    noise = model.force_noise**2 if has_forces else 0.0
 
     def of(i):
         rows, _ = slopes(model, inputs.chosen([i]), columns, False)

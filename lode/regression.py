@@ -71,8 +71,8 @@ class GaussianProcess(Model):
     fitted_kernel : Kernel
         After :meth:`fit`: the kernel with its whitening and its weights.
     learnt : dict of str to int or None
-        After :meth:`fit` with forces or stress: the number of frames with ``energies``,
-        ``forces`` and ``stress``.
+        After :meth:`fit` with forces, stress or constants of the species: the number of
+        frames with ``energies``, ``forces`` and ``stress``.
 
     Raises
     ------
@@ -508,7 +508,8 @@ def predicted_energies(
     """
     solution, own = model.solution, model._constants
     options = {"outside": outside, "diagonal": diagonal, "return_std": return_std}
-    if solution.weighted and return_std:
+    # Targets of several kinds, or of several constants, have been weighted.
+    if model.learnt is not None and return_std:
         if holds_features(frames):
             raise TypeError(
                 "standard deviations of a model that learnt weighted targets need "

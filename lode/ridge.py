@@ -61,8 +61,6 @@ _SAVED = {
     "variance": Wanted("float", low=0.0),
     "regularizations": Wanted("float", ("grid",), low=POSITIVE),
     "errors": Wanted("float", ("grid",), low=0.0),
-    "weighted": Wanted("int", low=0, high=1),
-    "has_forces": Wanted("int", low=0, high=1),
 }
 _SAVED_MODES = {
     "modes_values": Wanted("float", ("mode",), low=0.0),
@@ -119,9 +117,6 @@ class Solution:
     regularizations, errors : ndarray (n_grid,)
         Grid and root mean squared errors of the cross-validation; empty if the
         regularisation was given.
-    weighted, has_forces : bool
-        Whether targets have been divided by noises of their own; whether forces were
-        among them.
     """
 
     modes: object
@@ -132,8 +127,6 @@ class Solution:
     variance: float
     regularizations: np.ndarray
     errors: np.ndarray
-    weighted: bool = False
-    has_forces: bool = False
 
     @property
     def slope(self):
@@ -229,7 +222,6 @@ class Solution:
         else:
             modes |= {"row_mean": m.row_mean, "vectors": m.vectors}
         own = {name: getattr(self, name) for name in _SAVED}
-        own |= {name: int(own[name]) for name in ("weighted", "has_forces")}
         arrays = own | {f"modes_{name}": value for name, value in modes.items()}
         return {name: np.asarray(value) for name, value in arrays.items()}
 
@@ -254,11 +246,7 @@ class Solution:
             found = arrays["modes_row_mean"], arrays["modes_vectors"]
             modes = KernelModes(*found, values, scale, intercept)
         own = [arrays[name] for name in _SAVED]
-        found = cls(modes, *[a if a.ndim else a.item() for a in own])
-        flags = {
-            name: bool(getattr(found, name)) for name in ("weighted", "has_forces")
-        }
-        return replace(found, **flags)
+        return cls(modes, *[a if a.ndim else a.item() for a in own])
 
 
 @dataclass(frozen=True)

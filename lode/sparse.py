@@ -91,8 +91,8 @@ class SparseGaussianProcess(Model):
         After :meth:`fit` with ``intercept="species"``: a constant for each of
         ``species``, in eV.
     learnt : dict of str to int or None
-        After :meth:`fit` with forces or stress: the number of frames with ``energies``,
-        ``forces`` and ``stress``.
+        After :meth:`fit` with forces, stress or constants of the species: the number of
+        frames with ``energies``, ``forces`` and ``stress``.
 
     Raises
     ------

@@ -234,8 +234,7 @@ def fitted_solution(
             bar.update(len(some))
     shares = 1.0 / (model.energy_noise * inputs.sizes)
     noise *= float(np.sqrt(np.sum(shares**2)))
-    has_forces = any(forces is not None for forces in targets.forces)
-    return _solved(model, factors, noise, n, basis, has_forces)
+    return _solved(model, factors, noise, n, basis)
 
 
 def _constants(model, inputs):
@@ -298,7 +297,7 @@ class _Factor:
         return self.triangle
 
 
-def _solved(model, factors, noise, n, basis, has_forces):
+def _solved(model, factors, noise, n, basis):
     """Ridge regression on triangular factors of n frames, the constants free."""
     triangles = [factor.reduced() for factor in factors]
     n_constants = int(bool(model.intercept)) if basis is None else basis.shape[1]
@@ -339,8 +338,7 @@ def _solved(model, factors, noise, n, basis, has_forces):
     found = whole.right, whole.values, whole.scale, weight, is_intercept
     modes = FeatureModes(mean_row, None, *found)
     found = weights, float(regularization), ridge, variance
-    flags = {"weighted": True, "has_forces": has_forces}
-    solution = Solution(modes, float(mean), *found, grid, errors, **flags)
+    solution = Solution(modes, float(mean), *found, grid, errors)
     if basis is None:
         return solution, None
     parts = constants, free[:, :-1], whole.constants(np.eye(n_constants))

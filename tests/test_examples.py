@@ -18,13 +18,12 @@ pytest.importorskip("matplotlib")
 
 from crystal import (  # noqa: E402
     elastic_constants,
-    energy_drift,
     lattice_constant,
     optical_phonons,
 )
 from crystal_frames import crystal_frames, rock_salt  # noqa: E402
 from csv_tables import table, write_table  # noqa: E402
-from dynamics import microcanonical, recorded, thermalised  # noqa: E402
+from dynamics import energy_drift, microcanonical, recorded, thermalised  # noqa: E402
 from force_dimer_model import COLUMNS as PREDICTIONS  # noqa: E402
 from force_dimers_figure import COLUMNS, force_dimers_figure  # noqa: E402
 from liquid import observed, rdf_deviation  # noqa: E402

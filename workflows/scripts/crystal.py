@@ -6,7 +6,7 @@ from scipy.optimize import brentq
 
 import model_modules  # noqa: F401
 from crystal_frames import rock_salt
-from dynamics import microcanonical, recorded, thermalised
+from dynamics import energy_drift, microcanonical, recorded, thermalised
 from job import started_job
 from lode.calculator import LODECalculator
 from lode.datasets.salt import IonicSalt
@@ -125,11 +125,6 @@ def _drift(
     integrator = microcanonical(atoms, timestep)
     kept = recorded(integrator, timestep, length, every, "nve")
     return energy_drift(kept["time"], kept["total"], len(atoms))
-
-
-def energy_drift(time, total, n_atoms):
-    """Slope of energies in eV over times in ps, in meV/atom/ps."""
-    return float(1e3 * np.polyfit(time, total, 1)[0] / n_atoms)
 
 
 if "snakemake" in globals():

@@ -1,8 +1,8 @@
 """Properties of rock salt by models and by the exact potential: table and picture."""
 
-from csv_tables import rounded, table, write_table
+from csv_tables import write_table
 from job import started_job
-from liquid import EXACT
+from liquid import EXACT, error_cells
 from lode.files import read_json
 from plotting import save
 from plotting_examples import figure_crystal
@@ -45,10 +45,7 @@ def crystal_figure(found, errors, table_path, paths, *, labels, provenance):
     seen = {name: read_json(path) for name, path in found.items()}
     rows = []
     for name, own in seen.items():
-        error = table(errors[name])[0] if name in errors else {}
-        cells = [error.get("n_train", "")]
-        for key in ("energy_error", "force_error"):
-            cells.append(rounded(float(error[key]), 3) if error else "")
+        cells = error_cells(errors.get(name))
         for key in _PROPERTIES.values():
             value = own[key][0] if isinstance(own[key], list) else own[key]
             cells.append(f"{value:.6g}" if key == "constant" else f"{value:.4g}")

@@ -105,5 +105,10 @@ def recorded(integrator, timestep, length, every, title):
     return {name: np.array([each[name] for each in kept]) for name in kept[0]}
 
 
+def energy_drift(time, total, n_atoms):
+    """Slope of energies in eV over times in ps, in meV/atom/ps."""
+    return float(1e3 * np.polyfit(time, total, 1)[0] / n_atoms)
+
+
 def _steps(length, timestep):
     return round(1000.0 * length / timestep)

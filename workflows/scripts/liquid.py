@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from crystal import energy_drift
 from csv_tables import rounded, table, write_table
+from dynamics import energy_drift
 from job import started_job
 from liquid_run import KIND
 from lode.archive import load_archive
@@ -47,9 +47,6 @@ def liquid(runs, errors, table_path, paths, *, labels, provenance):
     seen = {name: observed(each["nve"], each["npt"]) for name, each in runs.items()}
     rows = []
     for name in labels:
-        error = table(errors[name])[0] if name in errors else {}
-        cells = [error.get(k, "") for k in ("energy_error", "force_error")]
-        cells = [rounded(float(c), 3) if c else "" for c in cells]
         # Of models that drive no runs there are errors alone.
         numbers = len(_SEEN) * [""]
         if name in seen:
@@ -58,12 +55,21 @@ def liquid(runs, errors, table_path, paths, *, labels, provenance):
             numbers += [*own["diffusion"], own["diffusion_std"]]
             numbers += [rdf_deviation(own, seen[EXACT]), own["density"]]
             numbers = [f"{x:.3g}" for x in numbers]
-        rows.append((labels[name], error.get("n_train", ""), *cells, *numbers))
+        rows.append((labels[name], *error_cells(errors.get(name)), *numbers))
     write_table(table_path, COLUMNS, rows)
     shown = {labels[name]: own for name, own in seen.items()}
     figure = figure_liquid(shown, labels[EXACT], rows, provenance=provenance)
     for path in paths:
         save(figure, path)
+
+
+def error_cells(path):
+    """What a model learnt from and its errors, of its table; empty without one."""
+    if path is None:
+        return ["", "", ""]
+    (row,) = table(path)
+    errors = (rounded(float(row[k]), 3) for k in ("energy_error", "force_error"))
+    return [row["n_train"], *errors]
 
 
 def observed(nve, npt):
