@@ -77,7 +77,7 @@ def code_files(script, scripts=SCRIPTS, package=None):
         if name in found:
             continue
         found[name] = path
-        for base, names in _imports(path, name):
+        for base, names in _imports(path, name, path.stat().st_mtime_ns):
             if base == PACKAGE and name.startswith("scripts."):
                 _check_root_import(path, names, package)
             for target in (base, *(f"{base}.{taken}" for taken in names)):
@@ -123,15 +123,16 @@ def _file(target, package, scripts):
     return next((file for file in candidates if file.is_file()), None)
 
 
-def _imports(path, name):
+@functools.cache
+def _imports(path, name, changed):
     """Modules that a file may import, each with the names taken from it.
 
     Imports inside functions are included.
     """
-    is_package = path.name == "__init__.py"
-    for node in ast.walk(_tree(path, path.stat().st_mtime_ns)):
+    is_package, found = path.name == "__init__.py", []
+    for node in ast.walk(_tree(path, changed)):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, ()) for alias in node.names)
+            found += [(alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
@@ -139,7 +140,8 @@ def _imports(path, name):
                 parts = name.split(".")
                 parts = parts[: len(parts) - node.level + is_package]
                 base = ".".join([*parts, base] if base else parts)
-            yield base, tuple(alias.name for alias in node.names)
+            found.append((base, tuple(alias.name for alias in node.names)))
+    return found
 
 
 @functools.cache
