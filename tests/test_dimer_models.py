@@ -361,14 +361,15 @@ def test_figure_2_draws_each_dimer_and_both_sets(figures):
     assert titles[-2:] == ["Training distances", "Extrapolation"]
 
 
-def test_figure_2_dashes_what_is_extrapolated(figures):
+def test_figure_2_shades_what_was_trained_on(figures):
     ax = picture(figures).axes[0]
-    reference, first, beyond, *_ = ax.lines
-    assert list(reference.get_xdata()) == [3, 4, 5, 6, 10, 20]
-    assert list(first.get_xdata()) == [3, 4, 5, 6]
-    assert first.get_linestyle() == "-"
-    assert list(beyond.get_xdata()) == [6, 10, 20]
-    assert beyond.get_linestyle() == "--"
+    (shaded,) = ax.patches
+    assert (shaded.get_x(), shaded.get_x() + shaded.get_width()) == (3, 6)
+    reference, *models = ax.lines
+    assert len(models) == 2
+    for line in (reference, *models):
+        assert list(line.get_xdata()) == [3, 4, 5, 6, 10, 20]
+    assert len({line.get_linestyle() for line in ax.lines}) == 3
 
 
 def test_figure_2_names_a_curve_that_is_missing(figures):

@@ -43,9 +43,10 @@ def labels(ax):
 
 def test_figure_1_keeps_the_papers_curves_and_ours_apart():
     paper, ours = figure().axes
-    assert labels(paper)[:2] == ["SOAP 9", "LODE(1)"]
+    assert labels(paper)[:2] == ["SOAP 9 Å", "LODE(1)"]
     assert labels(ours)[0] == "limit"
-    assert "LODE(1) (left)" in labels(ours)
+    assert "pale: as on the left" in labels(ours)
+    assert "pale: as on the left" not in labels(paper)
     assert not any("SOAP" in label for label in labels(ours))
 
 
@@ -65,12 +66,12 @@ def test_figure_1_draws_the_table_sorted_by_size():
 
 
 def test_figure_1_marks_the_level_that_the_paper_states():
-    assert "SOAP 9 in the paper: ≈ 20 %" in labels(figure().axes[0])
+    assert "SOAP 9 Å in the paper: ≈ 20 %" in labels(figure().axes[0])
 
 
 def test_figure_1_says_which_points_are_not_resolved():
     paper, ours = figure().axes
-    assert "open: at most 1e-09 %" in labels(ours)
+    assert "open: at most 1e-9 %" in labels(ours)
     assert not any("open" in label for label in labels(paper))
 
 
@@ -90,7 +91,7 @@ def test_figure_1_names_a_curve_that_is_missing_from_the_table():
 def test_note_of_a_curve_stands_in_the_legend_and_not_in_the_table():
     curves = {**CURVES, "lode": {**CURVES["lode"], "note": "whitened"}}
     paper, _ = figure_3(ROWS, curves, provenance="boxes").axes
-    assert labels(paper)[:2] == ["SOAP 9", "LODE(1) (whitened)"]
+    assert labels(paper)[:2] == ["SOAP 9 Å", "LODE(1) (whitened)"]
 
 
 @pytest.mark.parametrize("suffix", [".pdf", ".png"])
@@ -103,5 +104,7 @@ def test_the_same_table_gives_the_same_bytes(tmp_path, suffix):
 
 
 def test_save_refuses_other_formats(tmp_path):
-    with pytest.raises(ValueError, match=r"one of \['.pdf', '.png'\], got '.svg'"):
+    with pytest.raises(
+        ValueError, match=r"one of \['.pdf', '.png', '.txt'\], got '.svg'"
+    ):
         save(figure(), tmp_path / "a.svg")

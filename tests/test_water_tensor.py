@@ -110,8 +110,8 @@ def test_curves_of_one_model_have_one_colour_in_both_panels():
         {c.get_label(): c.lines[0].get_color() for c in ax.containers}
         for ax in (trace, tensor)
     ]
-    assert list(styles[0]) == ["SOAP 3", "LODE 3"]
-    assert list(styles[1]) == ["SOAP 3", "LODE 3", "ρ⊗V 3"]
+    assert list(styles[0]) == ["SOAP 3 Å", "LODE 3 Å"]
+    assert list(styles[1]) == ["SOAP 3 Å", "LODE 3 Å", "ρ⊗V 3 Å"]
     assert styles[0].items() <= styles[1].items()
     assert len(set(styles[1].values())) == 3
     assert list(trace.containers[0].lines[0].get_xdata()) == [25, 50, 100]

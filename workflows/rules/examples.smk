@@ -136,7 +136,13 @@ rule liquid:
     output:
         table="<figures>/example_liquid.csv",
         pdf="<figures>/example_liquid.pdf",
-        png="<figures>/example_liquid.png",
+        png=report(
+            "<figures>/example_liquid.png",
+            category="Examples",
+            caption="../report/example_liquid.rst",
+            labels={"figure": "Liquid"},
+        ),
+        caption="<figures>/example_liquid.txt",
     log:
         "<logs>/examples/liquid.log",
     benchmark:
@@ -160,6 +166,7 @@ rule liquid:
             f"{LIQUID['pressure']:g} GPa, repulsion {SALT['amplitude']:g} eV "
             f"exp(−r/{SALT['range']:g} Å), lode {lode.__version__}"
         ),
+        style=config["style"],
         code=code_hash("liquid"),
     script:
         "../scripts/liquid.py"
@@ -255,7 +262,13 @@ rule crystal:
     output:
         table="<figures>/example_crystal.csv",
         pdf="<figures>/example_crystal.pdf",
-        png="<figures>/example_crystal.png",
+        png=report(
+            "<figures>/example_crystal.png",
+            category="Examples",
+            caption="../report/example_crystal.rst",
+            labels={"figure": "Crystal"},
+        ),
+        caption="<figures>/example_crystal.txt",
     log:
         "<logs>/examples/crystal.log",
     benchmark:
@@ -277,6 +290,7 @@ rule crystal:
             f"charges ±1, repulsion {SALT['amplitude']:g} eV "
             f"exp(−r/{SALT['range']:g} Å), lode {lode.__version__}"
         ),
+        style=config["style"],
         code=code_hash("crystal_figure"),
     script:
         "../scripts/crystal_figure.py"
@@ -365,7 +379,13 @@ rule force_dimers:
     output:
         table="<figures>/example_dimers.csv",
         pdf="<figures>/example_dimers.pdf",
-        png="<figures>/example_dimers.png",
+        png=report(
+            "<figures>/example_dimers.png",
+            category="Examples",
+            caption="../report/example_dimers.rst",
+            labels={"figure": "Dimers with forces"},
+        ),
+        caption="<figures>/example_dimers.txt",
     log:
         "<logs>/examples/dimers.log",
     benchmark:
@@ -379,6 +399,7 @@ rule force_dimers:
             for name, model in config["force_dimer_models"].items()
         },
         version=lode.__version__,
+        style=config["style"],
         code=code_hash("force_dimers_figure"),
     script:
         "../scripts/force_dimers_figure.py"

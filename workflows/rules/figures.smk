@@ -16,7 +16,13 @@ rule fig1:
         table="<figures>/fig1.csv",
         checked="<results>/tables/fig1.csv.gz",
         pdf="<figures>/fig1.pdf",
-        png="<figures>/fig1.png",
+        png=report(
+            "<figures>/fig1.png",
+            category="Figures",
+            caption="../report/fig1.rst",
+            labels={"figure": "Figure 1: gas"},
+        ),
+        caption="<figures>/fig1.txt",
     log:
         "<logs>/fig1.log",
     benchmark:
@@ -31,6 +37,7 @@ rule fig1:
         resolution=config["learning_curve"]["resolution"],
         gas=config["gas"],
         version=lode.__version__,
+        style=config["style"],
         code=code_hash("fig1"),
     script:
         "../scripts/fig1.py"
@@ -58,7 +65,13 @@ rule fig2:
         tails="<figures>/fig2_tails.csv",
         checked_tails="<results>/tables/fig2_tails.csv.gz",
         pdf="<figures>/fig2.pdf",
-        png="<figures>/fig2.png",
+        png=report(
+            "<figures>/fig2.png",
+            category="Figures",
+            caption="../report/fig2.rst",
+            labels={"figure": "Figure 2: dimers"},
+        ),
+        caption="<figures>/fig2.txt",
     log:
         "<logs>/fig2.log",
     benchmark:
@@ -71,6 +84,7 @@ rule fig2:
         digits=config["fig2"]["digits"],
         engine=config["dimers"]["engine"],
         version=lode.__version__,
+        style=config["style"],
         code=code_hash("fig2"),
     script:
         "../scripts/fig2.py"
@@ -88,7 +102,13 @@ rule fig3:
         table="<figures>/fig3.csv",
         checked="<results>/tables/fig3.csv.gz",
         pdf="<figures>/fig3.pdf",
-        png="<figures>/fig3.png",
+        png=report(
+            "<figures>/fig3.png",
+            category="Figures",
+            caption="../report/fig3.rst",
+            labels={"figure": "Figure 3: water"},
+        ),
+        caption="<figures>/fig3.txt",
     log:
         "<logs>/fig3.log",
     benchmark:
@@ -100,6 +120,7 @@ rule fig3:
         models=shown(config["water_models"]),
         settings=config["fig3"],
         version=lode.__version__,
+        style=config["style"],
         code=code_hash("fig3"),
     script:
         "../scripts/fig3.py"

@@ -76,7 +76,13 @@ rule fig3_tensor:
         table="<figures>/fig3_tensor.csv",
         checked="<results>/tables/fig3_tensor.csv.gz",
         pdf="<figures>/fig3_tensor.pdf",
-        png="<figures>/fig3_tensor.png",
+        png=report(
+            "<figures>/fig3_tensor.png",
+            category="Figures",
+            caption="../report/fig3_tensor.rst",
+            labels={"figure": "Water, both parts"},
+        ),
+        caption="<figures>/fig3_tensor.txt",
     log:
         "<logs>/fig3_tensor.log",
     benchmark:
@@ -88,6 +94,7 @@ rule fig3_tensor:
         models=shown(config["water_tensor_models"]),
         settings=config["fig3"],
         version=lode.__version__,
+        style=config["style"],
         code=code_hash("fig3_tensor"),
     script:
         "../scripts/fig3_tensor.py"

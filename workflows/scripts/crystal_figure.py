@@ -24,7 +24,9 @@ COLUMNS = (
 )
 
 
-def crystal_figure(found, errors, table_path, paths, *, labels, provenance):
+def crystal_figure(
+    found, errors, table_path, paths, *, labels, provenance, style="default"
+):
     """Write the table and draw it.
 
     Parameters
@@ -36,11 +38,13 @@ def crystal_figure(found, errors, table_path, paths, *, labels, provenance):
     table_path : path_like
         Table to write; ``lo_THz`` and ``to_THz`` are at the smallest wave number.
     paths : sequence of path_like
-        Files to write; the suffix sets the format.
+        Files to write; the suffix sets the format, ``.txt`` is the caption.
     labels : dict of str to str
         Of the potentials.
     provenance : str
-        What was computed; stands in the title.
+        What was computed; stands in the caption, and in some styles' title.
+    style : {'default', 'journal', 'talk'}
+        How the figure looks.
     """
     seen = {name: read_json(path) for name, path in found.items()}
     rows = []
@@ -52,7 +56,7 @@ def crystal_figure(found, errors, table_path, paths, *, labels, provenance):
         rows.append((labels[name], *cells))
     write_table(table_path, COLUMNS, rows)
     shown = {labels[name]: own for name, own in seen.items()}
-    figure = figure_crystal(shown, labels[EXACT], provenance=provenance)
+    figure = figure_crystal(shown, labels[EXACT], provenance=provenance, style=style)
     for path in paths:
         save(figure, path)
 
@@ -64,7 +68,8 @@ if "snakemake" in globals():
         dict(zip(params.potentials, job.input.found, strict=True)),
         dict(zip(params.models, job.input.errors, strict=True)),
         job.output.table,
-        [job.output.pdf, job.output.png],
+        [job.output.pdf, job.output.png, job.output.caption],
         labels=params.labels,
         provenance=params.provenance,
+        style=params.style,
     )

@@ -37,7 +37,7 @@ def fig1_table(errors_paths, path, *, curves, digits, resolution):
     write_table(path, columns, rows)
 
 
-def fig1_picture(table_path, paths, *, curves, resolution, provenance):
+def fig1_picture(table_path, paths, *, curves, resolution, provenance, style="default"):
     """Draw the table.
 
     Parameters
@@ -45,16 +45,21 @@ def fig1_picture(table_path, paths, *, curves, resolution, provenance):
     table_path : path_like
         What :func:`fig1_table` wrote.
     paths : sequence of path_like
-        Files to write; the suffix sets the format.
+        Files to write; the suffix sets the format, ``.txt`` is the caption.
     curves : dict of str to dict
         For each curve ``label``, ``group``, ``counterpart`` and ``reference``.
     resolution : float
         As for :func:`fig1_table`.
     provenance : str
-        Where the data come from; stands in the title.
+        Where the data come from; stands in the caption, and in some styles' title.
+    style : {'default', 'journal', 'talk'}
+        How the figure looks.
     """
     figure = figure_1(
-        table(table_path), curves, resolution=resolution, provenance=provenance
+        *(table(table_path), curves),
+        resolution=resolution,
+        provenance=provenance,
+        style=style,
     )
     for path in paths:
         save(figure, path)
@@ -93,8 +98,9 @@ if "snakemake" in globals():
     checked_copy(job.output.table, job.output.checked)
     fig1_picture(
         job.output.table,
-        [job.output.pdf, job.output.png],
+        [job.output.pdf, job.output.png, job.output.caption],
         curves=params.curves,
         resolution=params.resolution,
         provenance=gas_provenance(params.gas, params.version),
+        style=params.style,
     )

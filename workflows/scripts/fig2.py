@@ -176,7 +176,16 @@ def fig2_experiments(experiments_paths, path, *, models):
     write_table(path, ["curve", *EXPERIMENTS], rows)
 
 
-def fig2_picture(errors_path, classes_path, curves_path, paths, *, models, provenance):
+def fig2_picture(
+    errors_path,
+    classes_path,
+    curves_path,
+    paths,
+    *,
+    models,
+    provenance,
+    style="default",
+):
     """Draw the tables.
 
     Parameters
@@ -184,11 +193,13 @@ def fig2_picture(errors_path, classes_path, curves_path, paths, *, models, prove
     errors_path, classes_path, curves_path : path_like
         What :func:`fig2_tables` wrote.
     paths : sequence of path_like
-        Files to write; the suffix sets the format.
+        Files to write; the suffix sets the format, ``.txt`` is the caption.
     models : dict of str to dict
         For each model its ``label``.
     provenance : str
-        Where the data come from; stands in the title.
+        Where the data come from; stands in the caption, and in some styles' title.
+    style : {'default', 'journal', 'talk'}
+        How the figure looks.
     """
     figure = figure_2(
         table(curves_path),
@@ -196,6 +207,7 @@ def fig2_picture(errors_path, classes_path, curves_path, paths, *, models, prove
         table(classes_path),
         [model["label"] for model in models.values()],
         provenance=provenance,
+        style=style,
     )
     for path in paths:
         save(figure, path)
@@ -248,9 +260,10 @@ if "snakemake" in globals():
         job.output.table,
         job.output.classes,
         job.output.curves,
-        [job.output.pdf, job.output.png],
+        [job.output.pdf, job.output.png, job.output.caption],
         models=params.models,
         provenance=dimers_provenance(
             job.input.provenance, params.engine, params.version
         ),
+        style=params.style,
     )

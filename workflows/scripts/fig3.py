@@ -7,7 +7,7 @@ from lode.datasets.acquire import provenance_line, read_provenance
 from plotting import figure_3, save
 
 
-def fig3_picture(table_path, paths, *, models, provenance):
+def fig3_picture(table_path, paths, *, models, provenance, style="default"):
     """Draw the table.
 
     Parameters
@@ -15,13 +15,15 @@ def fig3_picture(table_path, paths, *, models, provenance):
     table_path : path_like
         Table ``curve,n_train,rmse_percent,rmse_percent_std``.
     paths : sequence of path_like
-        Files to write; the suffix sets the format.
+        Files to write; the suffix sets the format, ``.txt`` is the caption.
     models : dict of str to dict
         For each curve ``label``, ``group`` and, optionally, ``note``.
     provenance : str
-        Where the data come from; stands in the title.
+        Where the data come from; stands in the caption, and in some styles' title.
+    style : {'default', 'journal', 'talk'}
+        How the figure looks.
     """
-    figure = figure_3(table(table_path), models, provenance=provenance)
+    figure = figure_3(table(table_path), models, provenance=provenance, style=style)
     for path in paths:
         save(figure, path)
 
@@ -59,7 +61,8 @@ if "snakemake" in globals():
     checked_copy(job.output.table, job.output.checked)
     fig3_picture(
         job.output.table,
-        [job.output.pdf, job.output.png],
+        [job.output.pdf, job.output.png, job.output.caption],
         models=params.models,
         provenance=water_provenance(job.input.provenance, params.version),
+        style=params.style,
     )

@@ -7,7 +7,9 @@ from job import started_job
 from plotting import figure_3_tensor, save
 
 
-def fig3_tensor_picture(table_path, trace_path, paths, *, models, provenance):
+def fig3_tensor_picture(
+    table_path, trace_path, paths, *, models, provenance, style="default"
+):
     """Draw the tables.
 
     Parameters
@@ -17,15 +19,19 @@ def fig3_tensor_picture(table_path, trace_path, paths, *, models, provenance):
     trace_path : path_like
         The same of the trace, figure 3's.
     paths : sequence of path_like
-        Files to write; the suffix sets the format.
+        Files to write; the suffix sets the format, ``.txt`` is the caption.
     models : dict of str to dict
         For each curve of the anisotropic part its ``label``.
     provenance : str
-        Where the data come from; stands in the title.
+        Where the data come from; stands in the caption, and in some styles' title.
+    style : {'default', 'journal', 'talk'}
+        How the figure looks.
     """
     labels = [model["label"] for model in models.values()]
     figure = figure_3_tensor(
-        table(table_path), table(trace_path), labels, provenance=provenance
+        *(table(table_path), table(trace_path), labels),
+        provenance=provenance,
+        style=style,
     )
     for path in paths:
         save(figure, path)
@@ -45,7 +51,8 @@ if "snakemake" in globals():
     fig3_tensor_picture(
         job.output.table,
         job.input.trace,
-        [job.output.pdf, job.output.png],
+        [job.output.pdf, job.output.png, job.output.caption],
         models=params.models,
         provenance=water_provenance(job.input.provenance, params.version),
+        style=params.style,
     )

@@ -16,7 +16,16 @@ ALL = "all"
 POINT_CHARGES = "point charges"
 
 
-def force_dimers_figure(models, predictions, crosses, table_path, paths, *, provenance):
+def force_dimers_figure(
+    models,
+    predictions,
+    crosses,
+    table_path,
+    paths,
+    *,
+    provenance,
+    style="default",
+):
     """Write the table and draw it.
 
     Parameters
@@ -30,9 +39,11 @@ def force_dimers_figure(models, predictions, crosses, table_path, paths, *, prov
         error of their forces, of all and of each composition; ``cross_validation`` is
         the error of near ones in units of the noises, by which models are compared.
     paths : sequence of path_like
-        Files to write; the suffix sets the format.
+        Files to write; the suffix sets the format, ``.txt`` is the caption.
     provenance : str
-        Where the data come from; stands in the title.
+        Where the data come from; stands in the caption, and in some styles' title.
+    style : {'default', 'journal', 'talk'}
+        How the figure looks.
     """
     rows, scores = [], {}
     for name, model in models.items():
@@ -55,10 +66,10 @@ def force_dimers_figure(models, predictions, crosses, table_path, paths, *, prov
     best = min(scores, key=scores.get)
     shown = {"local": next(iter(models)), "best": best}
     curves = {
-        kind: (_named(models[name]), table(predictions[name]))
+        kind: (models[name]["label"], _named(models[name]), table(predictions[name]))
         for kind, name in shown.items()
     }
-    figure = figure_force_dimers(rows, curves, provenance=provenance)
+    figure = figure_force_dimers(rows, curves, provenance=provenance, style=style)
     for path in paths:
         save(figure, path)
 
@@ -87,6 +98,7 @@ if "snakemake" in globals():
         dict(zip(params.models, job.input.predictions, strict=True)),
         dict(zip(params.models, job.input.crosses, strict=True)),
         job.output.table,
-        [job.output.pdf, job.output.png],
+        [job.output.pdf, job.output.png, job.output.caption],
         provenance=f"{provenance_line(record)}, lode {params.version}",
+        style=params.style,
     )

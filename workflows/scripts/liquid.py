@@ -23,7 +23,7 @@ _SLOPE = 1.0, 4.0
 _KINDS = {"Na–Cl": (11, 17), "Na–Na": (11, 11), "Cl–Cl": (17, 17)}
 
 
-def liquid(runs, errors, table_path, paths, *, labels, provenance):
+def liquid(runs, errors, table_path, paths, *, labels, provenance, style="default"):
     """Write the table and draw it.
 
     Parameters
@@ -38,11 +38,13 @@ def liquid(runs, errors, table_path, paths, *, labels, provenance):
         square deviation of the radial distribution functions from the exact ones, in
         units of what the noise of both makes expect: about one if they are the same.
     paths : sequence of path_like
-        Files to write; the suffix sets the format.
+        Files to write; the suffix sets the format, ``.txt`` is the caption.
     labels : dict of str to str
         Of the potentials.
     provenance : str
-        What was computed; stands in the title.
+        What was computed; stands in the caption, and in some styles' title.
+    style : {'default', 'journal', 'talk'}
+        How the figure looks.
     """
     seen = {name: observed(each["nve"], each["npt"]) for name, each in runs.items()}
     rows = []
@@ -58,7 +60,9 @@ def liquid(runs, errors, table_path, paths, *, labels, provenance):
         rows.append((labels[name], *error_cells(errors.get(name)), *numbers))
     write_table(table_path, COLUMNS, rows)
     shown = {labels[name]: own for name, own in seen.items()}
-    figure = figure_liquid(shown, labels[EXACT], rows, provenance=provenance)
+    figure = figure_liquid(
+        shown, labels[EXACT], rows, provenance=provenance, style=style
+    )
     for path in paths:
         save(figure, path)
 
@@ -171,7 +175,8 @@ if "snakemake" in globals():
         runs,
         dict(zip(params.models, job.input.errors, strict=True)),
         job.output.table,
-        [job.output.pdf, job.output.png],
+        [job.output.pdf, job.output.png, job.output.caption],
         labels=params.labels,
         provenance=params.provenance,
+        style=params.style,
     )

@@ -1,22 +1,23 @@
 """Figures of the examples; they compute nothing but the deviations that they show."""
 
-import textwrap
-
 import matplotlib as mpl
-from matplotlib.figure import Figure
 
-from plotting import COLORS, MARKERS, STYLE, TITLE_WIDTH
+import styles
+from plotting import describe, legend_below, mark_decades
+from styles import EXACT, WITH_EXPONENTS, displayed, model_styles
 
-_ELASTIC = {"constant": "a", "bulk": "B", "c11": "C₁₁", "c12": "C₁₂", "c44": "C₄₄"}
+_ELASTIC = {
+    **{"constant": "$a$", "bulk": "$B$"},
+    **{"c11": "$C_{11}$", "c12": "$C_{12}$", "c44": "$C_{44}$"},
+}
 _OPTICAL = {"lo": "LO", "to": "TO"}
-# Colours and dashes of models of ions.
-_MODELS = (
-    *(("#E69F00", "-"), ("#0072B2", "--"), ("#009E73", "-."), ("#CC79A7", ":")),
-    *(("#D55E00", "-"), ("#56B4E9", "--")),
-)
+# Models that learnt from the fewest frames are open.
+_FILLS = ("none", "full", "left", "bottom")
+# A smooth curve has this many markers.
+_MARKERS = 8
 
 
-def figure_liquid(seen, exact, rows, *, provenance):
+def figure_liquid(seen, exact, rows, *, provenance, style="default"):
     """Structure and motion in a liquid by several potentials.
 
     Parameters
@@ -29,90 +30,113 @@ def figure_liquid(seen, exact, rows, *, provenance):
     rows : sequence of tuple
         The table: label, structures learnt from, errors in meV/atom and meV/Å.
     provenance : str
-        Stands in the title.
+        What was computed.
+    style : {'default', 'journal', 'talk'}
+        The style.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    styles.StyledFigure
     """
-    styles = _styles([label for label, *_ in rows], exact)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 5.2), layout="constrained")
+    with styles.style(style) as look:
+        looks = _looks([label for label, *_ in rows], exact)
+        figure = look.figure(0.76)
         (unlike, like), (motion, errors) = figure.subplots(2, 2)
-        for label, own in seen.items():
-            style = styles[label]
-            unlike.plot(own["r"], own["rdf"][0], label=label, **style)
-            like.plot(own["r"], own["rdf"][1:].mean(axis=0), **style)
-            motion.plot(own["lags"], own["msd"].mean(axis=0), **style)
+        for i, (label, own) in enumerate(seen.items()):
+            shown = {"label": displayed(label), **looks[label]}
+            for ax, x, y in (
+                (unlike, own["r"], own["rdf"][0]),
+                (like, own["r"], own["rdf"][1:].mean(axis=0)),
+                (motion, own["lags"], own["msd"].mean(axis=0)),
+            ):
+                step = max(1, len(x) // _MARKERS)
+                first = i * step // len(seen)
+                ax.plot(x, y, markevery=(first, step), **shown)
         unlike.set(xlabel="r / Å", ylabel="g(r)", title="Na–Cl")
         like.set(xlabel="r / Å", ylabel="g(r)", title="Na–Na and Cl–Cl")
-        motion.set(
-            xlabel="time / ps", ylabel="displacement² / Å²", title="diffusion, all ions"
-        )
+        motion.set(xlabel="time / ps", title="Diffusion, all ions")
+        size = max(WITH_EXPONENTS, look.font)
+        motion.set_ylabel("displacement$^2$ / Å$^2$", fontsize=size)
         for ax in (unlike, like, motion):
-            ax.set_ylim(bottom=0.0)
-            ax.set_xlim(left=0.0)
-        for i, (label, _, energy, force, *_) in enumerate(rows):
+            _from_zero(ax)
+        sizes = sorted({int(n) for _, n, *_ in rows if n})
+        for label, n, energy, force, *_ in rows:
             if energy:
-                style = {"color": styles[label]["color"], "ls": "none"}
-                marker = MARKERS[i % len(MARKERS)]
-                errors.plot(float(energy), float(force), marker, label=label, **style)
+                fill = _FILLS[sizes.index(int(n)) % len(_FILLS)]
+                mark = looks[label] | {"ls": "none", "fillstyle": fill}
+                errors.plot(float(energy), float(force), label=displayed(label), **mark)
         errors.set(
             xscale="log",
             yscale="log",
             xlabel="energy / meV per atom",
             ylabel="force / meV/Å",
-            title="mean absolute errors of the models",
+            title="Mean absolute errors",
         )
+        errors.margins(0.12)
+        mark_decades(errors.xaxis)
+        mark_decades(errors.yaxis)
         errors.legend()
-        shown = unlike.get_legend_handles_labels()
-        figure.legend(*shown, loc="outside lower center", ncols=len(seen))
-        _title(figure, "A liquid of ions with a soft repulsion", provenance)
+        entries = unlike.get_legend_handles_labels()
+        figure.legend(*entries, loc="outside lower center", ncols=len(seen))
+        description = (
+            "Radial distribution functions, mean square displacements, and the errors "
+            "of the models that drive the runs and of others."
+        )
+        title = "A liquid of ions with a soft repulsion"
+        describe(figure, title, description, provenance)
     return figure
 
 
-def figure_crystal(seen, exact, *, provenance):
+def figure_crystal(seen, exact, *, provenance, style="default"):
     """Optical branches of rock salt, and what deviates from the exact potential.
 
     Parameters
     ----------
     seen : dict of str to dict
         For each label the properties, see :func:`crystal.crystal`.
-    exact, provenance
+    exact, provenance, style
         As for :func:`figure_liquid`.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    styles.StyledFigure
     """
-    styles = _styles(seen, exact)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    with styles.style(style) as look:
+        looks = _looks(seen, exact)
+        figure = look.figure(0.48)
         branches, deviations = figure.subplots(1, 2)
-        for i, (label, own) in enumerate(seen.items()):
-            style = styles[label] | {"marker": MARKERS[i % len(MARKERS)]}
-            branches.plot(own["q"], own["lo"], label=label, **style)
-            branches.plot(own["q"], own["to"], mfc="white", **style)
-            if label == exact:
-                continue
-            names, percents = _deviations(own, seen[exact])
-            deviations.plot(names, percents, label=label, **(style | {"ls": "none"}))
+        for label, own in seen.items():
+            shown = looks[label]
+            branches.plot(own["q"], own["lo"], label=displayed(label), **shown)
+            branches.plot(own["q"], own["to"], mfc="white", **shown)
+            if label != exact:
+                deviations.plot(
+                    *_deviations(own, seen[exact]), **(shown | {"ls": "none"})
+                )
         branches.set(
-            xlabel="q along [100] / Å$^{-1}$",
+            xlabel="q along [100] / (1/Å)",
             ylabel="frequency / THz",
-            title="optical branches: LO filled, TO open",
+            title="Optical branches: LO filled, TO open",
         )
-        branches.set_ylim(bottom=0.0)
-        branches.set_xlim(left=0.0)
+        _from_zero(branches)
         deviations.set(
-            yscale="log", ylabel="deviation from exact / %", title="properties"
+            yscale="log", ylabel="deviation from exact / %", title="Properties"
         )
+        size = max(WITH_EXPONENTS, look.font)
+        deviations.tick_params(axis="x", labelsize=size)
+        mark_decades(deviations.yaxis)
         figure.legend(
             *branches.get_legend_handles_labels(),
             loc="outside lower center",
             ncols=len(seen),
         )
-        _title(figure, "Rock salt of ions with a soft repulsion", provenance)
+        description = (
+            "Longitudinal and transverse optical branches; deviations of lattice "
+            "constant, bulk modulus, elastic constants and of both branches at the "
+            "smallest wave number."
+        )
+        title = "Rock salt of ions with a soft repulsion"
+        describe(figure, title, description, provenance)
     return figure
 
 
@@ -128,28 +152,24 @@ def _deviations(own, exact):
     return names, percents
 
 
-def _styles(labels, exact):
-    """The exact potential black; a colour for each model, whatever it learns from."""
-    models = dict.fromkeys(_model(label) for label in labels if label != exact)
-    colors = dict(zip(models, _MODELS, strict=False))
-    styles = {exact: {"color": "black", "lw": 2.0, "alpha": 0.6}}
-    for label in labels:
-        if label != exact:
-            color, dashes = colors[_model(label)]
-            styles[label] = {"color": color, "ls": dashes}
-    return styles
+def _from_zero(ax):
+    """Begin both axes at zero, with room above what is drawn."""
+    ax.update_datalim([(0.0, 0.0)])
+    ax.autoscale_view()
+    ax.set_xlim(left=0.0)
+    ax.set_ylim(bottom=0.0)
 
 
-def _model(label):
-    return label.split(",")[0]
+def _looks(labels, exact):
+    """The exact potential broad and black; each model as everywhere."""
+    looks = model_styles(label for label in labels if label != exact)
+    line, mark = (mpl.rcParams[f"lines.{key}"] for key in ("linewidth", "markersize"))
+    # It shows around what agrees with it.
+    broad = {"alpha": 0.5, "lw": 2.5 * line, "ms": 1.7 * mark, "mew": 0.0}
+    return {exact: EXACT | broad} | looks
 
 
-def _title(figure, text, provenance):
-    source = "\n".join(textwrap.wrap(provenance, TITLE_WIDTH))
-    figure.suptitle(f"{text}\n{source}", fontsize=9)
-
-
-def figure_force_dimers(rows, curves, *, provenance):
+def figure_force_dimers(rows, curves, *, provenance, style="default"):
     """Errors of models of charged dimers, and energies along the distance.
 
     Parameters
@@ -157,59 +177,55 @@ def figure_force_dimers(rows, curves, *, provenance):
     rows : sequence of tuple
         The table: label, baseline, cross-validation, composition, frames learnt from
         and tested on, errors in meV and meV/Å.
-    curves : dict of str to (str, list of dict)
-        Name and predictions of two models: ``local`` and ``best``.
+    curves : dict of str to (str, str, list of dict)
+        Label, name and predictions of two models: ``local`` and ``best``.
     provenance : str
-        Stands in the title.
+        Where the data come from.
+    style : {'default', 'journal', 'talk'}
+        The style.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    styles.StyledFigure
     """
-    labels = list(dict.fromkeys(label for label, *_ in rows))
-    colors = [color for color in COLORS if color != "#000000"]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    looks = model_styles(label for label, *_ in rows)
+    with styles.style(style) as look:
+        figure = look.figure(0.56)
         errors, energies = figure.subplots(1, 2)
         for label, baseline, _, composition, _, _, energy, force, _ in rows:
-            if composition != "all":
-                continue
-            i = labels.index(label)
-            style = {"color": colors[i % len(colors)], "ls": "none"}
-            fill = style["color"] if baseline else "white"
-            marker = MARKERS[i % len(MARKERS)]
-            name = label if baseline else None
-            errors.plot(
-                float(energy), float(force), marker, mfc=fill, label=name, **style
-            )
+            if composition == "all":
+                mark = looks[label] | {"ls": "none"}
+                mark["mfc"] = mark["color"] if baseline else "white"
+                name = displayed(label) if baseline else None
+                errors.plot(float(energy), float(force), label=name, **mark)
         errors.set(
             xlabel="energy RMSE / meV",
             ylabel="force RMSE / meV/Å",
-            title="far dimers: filled on point charges, open alone",
+            title="Far dimers: open alone,\nfilled on point charges",
         )
-        errors.set_xlim(left=0.0)
-        errors.set_ylim(bottom=0.0)
-        errors.legend(loc="lower right")
-        shown = (("local", "#E69F00", "s"), ("best", "#0072B2", "o"))
-        for kind, color, marker in shown:
-            name, found = curves[kind]
-            for of, fill in (("train", "white"), ("test", color)):
+        _from_zero(errors)
+        legend_below(errors)
+        for label, name, found in curves.values():
+            for of, fill in (("train", "white"), ("test", looks[label]["color"])):
                 some = [row for row in found if row["set"] == of]
                 energies.plot(
                     [float(row["distance"]) for row in some],
                     [1e3 * (float(r["predicted"]) - float(r["energy"])) for r in some],
-                    marker,
-                    color=color,
-                    mfc=fill,
-                    ms=3,
-                    label=name if of == "test" else None,
+                    label=displayed(name) if of == "test" else None,
+                    **(looks[label] | {"ls": "none", "mfc": fill}),
                 )
         energies.axhline(0.0, color="black", lw=0.8)
         energies.set(
             xlabel="distance / Å",
             ylabel="predicted − reference / meV",
-            title="energies: open learnt from, filled tested",
+            title="Energies: open learnt from,\nfilled tested",
         )
-        energies.legend()
-        _title(figure, "Charged dimers, learnt from near ones", provenance)
+        legend_below(energies)
+        description = (
+            "Root mean square errors of dimers farther apart than those learnt from, "
+            "of each model alone and on top of point charges; errors of the energies "
+            "by the local model and by the best in cross-validation."
+        )
+        title = "Charged dimers, learnt from near ones"
+        describe(figure, title, description, provenance)
     return figure
