@@ -13,6 +13,9 @@ min_version("9.19")
 configfile: f"{workflow.basedir}/workflows/config.yaml"
 
 
+report: "workflows/report/workflow.rst"
+
+
 include: "workflows/rules/common.smk"
 include: "workflows/rules/gas.smk"
 include: "workflows/rules/dimers.smk"
@@ -36,6 +39,7 @@ localrules:
     fig3_tensor,
     summary,
     readme,
+    report_pages,
     liquid,
     crystal,
     force_dimer_source,
@@ -45,8 +49,9 @@ localrules:
 
 
 rule all:
-    """Every figure, the summary, and the table in the README."""
+    """Every figure, the summary, the table in the README, and the report's pages."""
     default_target: True
     input:
         rules.figures.input,
         rules.readme.output,
+        rules.report_pages.output,

@@ -1,7 +1,9 @@
 """The workflow: its plan, its results, what it reruns, and each script's function."""
 
+import base64
 import copy
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -47,7 +49,8 @@ PARTS = ["Snakefile", "README.md", "lode", "profiles", "workflows"]
 TEST_RUN = ["--configfile", "workflows/config.test.yaml"]
 
 GAS_RULES = {"gas", "energies", "features", "learning_curve"}
-AFTER_CURVES = {"fig1", "summary", "readme", "all"}
+AFTER_SUMMARY = {"readme", "report_pages", "all"}
+AFTER_CURVES = {"fig1", "summary"} | AFTER_SUMMARY
 DIMER_MODELS = {"dimer_features", "dimer_model", "fig2"}
 DIMER_RULES = {"dimer_source", "dimer_geometries", "dimer_curves"} | DIMER_MODELS
 WATER_MODELS = {"water_kernel", "water_curve", "fig3"}
@@ -141,7 +144,7 @@ def test_tracked_figures_do_not_keep_a_new_clone_from_computing(project, target)
     names = [
         f"{name}.{suffix}"
         for name in ("fig1", "fig2", "fig3", "fig3_tensor")
-        for suffix in ("csv", "pdf", "png")
+        for suffix in ("csv", "pdf", "png", "txt")
     ]
     names += [
         f"fig2_{part}.csv" for part in ("classes", "curves", "experiments", "tails")
@@ -342,13 +345,50 @@ def test_second_run_on_one_core_gives_identical_files(finished, tmp_path):
     names = [p.relative_to(first) for s in ("csv", "gz") for p in first.rglob(f"*.{s}")]
     names.remove(Path("figures/times.csv"))
     assert {Path("gas.extxyz.gz"), Path("water/boxes.extxyz.gz")} < set(names)
-    names += [Path("figures/fig1.pdf"), Path("figures/fig1.png")]
-    names += [Path("figures/fig2.pdf"), Path("figures/fig2.png")]
-    names += [Path("figures/fig3.pdf"), Path("figures/fig3.png")]
-    names += [Path("figures/fig3_tensor.pdf"), Path("figures/fig3_tensor.png")]
+    names += [
+        Path(f"figures/{name}.{suffix}")
+        for name in ("fig1", "fig2", "fig3", "fig3_tensor")
+        for suffix in ("pdf", "png", "txt")
+    ]
     assert len(names) > 10
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+@workflow
+@pytest.mark.slow
+def test_report_holds_figures_and_pages_in_named_categories(finished):
+    folder, _ = finished
+    snakemake(folder, "--report", "report.html", *TEST_RUN, "--cores", "1")
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    results, categories = (
+        json.JSONDecoder().raw_decode(
+            report, re.search(f"var {name} = (?={{)", report).end()
+        )[0]
+        for name in ("results", "categories")
+    )
+    names = {"Figures", "Summary", "Times", "Settings", "Versions"}
+    assert set(categories) == names
+    found = {Path(path).name: entry for path, entry in results.items()}
+    assert set(found) == {
+        *("fig1.png", "fig2.png", "fig3.png", "fig3_tensor.png"),
+        *("summary.html", "times.html", "settings.html", "versions.html"),
+    }
+    assert all(entry["caption"] for entry in found.values())
+    pages = {
+        name: base64.b64decode(entry["data_uri"].split(",")[1]).decode()
+        for name, entry in found.items()
+        if name.endswith(".html")
+    }
+    assert "Data: 60 generated frames of 16 charges" in pages["summary.html"]
+    assert "learning_curve/soap_3" in pages["times.html"]
+    assert "lode1_point_charges" in pages["settings.html"]
+    assert f"<td>{np.__version__}</td>" in pages["versions.html"].replace(
+        ' data-name="version"', ""
+    )
+    # Nothing is fetched when it is opened.
+    for text in (report, *pages.values()):
+        assert not re.search(r"<(script|link|img)[^>]*(src|href)=.?https?:", text)
 
 
 # What the rules read, by the end of its name and its folder.
@@ -466,7 +506,11 @@ def edit_docstring(path):
             append("\nEDITED = 1\n"),
             FIGURES | AFTER_CURVES,
         ),
-        ("workflows/scripts/summary.py", append("\nE = 1\n"), {"summary", "readme"}),
+        (
+            "workflows/scripts/summary.py",
+            append("\nE = 1\n"),
+            {"summary"} | AFTER_SUMMARY,
+        ),
         (
             "lode/learning.py",
             append("\nE = 1\n"),
@@ -485,7 +529,7 @@ def edit_docstring(path):
         (
             "lode/core/montecarlo.py",
             append("\nE = 1\n"),
-            WATER_RULES - {"water_source"} | {"summary", "readme"},
+            WATER_RULES - {"water_source"} | {"summary"} | AFTER_SUMMARY,
         ),
         ("lode/datasets/gas.py", append("\nEDITED = 1\n"), GAS_RULES | AFTER_CURVES),
         (
@@ -542,12 +586,13 @@ def test_cutoff_stands_in_one_line_and_reruns_what_uses_it(
 
 @workflow
 @pytest.mark.slow
-def test_other_name_of_a_definition_reruns_nothing(finished):
+def test_other_name_of_a_definition_computes_nothing_anew(finished):
     path = finished[0] / "workflows" / "config.yaml"
     kept = path.read_text()
     try:
         path.write_text(re.sub(r"\bmean_soap\b", "averaged", kept))
-        assert planned_rules(finished[0]) == set()
+        # The page of the settings alone shows it.
+        assert planned_rules(finished[0]) == {"report_pages", "all"}
     finally:
         path.write_text(kept)
 

@@ -230,6 +230,58 @@ rule readme:
         "../scripts/readme.py"
 
 
+rule report_pages:
+    """Pages of the report: claims and data, settings, times, versions."""
+    input:
+        summary=rules.summary.output.checked,
+        times=rules.readme.output.times,
+        captions=[
+            rules.fig1.output.caption,
+            rules.fig2.output.caption,
+            rules.fig3.output.caption,
+            rules.fig3_tensor.output.caption,
+        ],
+    output:
+        summary=report(
+            "<results>/report/summary.html",
+            category="Summary",
+            caption="../report/summary.rst",
+            labels={"page": "Claims and data"},
+        ),
+        times=report(
+            "<results>/report/times.html",
+            category="Times",
+            caption="../report/times.rst",
+            labels={"page": "Wall times and memory"},
+        ),
+        settings=report(
+            "<results>/report/settings.html",
+            category="Settings",
+            caption="../report/settings.rst",
+            labels={"page": "Configuration"},
+        ),
+        versions=report(
+            "<results>/report/versions.html",
+            category="Versions",
+            caption="../report/versions.rst",
+            labels={"page": "Packages"},
+        ),
+    log:
+        "<logs>/report_pages.log",
+    benchmark:
+        "<benchmarks>/report_pages.tsv"
+    conda:
+        "../envs/lode.yaml"
+    threads: 1
+    params:
+        figures=["fig1", "fig2", "fig3", "fig3_tensor"],
+        settings=config,
+        version=lode.__version__,
+        code=code_hash("report_pages"),
+    script:
+        "../scripts/report_pages.py"
+
+
 # The figures are tracked, their benchmarks are not: with both asked for, a new clone
 # computes the figures instead of finding them there.
 rule figures:
