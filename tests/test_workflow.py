@@ -386,6 +386,8 @@ def test_report_holds_figures_and_pages_in_named_categories(finished):
     assert f"<td>{np.__version__}</td>" in pages["versions.html"].replace(
         ' data-name="version"', ""
     )
+    # Menu and tables of a phone.
+    assert all("max-width" in text for text in (report, pages["summary.html"]))
     # Nothing is fetched when it is opened.
     for text in (report, *pages.values()):
         assert not re.search(r"<(script|link|img)[^>]*(src|href)=.?https?:", text)
