@@ -744,6 +744,7 @@ def test_the_configuration_of_the_paper_is_valid(config):
             {"condition": 2},
             "sparse: condition must",
         ),
+        (["style"], "poster", r"style: 'poster' is not one of \['default', 'journal'"),
         (["dimer_model", "n_folds"], 1, "dimer_model.n_folds: 1 is less than"),
         (["dimer_models", "Big"], {}, r"dimer_models: keys must be .*\['Big'\]"),
         (
