@@ -1,12 +1,25 @@
 """Files that are written whole or not at all, and whose damage is noticed."""
 
 import contextlib
+import errno
 import gzip
 import io
 import json
 import os
+import re
 import zlib
 from pathlib import Path
+
+# Why a file is not written, and what helps.
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EFBIG: "raise the limit of the size of files (ulimit -f)",
+    errno.EROFS: "make its folder writable",
+    errno.EACCES: "make its folder writable",
+    errno.EPERM: "make its folder writable",
+    errno.EIO: "check the disk",
+}
 
 
 @contextlib.contextmanager
@@ -23,7 +36,13 @@ def atomic_write(path):
     Path
         A path in the same folder, with the same suffix. If the block ends well
         it replaces ``path`` in one step, else it is removed and ``path`` stays
-        as it was.
+        as it was. Only a process that is killed leaves it behind, for
+        :func:`remove_leftovers`.
+
+    Raises
+    ------
+    OSError
+        If ``path`` cannot be written: its name, the reason and what helps.
 
     Examples
     --------
@@ -35,13 +54,40 @@ def atomic_write(path):
     'whole'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        # The block may also read other files.
+        own = map(str, (None, temporary, *temporary.parents))
+        if error.errno not in _REMEDIES or str(error.filename) not in own:
+            raise
+        raise OSError(
+            error.errno,
+            f"{path} cannot be written: {error.strerror}; {_REMEDIES[error.errno]} and "
+            "run again",
+        ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        # What could not be made need not be removed.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def remove_leftovers(path):
+    """Remove what processes that were killed have left of a file.
+
+    Parameters
+    ----------
+    path : path_like
+        File that nobody else is writing now; it stays itself.
+    """
+    path = Path(path)
+    name = re.compile(rf"\.{re.escape(path.stem)}\.\d+{re.escape(path.suffix)}")
+    for other in path.parent.glob(".*"):
+        if name.fullmatch(other.name):
+            other.unlink()
 
 
 def write_text(path, text):

@@ -2,6 +2,7 @@ import numba
 import numpy as np
 import pytest
 from scipy import special
+from workflow_runs import TEST_RUN, project_copy, snakemake
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -29,3 +30,13 @@ def many_pieces(monkeypatch):
     monkeypatch.setattr("lode.pairs._CENTERS", 5)
     monkeypatch.setattr("lode.reciprocal._CENTERS", 5)
     monkeypatch.setattr("lode.reciprocal.ProductTerm.block", 5)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A copy in which the test configuration has run, and which files that made."""
+    folder = project_copy(tmp_path_factory.mktemp("finished"))
+    before = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    snakemake(folder, "all", "examples", *TEST_RUN, "--cores", "2")
+    after = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    return folder, {path.relative_to(folder) for path in after - before}

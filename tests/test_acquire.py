@@ -356,7 +356,7 @@ def test_read_only_folder_is_an_error_also_for_root(
     server, published, tmp_path, monkeypatch
 ):
     def refused(path, url):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
     monkeypatch.setattr(module, "_BoundedFile", refused)
     with pytest.raises(OSError, match="cannot be written: Read-only file system"):

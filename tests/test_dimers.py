@@ -1,5 +1,6 @@
 """Charged dimers: readers, curves, checks, engines, stand-in, restart."""
 
+import contextlib
 import gzip
 import logging
 import math
@@ -597,12 +598,64 @@ def test_full_disk_is_an_error_and_a_rerun_goes_on(tmp_path):
     large = {"distances": {"n_points": 40, "far": []}}
     reference_curves([ion_pair("a")], NoRoom(), tmp_path, **small)
     (kept,) = tmp_path.iterdir()
-    message = "cannot be written: File too large; finished chunks are kept"
+    message = "cannot be written: File too large; raise the limit .* and run again"
     with pytest.raises(OSError, match=message):
         reference_curves([ion_pair("b")], NoRoom(), tmp_path, **large)
     assert list(tmp_path.iterdir()) == [kept]
     curves = reference_curves([ion_pair("b")], PointCharges(), tmp_path, **large)
     assert len(curves.frames) == 40
+
+
+def is_running(process):
+    """Whether there is such a process, which has not ended."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+class Noting(PointCharges):
+    """The same engine, which leaves the number of its process in a folder."""
+
+    def calculations(self, frames, charges):
+        Path(os.environ["NOTES"], str(os.getpid())).touch()
+        return super().calculations(frames, charges)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    program = (
+        "import sys; sys.path[:0] = ['tests', '.']\n"
+        "from test_dimers import Noting, ion_pair, reference_curves\n"
+        "if __name__ == '__main__':\n"
+        "    dimers = [ion_pair(f'{i:02d}') for i in range(20)]\n"
+        "    slow = Noting(pause=0.02)\n"
+        "    reference_curves(dimers, slow, sys.argv[1], chunk_size=1)\n"
+    )
+    script, notes = tmp_path / "run.py", tmp_path / "notes"
+    script.write_text(program)
+    notes.mkdir()
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    child = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "chunks")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path, "NOTES": str(notes)},
+        start_new_session=True,
+    )
+    ends = time.monotonic() + 60.0
+    try:
+        while time.monotonic() < ends and not list(notes.iterdir()):
+            time.sleep(0.02)
+        # The parent alone, as by the system when memory runs out.
+        child.kill()
+        child.wait()
+        (worker,) = (path.name for path in notes.iterdir())
+        while time.monotonic() < ends and is_running(worker):
+            time.sleep(0.02)
+        assert not is_running(worker)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def test_killed_run_goes_on_where_it_was(tmp_path):

@@ -7,8 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ pytest.importorskip("snakemake")
 
 import ase.io  # noqa: E402
 import yaml  # noqa: E402
+from workflow_runs import ROOT, TEST_RUN, project_copy, snakemake, workflow  # noqa: E402
 
 import dimer_curves as dimer_curves_script  # noqa: E402
 import dimer_geometries as dimer_geometries_script  # noqa: E402
@@ -44,10 +43,6 @@ from workflows.configuration import (  # noqa: E402
     source_line,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
-PARTS = ["Snakefile", "README.md", "lode", "profiles", "workflows"]
-TEST_RUN = ["--configfile", "workflows/config.test.yaml"]
-
 GAS_RULES = {"gas", "energies", "features", "learning_curve"}
 AFTER_SUMMARY = {"readme", "report_pages", "all"}
 AFTER_CURVES = {"fig1", "summary"} | AFTER_SUMMARY
@@ -61,42 +56,6 @@ WATER_RULES = {"water_source", "water_boxes"} | WATER_MODELS
 FIGURES = {"fig2", "fig3", "fig3_tensor"}
 SOAP_MODELS = ("soap", "soap_lode1", "soap_lode2", "soap_dimers_only")
 
-# The whole workflow runs in a few tests that share one finished copy: together on
-# one worker.
-workflow = pytest.mark.xdist_group("workflow")
-
-
-def project_copy(folder):
-    """The project in a folder of its own, with compiled code where there is some."""
-    for part in PARTS:
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part)
-        else:
-            shutil.copy2(source, folder / part)
-    return folder
-
-
-def snakemake(folder, *arguments, succeeds=True, package=None):
-    """Output of Snakemake in a copy of the project, which imports its own package."""
-    package = str(package or folder)
-    environment = {**os.environ, "PYTHONPATH": package, "LODE_OFFLINE": "1"}
-    # A bare call: nothing of a surrounding run may reach this one.
-    environment.pop("SNAKEMAKE_PROFILE", None)
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        # It may run beside other tests on a slow machine: only what hangs is ended.
-        timeout=3600,
-        check=False,
-    )
-    output = done.stdout + done.stderr
-    assert (done.returncode == 0) == succeeds, output
-    return output
-
 
 def planned_rules(folder):
     """Names of the rules that a run of the test configuration would execute."""
@@ -107,16 +66,6 @@ def planned_rules(folder):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     return project_copy(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A copy in which the test configuration has run."""
-    folder = project_copy(tmp_path_factory.mktemp("finished"))
-    before = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
-    snakemake(folder, *TEST_RUN, "--cores", "2")
-    after = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
-    return folder, {path.relative_to(folder) for path in after - before}
 
 
 @workflow
@@ -341,7 +290,7 @@ def test_full_run_writes_figure_tables_and_pages(finished):
 def test_second_run_on_one_core_gives_identical_files(finished, tmp_path):
     first = finished[0] / "results" / "test"
     second = project_copy(tmp_path) / "results" / "test"
-    snakemake(tmp_path, *TEST_RUN, "--cores", "1")
+    snakemake(tmp_path, "all", "examples", *TEST_RUN, "--cores", "1")
     names = [p.relative_to(first) for s in ("csv", "gz") for p in first.rglob(f"*.{s}")]
     names.remove(Path("figures/times.csv"))
     assert {Path("gas.extxyz.gz"), Path("water/boxes.extxyz.gz")} < set(names)

@@ -434,10 +434,6 @@ def download(url, path, blob, *, timeout=TIMEOUT, log=print):
     # A malformed header of the answer is a ValueError of whoever reads it.
     except (RequestException, ValueError) as error:
         raise _unreachable(url, error, timeout) from None
-    except OSError as error:
-        raise OSError(
-            error.errno, f"{path} cannot be written: {error.strerror}"
-        ) from None
     log(f"{path.name}: {size} bytes, verified")
 
 

@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import tempfile
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -375,6 +376,13 @@ def _enter(scratch):
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
     os.chdir(scratch)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    """End this worker when its parent was killed: it would wait for jobs for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _computed(dimers, engine, settings, path):
@@ -392,14 +400,7 @@ def _computed(dimers, engine, settings, path):
                 "excluded": [[d.distance, d.reason] for d in curve.excluded],
             }
         )
-    try:
-        write_json(path, {"curves": curves})
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{path} cannot be written: {error.strerror}; finished chunks are kept, "
-            "start again to go on",
-        ) from None
+    write_json(path, {"curves": curves})
     return curves
 
 

@@ -1,6 +1,9 @@
 """The job that Snakemake gave to a script."""
 
 import sys
+from pathlib import Path
+
+from lode.files import remove_leftovers
 
 
 def started_job(namespace):
@@ -17,5 +20,8 @@ def started_job(namespace):
         With ``input``, ``output``, ``params``, ``wildcards`` and ``threads``.
     """
     job = namespace["snakemake"]
+    # Of a run that was killed; Snakemake's lock keeps others from writing here.
+    for path in map(Path, job.output):
+        remove_leftovers(path)
     sys.stdout = sys.stderr = open(job.log[0], "w", buffering=1)  # noqa: SIM115
     return job

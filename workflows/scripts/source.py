@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from job import started_job
-from lode.datasets.acquire import acquire, provenance_line
+from lode.datasets.acquire import SOURCES, acquire, provenance_line
+from lode.files import remove_leftovers
 
 
 def source(provenance_path, data_set, *, source, mirror=None):
@@ -21,6 +22,9 @@ def source(provenance_path, data_set, *, source, mirror=None):
         Folder with copies of published files.
     """
     folder = Path(provenance_path).parent
+    for file in SOURCES[data_set].values():
+        for name in (file.name, *(name for name, *_ in file.derived)):
+            remove_leftovers(folder / name)
     print(provenance_line(acquire(data_set, folder, source=source, mirror=mirror)))
 
 
