@@ -18,6 +18,7 @@ import numpy as np
 from lode.files import atomic_write
 
 _HEADER, _DIGEST = "header", "digest"
+_REMEDY = "delete it and run again what made it"
 # Logical, integer, floating-point and text.
 _KINDS = "biufU"
 # NumPy writes about 100 characters before an array, and evaluates what it reads there.
@@ -102,7 +103,9 @@ def load_archive(path, kind, version=None):
     except Exception as error:
         # Readers of zip, npy and JSON raise many kinds of errors for damaged bytes:
         # NotImplementedError, RecursionError, TokenError, struct.error, zlib.error ...
-        raise ValueError(f"{wanted}, got {type(error).__name__}: {error}") from None
+        raise ValueError(
+            f"{wanted}, got {type(error).__name__}: {error}; {_REMEDY}"
+        ) from None
     if not isinstance(header, dict) or "kind" not in header:
         raise ValueError(f"{wanted}, got an npz file without a header")
     if header["kind"] != kind:
@@ -115,7 +118,7 @@ def load_archive(path, kind, version=None):
         )
     if not is_whole:
         state = "changed since: its digest differs" if digest else "without a digest"
-        raise ValueError(f"{wanted}, got one {state}")
+        raise ValueError(f"{wanted}, got one {state}; {_REMEDY}")
     return header, arrays
 
 

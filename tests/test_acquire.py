@@ -4,6 +4,7 @@ import errno
 import hashlib
 import http.server
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -323,14 +324,20 @@ def test_download_that_takes_too_long_is_given_up(server, tmp_path, monkeypatch)
     assert hidden(tmp_path) == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is full here")
-def test_full_disk_is_an_error(server, tmp_path, monkeypatch):
-    @contextmanager
-    def full(path):
-        yield Path("/dev/full")
+@contextmanager
+def largest_file(size):
+    """No file of this process may have more bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    monkeypatch.setattr(module, "atomic_write", full)
-    with pytest.raises(OSError, match="cannot be written: No space left on device"):
+
+def test_file_that_outgrows_its_limit_is_an_error(server, tmp_path):
+    message = r"file\.dat cannot be written: File too large; raise the limit"
+    with largest_file(4096), pytest.raises(OSError, match=message):
         download(server.url, tmp_path / "file.dat", BLOB)
     assert hidden(tmp_path) == []
 

@@ -28,6 +28,16 @@ def project_copy(folder):
     return folder
 
 
+def results_in(folder, project):
+    """Arguments with which the test run of a project puts its results elsewhere.
+
+    A copy of the project has its loops compiled anew, another folder has not.
+    """
+    files = ("--snakefile", "Snakefile"), ("--configfile", "workflows/config.test.yaml")
+    arguments = [text for key, name in files for text in (key, str(project / name))]
+    return [*arguments, "--directory", str(folder)]
+
+
 def started(folder, *arguments, package=None, **variables):
     """A process of Snakemake in a copy of the project, which imports its own package.
 
@@ -49,11 +59,15 @@ def started(folder, *arguments, package=None, **variables):
     )
 
 
-def snakemake(folder, *arguments, succeeds=True, package=None, **variables):
-    """Output of Snakemake in a copy of the project."""
-    process = started(folder, *arguments, package=package, **variables)
+def finish(process, succeeds=True):
+    """Output of a process, which has to succeed, or to fail."""
     # It may run beside other tests on a slow machine: only what hangs is ended.
     with process:
         output, _ = process.communicate(timeout=3600)
     assert (process.returncode == 0) == succeeds, output
     return output
+
+
+def snakemake(folder, *arguments, succeeds=True, package=None, **variables):
+    """Output of Snakemake in a copy of the project."""
+    return finish(started(folder, *arguments, package=package, **variables), succeeds)

@@ -263,11 +263,13 @@ def read_provenance(path):
         raise ValueError(f"{path} must hold texts for {keys}, got none for {faulty}")
     if "file" not in record:
         return record, None
-    data = path.parent / record["file"]
+    data, remedy = path.parent / record["file"], f"delete {path} and run again"
     if not data.is_file():
-        raise ValueError(f"{path} names {record['file']}, which must lie beside it")
+        raise ValueError(
+            f"{path} names {record['file']}, which must lie beside it; {remedy}"
+        )
     kind = _hash_kind(record)
-    _verify(data, kind, record[kind])
+    _verify(data, kind, record[kind], remedy)
     return record, data
 
 
@@ -325,13 +327,13 @@ def _sha256(path):
 _HASHES = {"git_blob": git_blob, "sha256": _sha256}
 
 
-def _verify(path, kind, wanted):
+def _verify(path, kind, wanted, remedy):
     """Refuse a file whose content is another one."""
     came = _HASHES[kind](path)
     if came != wanted:
         raise ValueError(
             f"{path} is altered or truncated: {kind} must be {wanted}, got {came} "
-            f"({os.path.getsize(path)} bytes)"
+            f"({os.path.getsize(path)} bytes); {remedy}"
         )
 
 
@@ -382,10 +384,11 @@ def _copied(origin, path, kind, wanted, log):
     _refuse_folders(origin, path)
     if not origin.is_file():
         return False
-    _verify(origin, kind, wanted)
+    remedy = "replace it in the mirror, or delete it there, and run again"
+    _verify(origin, kind, wanted, remedy)
     with atomic_write(path) as temporary:
         shutil.copyfile(origin, temporary)
-        _verify(temporary, kind, wanted)
+        _verify(temporary, kind, wanted, remedy)
     log(f"{path.name}: from the mirror")
     return True
 

@@ -10,6 +10,7 @@ from workflows.configuration import (
     source_line,
     descriptions,
 )
+from workflows.folders import refuse_future, refuse_read_only
 
 try:
     check_configuration(config)
@@ -21,6 +22,15 @@ except ConfigurationError as error:
 
 # What the rules compute, by block and name: their parameters.
 described = descriptions(config)
+
+
+onstart:
+    try:
+        for name in ("results", "logs", "benchmarks", "figures"):
+            refuse_read_only(config["pathvars"][name])
+        refuse_future(config["pathvars"]["results"])
+    except (OSError, ValueError) as error:
+        raise WorkflowError(str(error)) from None
 
 
 wildcard_constraints:
