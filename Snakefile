@@ -24,6 +24,7 @@ include: "workflows/rules/water.smk"
 include: "workflows/rules/water_tensor.smk"
 include: "workflows/rules/figures.smk"
 include: "workflows/rules/examples.smk"
+include: "workflows/rules/custom.smk"
 
 
 localrules:
@@ -46,6 +47,8 @@ localrules:
     force_dimer_frames,
     force_dimers,
     examples,
+    custom_frames,
+    custom,
 
 
 rule all:
