@@ -188,11 +188,10 @@ class Task:
         if not self.has_forces:
             return model.fit(some, totals, **options), 0
         forces = [atoms.arrays.get("known_forces") for atoms in some]
-        counts = [0 if f is None else len(f) for f in forces]
-        within = np.cumsum(counts) <= max(
-            self.force_atoms, next(filter(None, counts), 0)
-        )
-        forces = [f if ok else None for f, ok in zip(forces, within, strict=True)]
+        known = np.cumsum([0 if f is None else len(f) for f in forces])
+        # One frame at least, however large.
+        limit = max(self.force_atoms, min(known[known > 0], default=0))
+        forces = [f if n <= limit else None for f, n in zip(forces, known, strict=True)]
         n_forces = sum(f is not None for f in forces)
         forces = forces if n_forces else None
         return model.fit(some, totals, forces=forces, **options), n_forces
