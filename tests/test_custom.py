@@ -16,7 +16,7 @@ from csv_tables import table  # noqa: E402
 from custom import custom_page, custom_tables  # noqa: E402
 from custom_frames import custom_frames  # noqa: E402
 from custom_model import Task, custom_model, training_sizes  # noqa: E402
-from plotting_custom import figure_custom, figure_parity  # noqa: E402
+from plotting_custom import figure_parity  # noqa: E402
 
 PLAN = {"extensive": None, "forces": "forces", "n_sparse": 40, "seed": 0}
 SETTINGS = {
@@ -89,13 +89,8 @@ def test_a_file_becomes_models_tables_and_figures(tmp_path, slab):
     custom_page(page, plan, rows, costs, **about)
     assert "24 structures" in page.read_text("utf-8")
     parity = {name: table(files["parity"]) for name, files in found.items()}
-    about = {"target": "energy", "provenance": "mine"}
-    assert len(figure_parity(parity, unit="eV", **about).axes) == len(names)
-    curves = [
-        {"curve": "SOAP", "n_train": n, "rmse_percent": 3.0, "rmse_percent_std": 1.0}
-        for n in (9, 18)
-    ]
-    figure_custom(curves, ["SOAP"], **about)
+    about = {"target": "energy", "provenance": "mine", "unit": "eV"}
+    assert len(figure_parity(parity, **about).axes) == len(names)
 
 
 def test_the_written_model_predicts_energies_and_forces_of_new_structures(tmp_path):

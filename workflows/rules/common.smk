@@ -1,6 +1,7 @@
 """What the other rule files share: the checked configuration and the code's hash."""
 
 import lode
+from lode.files import read_json
 from snakemake.exceptions import WorkflowError
 from workflows.code_hash import code_hash
 from workflows.configuration import (
@@ -38,3 +39,23 @@ wildcard_constraints:
     model="[a-z0-9_.]+",
     kernel="[A-Za-z0-9_]+",
     features="[a-z0-9_.]+",
+
+
+def custom_data(_):
+    """The file of structures; it must be given where this target is asked for."""
+    if config["data"] is None:
+        raise WorkflowError(
+            "custom needs structures: snakemake custom --config data=my.extxyz "
+            "target=energy"
+        )
+    return config["data"]
+
+
+def custom_models(output):
+    """Files of all models, which the data decide on."""
+
+    def files(_):
+        plan = checkpoints.custom_frames.get().output.plan
+        return collect(output, model=read_json(plan)["curves"])
+
+    return files

@@ -1,28 +1,8 @@
 """Structures of one's own: `snakemake custom --config data=my.extxyz target=energy`."""
 
-from lode.files import read_json
+from pathlib import Path
 
 CUSTOM = config["custom"]
-
-
-def custom_data(_):
-    """The file of structures; it must be given where this target is asked for."""
-    if config["data"] is None:
-        raise WorkflowError(
-            "custom needs structures: snakemake custom --config data=my.extxyz "
-            "target=energy"
-        )
-    return config["data"]
-
-
-def custom_models(output):
-    """Files of all models, which the data decide on."""
-
-    def files(_):
-        plan = checkpoints.custom_frames.get().output.plan
-        return collect(output, model=read_json(plan)["curves"])
-
-    return files
 
 
 # What is missing or strange in the data is said here, before anything is learnt.
@@ -104,11 +84,25 @@ rule custom:
     output:
         table="<figures>/custom.csv",
         pdf="<figures>/custom.pdf",
-        png="<figures>/custom.png",
+        png=report(
+            "<figures>/custom.png",
+            category="Own data",
+            labels={"figure": "Learning curves"},
+        ),
+        caption="<figures>/custom.txt",
         parity="<figures>/custom_parity.csv",
         parity_pdf="<figures>/custom_parity.pdf",
-        parity_png="<figures>/custom_parity.png",
-        errors="<figures>/custom_errors.csv",
+        parity_png=report(
+            "<figures>/custom_parity.png",
+            category="Own data",
+            labels={"figure": "Parity"},
+        ),
+        parity_caption="<figures>/custom_parity.txt",
+        errors=report(
+            "<figures>/custom_errors.csv",
+            category="Own data",
+            labels={"figure": "Errors"},
+        ),
         cost="<figures>/custom_cost.csv",
         page="<figures>/custom.md",
     log:
@@ -119,9 +113,10 @@ rule custom:
         "../envs/lode.yaml"
     threads: 1
     params:
-        data=str(config["data"]),
+        data=Path(config["data"] or "").name,
         digits=CUSTOM["digits"],
         version=lode.__version__,
+        style=config["style"],
         code=code_hash("custom"),
     script:
         "../scripts/custom.py"

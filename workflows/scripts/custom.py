@@ -5,8 +5,8 @@ from custom_model import COST, TEST
 from fig1 import fig1_table
 from job import started_job
 from lode.files import read_json, write_text
-from plotting import save
-from plotting_custom import figure_custom, figure_parity
+from plotting import learning_curves, save
+from plotting_custom import figure_parity
 from summary import markdown_row
 
 
@@ -113,20 +113,20 @@ if "snakemake" in globals():
     unit = plan["unit"]
     about = {"data": job.params.data, "version": job.params.version}
     custom_page(job.output.page, plan, rows, costs, unit=unit, **about)
-    provenance = f"{about['data']}: {plan['about'][0]}"
-    names = [curve["label"] for curve in curves.values()]
-    figure = figure_custom(
-        table(job.output.table), names, target=plan["target"], provenance=provenance
+    look = {
+        "provenance": f"{about['data']}: {plan['about'][0]}",
+        "style": job.params.style,
+    }
+    target = plan["target"]
+    figure = learning_curves(
+        table(job.output.table), labels, f"Learning {target}", **look
     )
     parity = figure_parity(
-        {curves[name]["label"]: table(f["parity"]) for name, f in found.items()},
-        target=plan["target"],
+        {labels[name]["label"]: table(f["parity"]) for name, f in found.items()},
+        target=target,
         unit=unit,
-        provenance=provenance,
+        **look,
     )
-    for drawn, files in (
-        (figure, (job.output.pdf, job.output.png)),
-        (parity, (job.output.parity_pdf, job.output.parity_png)),
-    ):
-        for path in files:
-            save(drawn, path)
+    for kind in ("pdf", "png", "caption"):
+        save(figure, job.output[kind])
+        save(parity, job.output[f"parity_{kind}"])
