@@ -1,4 +1,4 @@
-"""What the other rule files share: the checked configuration and the code's hash."""
+"""What all files of rules share: the checked configuration, the hash of the code."""
 
 import lode
 from lode.files import read_json
