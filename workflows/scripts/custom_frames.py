@@ -146,14 +146,11 @@ if "snakemake" in globals():
         print(sentence)
         print(sentence, file=sys.__stderr__, flush=True)
 
-    try:
-        custom_frames(
-            job.input.data,
-            job.output.frames,
-            job.output.targets,
-            job.output.plan,
-            **job.params.settings,
-            say=say,
-        )
-    except (FileNotFoundError, TypeError, ValueError) as error:
-        sys.exit(say(f"custom: {error}") or 1)
+    custom_frames(
+        job.input.data,
+        job.output.frames,
+        job.output.targets,
+        job.output.plan,
+        **job.params.settings,
+        say=say,
+    )
