@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,31 @@ def test_features_and_gram_give_the_same_curve():
     np.testing.assert_allclose(a.rmse_percent_each, b.rmse_percent_each, rtol=1e-6)
 
 
+def test_dual_form_solves_small_training_sets_by_their_kernel():
+    settings = {"n_test": 20, "n_threads": 1}
+    dual = learning_curve(None, Y, SIZES, features=X, dual=True, **settings)
+    kernel = learning_curve(GRAM, Y, SIZES, **settings)
+    features = learning_curve(None, Y, SIZES, features=X, **settings)
+    # Up to twice the ten features; products of matrices of other sizes, other bits.
+    np.testing.assert_allclose(
+        dual.rmse_each[:, :2], kernel.rmse_each[:, :2], rtol=1e-12
+    )
+    np.testing.assert_array_equal(dual.rmse_each[:, 2], features.rmse_each[:, 2])
+    assert not np.array_equal(dual.rmse_each[:, 1], features.rmse_each[:, 1])
+
+
+def test_dual_form_never_holds_a_matrix_of_all_structures():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20_000, 8)), rng.normal(size=20_000)
+    tracemalloc.start()
+    settings = {"features": x, "dual": True, "n_repeats": 1}
+    learning_curve(None, y, [10, 19_000], n_test=1000, n_threads=1, **settings)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The kernel matrix would be 3.2 GB.
+    assert peak < 20 * x.nbytes
+
+
 def test_more_repeats_or_sizes_keep_the_others():
     few = learning_curve(GRAM, Y, [10], n_test=20, n_repeats=2, seed=1)
     many = learning_curve(GRAM, Y, SIZES, n_test=20, n_repeats=4, seed=1)
@@ -111,6 +138,7 @@ def test_one_repeat_has_no_spread():
         ({"gram": X}, "gram must be square"),
         ({"features": X}, "one of gram, features and terms"),
         ({"gram": None}, "one of gram, features and terms"),
+        ({"dual": True}, "dual must be False without features"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):
