@@ -299,6 +299,52 @@ class StructureFeatures:
         described = len(places), self.neighbor_species, self.errors
         return StructureFeatures(tuple(blocks), *described)
 
+    @classmethod
+    def concatenated(cls, parts):
+        """Features of the structures of several sets, one set after the other.
+
+        Parameters
+        ----------
+        parts : sequence of StructureFeatures
+            At least one, made by the same kernel.
+
+        Returns
+        -------
+        StructureFeatures
+            The same bits as those of all structures at once.
+
+        Raises
+        ------
+        ValueError
+            If there are no sets, if they are of different kernels, or if one holds
+            combinations or scatter matrices, which are of all its structures together.
+        """
+        parts = list(parts)
+        keys = {part.keys for part in parts if part.blocks}
+        if len(keys) != 1:
+            raise ValueError(
+                "parts must be features made by one kernel, got those of "
+                f"{len(keys)} in {len(parts)} parts"
+            )
+        (keys,) = keys
+        if any(key.endswith('"scatter"]') for key in keys):
+            raise ValueError("parts must be of single structures, got scatter matrices")
+        if any(part.weights is not None for part in parts):
+            raise ValueError("parts must be of single structures, got combinations")
+        own, start = {}, 0
+        for part in parts:
+            for block in part.blocks:
+                columns = [p.columns.tobytes() for p in block.parts.values()]
+                moved = replace(block, structures=block.structures + start)
+                own.setdefault((block.center, *columns), []).append(moved)
+            start += part.n_structures
+        blocks = sorted(
+            map(_concatenated, own.values()), key=lambda block: block.center
+        )
+        species = sorted({z for part in parts for z in part.neighbor_species})
+        errors = {key: max(p.errors[key] for p in parts if p.blocks) for key in keys}
+        return cls(tuple(blocks), start, tuple(species), errors)
+
     def pruned(self, keys):
         """The same structures with some of the parts."""
         blocks = [
@@ -429,6 +475,19 @@ def _saved_part(arrays, place, key, counts):
         f"columns_{place}": Wanted("int", ("column",), order="distinct"),
     }
     return Part(*checked_arrays(arrays, wanted, row=rows.get(form)).values(), form)
+
+
+def _concatenated(blocks):
+    """Blocks of one centre species with the same columns as one."""
+    parts = {
+        key: part._replace(values=np.concatenate([b.parts[key].values for b in blocks]))
+        for key, part in blocks[0].parts.items()
+    }
+    structures, counts = (
+        np.concatenate([getattr(block, name) for block in blocks])
+        for name in ("structures", "counts")
+    )
+    return Block(blocks[0].center, structures, counts, parts)
 
 
 def _joined(blocks):

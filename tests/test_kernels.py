@@ -567,6 +567,36 @@ def test_structures_are_chosen_by_place_or_by_mask():
         np.testing.assert_allclose(found, whole[np.ix_(mask, mask)], rtol=1e-10)
 
 
+@pytest.mark.parametrize("kernel", KERNELS_OF_SPECTRUM)
+@pytest.mark.parametrize("size", [1, 4])
+def test_concatenated_chunks_are_the_features_of_the_whole(kernel, size):
+    frames = mixed_frames()
+    # All species are known to all chunks, as without them to the whole.
+    species = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    whole = kernel.precompute(frames, species=species).to_arrays()
+    chunks = [frames[i : i + size] for i in range(0, len(frames), size)]
+    parts = [kernel.precompute(chunk, species=species) for chunk in chunks]
+    found = lode.StructureFeatures.concatenated(parts).to_arrays()
+    assert found.keys() == whole.keys()
+    for name, array in whole.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_sets_that_are_no_chunks_of_a_whole_are_refused():
+    linear, other = KERNELS_OF_SPECTRUM[:2]
+    features = linear.precompute(mixed_frames())
+    join = lode.StructureFeatures.concatenated
+    with pytest.raises(ValueError, match="made by one kernel, got those of 0 in 0"):
+        join([])
+    with pytest.raises(ValueError, match="made by one kernel, got those of 2 in 2"):
+        join([features, other.precompute(mixed_frames())])
+    with pytest.raises(ValueError, match="single structures, got combinations"):
+        join([features, features.combined(np.ones((1, 6)))])
+    whitened = lode.WhitenedKernel(SPECTRUM).precompute(mixed_frames())
+    with pytest.raises(ValueError, match="single structures, got scatter matrices"):
+        join([whitened, whitened])
+
+
 def test_environments_to_keep_are_a_mask_of_the_atoms():
     kernel, frames = KERNELS_OF_SPECTRUM[1], mixed_frames()
     rng = np.random.default_rng(0)
