@@ -83,6 +83,15 @@ def test_a_frame_does_not_depend_on_how_many_are_made(frames):
         )
 
 
+def test_frames_from_a_later_one_on_are_those_of_the_whole(frames):
+    later = gas_frames(3, seed=1, first=2, **SETTINGS)
+    assert later == frames[2:5]
+    for one, other in zip(later, frames[2:5], strict=True):
+        np.testing.assert_array_equal(
+            one.get_initial_charges(), other.get_initial_charges()
+        )
+
+
 def test_another_seed_gives_other_frames(frames):
     other = gas_frames(1, seed=2, **SETTINGS)[0]
     assert other.cell[0, 0] != frames[0].cell[0, 0]

@@ -32,6 +32,7 @@ def gas_frames(
     charges=(1.0, -1.0),
     species=("Na", "Cl"),
     seed=0,
+    first=0,
     max_trials=100_000,
     progress=False,
 ):
@@ -59,6 +60,8 @@ def gas_frames(
     seed : int
         Each frame has a random stream of its own, spawned from this seed: frame k
         is the same whatever the number of frames.
+    first : int
+        Index k of the first frame: parts of a set are the same as the whole.
     max_trials : int
         Insertions tried in one frame before giving up.
     progress : bool
@@ -89,6 +92,7 @@ def gas_frames(
     n_charges = 2 * whole_number(n_pairs, 1, _MOST_CHARGES, "n_pairs")
     max_trials = whole_number(max_trials, 1, _MOST_TRIALS, "max_trials")
     seed = whole_number(seed, 0, math.inf, "seed")
+    first = whole_number(first, 0, math.inf, "first")
     if n_frames * n_charges > _MOST_CHARGES:
         raise ValueError(
             f"n_frames and n_pairs must make at most {_MOST_CHARGES} charges in all, "
@@ -118,11 +122,15 @@ def gas_frames(
             f"than the {_JAMMING} at which random insertion jams"
         )
 
-    streams = np.random.SeedSequence(seed).spawn(n_frames)
+    # The children of SeedSequence(seed), of which none before the first is made.
+    streams = [
+        np.random.SeedSequence(seed, spawn_key=(k,))
+        for k in range(first, first + n_frames)
+    ]
     kinds = np.repeat([0, 1], n_charges // 2)
     frames = []
     for index, stream in enumerate(
-        tqdm(streams, desc="Gas", unit="frame", disable=not progress)
+        tqdm(streams, desc="Gas", unit="frame", disable=not progress), start=first
     ):
         generator = np.random.default_rng(stream)
         length = round(generator.uniform(shortest, longest), _DECIMALS)
