@@ -27,8 +27,11 @@ from lode.datasets.curves import (
     Curves,
     checks,
     curve_distances,
+    curve_energies,
     dimer_curve,
     displaced,
+    joined_curves,
+    part_of,
     published_curves,
     reference_curves,
 )
@@ -530,6 +533,27 @@ def test_processes_give_the_curves_in_the_order_of_names(tmp_path):
         assert frame.info == same.info
     assert curves.charge_errors == [e for c in single for e in c.charge_errors]
     assert checks(curves)["tail_single_max_ev"] < 1e-8
+
+
+@pytest.mark.parametrize("n_parts", [2, 5])
+def test_parts_of_the_dimers_give_the_curves_of_all(tmp_path, n_parts):
+    dimers = [ion_pair("c"), ion_pair("a", 5.0), ion_pair("b", charge_b=0)]
+    program = PointCharges()
+    whole = reference_curves(dimers, program, tmp_path / "whole")
+    rows = [
+        row
+        for i in range(n_parts)
+        for row in curve_energies(
+            part_of(dimers, i, n_parts), program, tmp_path / str(i)
+        )
+    ]
+    joined = joined_curves(dimers, rows)
+    assert joined.charge_errors == whole.charge_errors
+    for frame, same in zip(joined.frames, whole.frames, strict=True):
+        assert frame == same
+        assert frame.info == same.info
+    with pytest.raises(ValueError, match="rows must be of 3 dimers, got 2"):
+        joined_curves(dimers, rows[1:])
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-20], lambda b: b.replace(b"1", b"3")])

@@ -280,7 +280,7 @@ def _excluded(frame, reason):
     return Exclusion(*where, " ".join(reason.split()))
 
 
-def reference_curves(
+def curve_energies(
     dimers,
     engine,
     folder,
@@ -292,7 +292,7 @@ def reference_curves(
     key="",
     progress=False,
 ):
-    """Binding curves of many dimers, by worker processes, restartable.
+    """Energies along the curves of many dimers, by worker processes, restartable.
 
     Processes and not threads: the libraries behind the engines keep their state in
     global variables. They are started afresh (``spawn``), so a script that calls
@@ -320,7 +320,8 @@ def reference_curves(
 
     Returns
     -------
-    Curves
+    list of dict
+        Plain data for :func:`joined_curves`, for each dimer in the order of names.
 
     Raises
     ------
@@ -332,7 +333,7 @@ def reference_curves(
         If a chunk cannot be written, for example on a full disk; likewise.
     """
     settings = {"distances": distances, "charge_tolerance": charge_tolerance}
-    dimers = sorted(dimers, key=lambda atoms: atoms.info["name"])
+    dimers = _by_name(dimers)
     chunks = [dimers[i : i + chunk_size] for i in range(0, len(dimers), chunk_size)]
     common = json.dumps([key, engine.name, engine.version, settings], sort_keys=True)
     folder = Path(folder).resolve()
@@ -368,7 +369,46 @@ def reference_curves(
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
-    return _joined(dimers, [curve for curves in found for curve in curves], distances)
+    return [curve for curves in found for curve in curves]
+
+
+def reference_curves(dimers, engine, folder, *, distances=None, **settings):
+    """Binding curves of many dimers, by worker processes, restartable.
+
+    Parameters
+    ----------
+    dimers, engine, folder, distances, **settings
+        As for :func:`curve_energies`, which raises errors likewise.
+
+    Returns
+    -------
+    Curves
+    """
+    dimers = list(dimers)
+    rows = curve_energies(dimers, engine, folder, distances=distances, **settings)
+    return joined_curves(dimers, rows, distances)
+
+
+def part_of(dimers, index, n_parts):
+    """One of some parts of the dimers, nearly equal in number, in the order of names.
+
+    Parameters
+    ----------
+    dimers : sequence of ase.Atoms
+    index, n_parts : int
+
+    Returns
+    -------
+    list of ase.Atoms
+        None where there are fewer dimers than parts.
+    """
+    dimers = _by_name(dimers)
+    start, stop = (k * len(dimers) // n_parts for k in (index, index + 1))
+    return dimers[start:stop]
+
+
+def _by_name(dimers):
+    return sorted(dimers, key=lambda atoms: atoms.info["name"])
 
 
 def _enter(scratch):
@@ -422,8 +462,30 @@ def _fingerprint(dimers, common):
     return digest.hexdigest()[:24]
 
 
-def _joined(dimers, rows, distances):
-    """Frames of all curves, from the numbers in the chunks."""
+def joined_curves(dimers, rows, distances=None):
+    """Frames of all curves, from their numbers.
+
+    Parameters
+    ----------
+    dimers : sequence of ase.Atoms
+    rows : sequence of dict
+        From :func:`curve_energies` of these, or of the parts of them one after the
+        other, in the order of names.
+    distances
+        As for :func:`curve_energies`.
+
+    Returns
+    -------
+    Curves
+
+    Raises
+    ------
+    ValueError
+        If there are not as many rows as dimers.
+    """
+    dimers = _by_name(dimers)
+    if len(rows) != len(dimers):
+        raise ValueError(f"rows must be of {len(dimers)} dimers, got {len(rows)}")
     curves = Curves()
     for atoms, row in zip(dimers, rows, strict=True):
         energies = {point[0]: point[1:] for point in row["points"]}
