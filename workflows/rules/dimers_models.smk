@@ -14,9 +14,6 @@ rule dimer_features:
     conda:
         "../envs/lode.yaml"
     threads: config["threads"]
-    resources:
-        mem_mb=3000,
-        runtime=60,
     params:
         settings=lookup(dpath="dimer_models/{model}", within=described),
         isolated=lookup(dpath="dimer_models/{model}/isolated", within=config),
@@ -45,9 +42,6 @@ rule dimer_model:
     conda:
         "../envs/lode.yaml"
     threads: config["threads"]
-    resources:
-        mem_mb=4000,
-        runtime=60,
     params:
         intercept=lookup(dpath="dimer_models/{model}/intercept", within=config),
         isolated=lookup(dpath="dimer_models/{model}/isolated", within=config),

@@ -68,9 +68,6 @@ rule liquid_model:
     conda:
         "../envs/lode.yaml"
     threads: config["threads"]
-    resources:
-        mem_mb=3000,
-        runtime=30,
     params:
         own=lambda wildcards: {
             "model": described["salt_models"][
@@ -211,9 +208,6 @@ rule crystal_model:
     conda:
         "../envs/lode.yaml"
     threads: config["threads"]
-    resources:
-        mem_mb=3000,
-        runtime=30,
     params:
         own=lambda wildcards: {
             "model": described["salt_models"][wildcards.model],
@@ -352,9 +346,6 @@ rule force_dimer_model:
     conda:
         "../envs/lode.yaml"
     threads: 1
-    resources:
-        mem_mb=3000,
-        runtime=60,
     params:
         own=lambda wildcards: {
             "model": described["force_dimer_models"][wildcards.model],

@@ -34,9 +34,6 @@ rule water_boxes:
     conda:
         "../envs/lode.yaml"
     threads: config["threads"]
-    resources:
-        mem_mb=1000,
-        runtime=30,
     params:
         generated=config["water"]["generated"],
         code=code_hash("water_boxes"),
@@ -57,9 +54,6 @@ rule water_kernel:
     conda:
         "../envs/lode.yaml"
     threads: config["threads"]
-    resources:
-        mem_mb=6000,
-        runtime=60,
     params:
         kernel=lookup(dpath="water_kernels/{kernel}", within=described),
         curve={
@@ -89,9 +83,6 @@ rule water_curve:
     conda:
         "../envs/lode.yaml"
     threads: 1
-    resources:
-        mem_mb=3000,
-        runtime=60,
     params:
         target=lookup(dpath="water_models/{curve}/target", within=config),
         geometry=lookup(dpath="water_models/{curve}/geometry", within=config),

@@ -14,9 +14,6 @@ rule water_tensor_features:
     conda:
         "../envs/lode.yaml"
     threads: config["threads"]
-    resources:
-        mem_mb=2000,
-        runtime=30,
     params:
         descriptor=lookup(dpath="water_tensor_features/{features}", within=described),
         curve={
@@ -46,9 +43,6 @@ rule water_tensor_curve:
     conda:
         "../envs/lode.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=30,
     params:
         exponents=lambda wildcards: [
             config["water_tensor_features"][name]["exponent"]

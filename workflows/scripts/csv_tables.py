@@ -69,6 +69,34 @@ def table(path):
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
+def benchmark_rows(path):
+    """Rows of a benchmark file of Snakemake.
+
+    Parameters
+    ----------
+    path : path_like
+        Tab-separated file with a header.
+
+    Returns
+    -------
+    list of dict
+        At least one.
+
+    Raises
+    ------
+    ValueError
+        If the file is not whole.
+    """
+    header, *lines = read_text(path).splitlines() or [""]
+    columns, rows = header.split("\t"), [line.split("\t") for line in lines]
+    if not rows or "s" not in columns or {len(row) for row in rows} != {len(columns)}:
+        raise ValueError(
+            f"{path} must be a whole benchmark file of Snakemake: delete it and run "
+            "again"
+        )
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
 def checked_copy(path, copy):
     """Copy a table, for the rules that read it.
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from csv_tables import markers, table, with_block, write_table
+from csv_tables import benchmark_rows, markers, table, with_block, write_table
 from job import started_job
 from lode.files import atomic_write
 from summary import FIGURES, markdown_row
@@ -82,7 +82,7 @@ def seconds(benchmarks):
     """
     total = 0.0
     for path in benchmarks:
-        total += sum(float(row["s"]) for row in _benchmark(path))
+        total += sum(float(row["s"]) for row in benchmark_rows(path))
     return total
 
 
@@ -102,7 +102,7 @@ def times(path, benchmarks):
     for figure, files in benchmarks.items():
         jobs = []
         for file in map(Path, files):
-            found = _benchmark(file)[0]
+            found = benchmark_rows(file)[0]
             name = file.relative_to(folder).with_suffix("").as_posix()
             jobs.append((float(found["s"]), name, found["max_rss"]))
         rows += [
@@ -110,18 +110,6 @@ def times(path, benchmarks):
             for time, name, memory in sorted(jobs, reverse=True)
         ]
     write_table(path, ["figure", "job", "seconds", "memory_mb"], rows)
-
-
-def _benchmark(path):
-    """Rows of a benchmark file, of which there is at least one."""
-    header, *lines = Path(path).read_text(encoding="utf-8").splitlines() or [""]
-    columns, rows = header.split("\t"), [line.split("\t") for line in lines]
-    if not rows or "s" not in columns or {len(row) for row in rows} != {len(columns)}:
-        raise ValueError(
-            f"{path} must be a whole benchmark file of Snakemake: delete it and run "
-            "again"
-        )
-    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def duration(time):
