@@ -335,7 +335,7 @@ def test_forced_run_gives_the_same_tables(calm, copy):
     copy.assert_same(calm)
 
 
-GAS, ENERGIES = "results/test/gas.extxyz.gz", "results/test/energies.csv.gz"
+GAS, ENERGIES = "results/test/gas/0.extxyz.gz", "results/test/energies/0.csv.gz"
 
 
 @workflow
@@ -347,7 +347,7 @@ def test_killed_run_leaves_a_lock_and_says_how_to_remove_it(calm, copy, tmp_path
     assert is_killed(copy.start(*call, **variables))
     # Half of it is there, but not under its name.
     assert not path.exists()
-    assert len(list(copy.results.glob(".energies.csv.*.gz"))) == 1
+    assert len(list(copy.results.glob("energies/.0.csv.*.gz"))) == 1
     output = copy(*call, succeeds=False)
     assert "Directory cannot be locked" in output
     assert "can be removed with the --unlock argument" in output
@@ -392,8 +392,8 @@ def test_second_run_at_once_is_refused_and_the_first_one_ends(calm, copy):
 @pytest.mark.parametrize("room", [0, 8])
 def test_full_disk_is_an_error_and_with_room_the_run_goes_on(calm, copy, room):
     """With no room not even the log can be written."""
-    path, call = copy.results / "gas.extxyz.gz", (GAS, "--cores", "1")
-    for name in (path, copy.results / "logs" / "gas.log"):
+    path, call = copy.results / "gas/0.extxyz.gz", (GAS, "--cores", "1")
+    for name in (path, copy.results / "logs" / "gas" / "0.log"):
         name.unlink()
     with moved_to_disk(copy.folder / "results", 100_000) as folder:
         ballast = folder / "ballast"
@@ -436,7 +436,7 @@ def moved_to_disk(folder, size):
 @pytest.mark.slow
 def test_clock_that_goes_back_is_an_error(calm, copy):
     tomorrow = time.time() + 24 * 3600.0
-    path = copy.results / "gas.extxyz.gz"
+    path = copy.results / "gas/0.extxyz.gz"
     os.utime(path, (tomorrow, tomorrow))
     call = (ENERGIES, "--cores", "1", "--forcerun", "energies")
     output = copy(*call, succeeds=False)
@@ -451,7 +451,7 @@ def test_clock_that_goes_back_is_an_error(calm, copy):
 @workflow
 @pytest.mark.slow
 def test_inputs_newer_than_outputs_give_the_same_tables(calm, copy):
-    (copy.results / "gas.extxyz.gz").touch()
+    (copy.results / "gas/0.extxyz.gz").touch()
     past = time.time() - 24 * 3600.0
     os.utime(copy.folder / ENERGIES, (past, past))
     copy("fig1", "--cores", "1")

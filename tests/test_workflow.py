@@ -26,6 +26,7 @@ from workflow_runs import (  # noqa: E402
 )
 
 import dimer_curves as dimer_curves_script  # noqa: E402
+import dimer_energies as dimer_energies_script  # noqa: E402
 import dimer_geometries as dimer_geometries_script  # noqa: E402
 import energies as energies_script  # noqa: E402
 import features as features_script  # noqa: E402
@@ -42,10 +43,12 @@ from lode.datasets.acquire import read_provenance, write_provenance  # noqa: E40
 from lode.datasets.frames import read_frames  # noqa: E402
 from lode.equivariants import EquivariantSums  # noqa: E402
 from lode.features import StructureFeatures  # noqa: E402
+from lode.files import read_json  # noqa: E402
 from water_kernel import KIND as WATER_KERNEL  # noqa: E402
 from workflows.code_hash import code_files, code_hash  # noqa: E402
 from workflows.configuration import (  # noqa: E402
     check_configuration,
+    chunks,
     descriptions,
     source_line,
 )
@@ -54,7 +57,8 @@ GAS_RULES = {"gas", "energies", "features", "learning_curve"}
 AFTER_SUMMARY = {"readme", "report_pages", "all"}
 AFTER_CURVES = {"fig1", "summary"} | AFTER_SUMMARY
 DIMER_MODELS = {"dimer_features", "dimer_model", "fig2"}
-DIMER_RULES = {"dimer_source", "dimer_geometries", "dimer_curves"} | DIMER_MODELS
+DIMER_RULES = {"dimer_source", "dimer_geometries", "dimer_energies", "dimer_curves"}
+DIMER_RULES |= DIMER_MODELS
 WATER_MODELS = {"water_kernel", "water_curve", "fig3"}
 WATER_TENSORS = {"water_tensor_features", "water_tensor_curve", "fig3_tensor"}
 WATER_MODELS |= WATER_TENSORS
@@ -303,7 +307,7 @@ def test_second_run_on_one_core_gives_identical_files(finished, tmp_path):
     )
     names = [p.relative_to(first) for s in ("csv", "gz") for p in first.rglob(f"*.{s}")]
     names.remove(Path("figures/times.csv"))
-    assert {Path("gas.extxyz.gz"), Path("water/boxes.extxyz.gz")} < set(names)
+    assert {Path("gas/0.extxyz.gz"), Path("water/boxes.extxyz.gz")} < set(names)
     names += [
         Path(f"figures/{name}.{suffix}")
         for name in ("fig1", "fig2", "fig3", "fig3_tensor")
@@ -357,7 +361,8 @@ READERS = {
     "*.extxyz.gz": read_frames,
     "*.csv.gz": table,
     "provenance.json": read_provenance,
-    "features/*.npz": StructureFeatures.load,
+    "dimers/energies/*.json": read_json,
+    "features/*/*.npz": StructureFeatures.load,
     "dimers/features/*.npz": saved_features,
     "water/kernels/*.npz": lambda path: load_archive(path, WATER_KERNEL),
     "water/tensor_features/*.npz": EquivariantSums.load,
@@ -428,13 +433,15 @@ def test_readers_are_of_all_intermediates(finished):
 @pytest.mark.slow
 def test_damaged_frames_stop_the_run_with_one_clear_line(finished, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "copy")
-    path = folder / "results" / "test" / "gas.extxyz.gz"
+    path = folder / "results" / "test" / "gas" / "0.extxyz.gz"
     content, stamp = path.read_bytes(), path.stat()
     path.write_bytes(content[: len(content) // 2])
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     arguments = ("--forcerun", "energies", "--until", "energies", "--cores", "1")
     output = snakemake(folder, *TEST_RUN, *arguments, succeeds=False)
-    line = r"^ValueError: .*gas\.extxyz\.gz must be a whole .*; delete it and run again"
+    line = (
+        r"^ValueError: .*gas/0\.extxyz\.gz must be a whole .*; delete it and run again"
+    )
     assert re.search(line, output, flags=re.MULTILINE), output
     path.unlink()
     assert "rule gas:" in snakemake(folder, *TEST_RUN, *arguments, "--dry-run")
@@ -641,10 +648,10 @@ def test_the_features_rule_follows_every_module_that_a_kernel_may_name():
 
 
 def test_the_rules_of_the_dimers_follow_what_they_compute_with():
-    curves = set(code_files("dimer_curves"))
+    energies = set(code_files("dimer_energies"))
     wanted = {"acquire", "curves", "dimers", "engines"}
-    assert {f"lode.datasets.{name}" for name in wanted} <= curves
-    assert "lode.datasets.synthetic" not in curves
+    assert {f"lode.datasets.{name}" for name in wanted} <= energies
+    assert "lode.datasets.synthetic" not in energies
     assert "lode.datasets.curves" not in code_files("dimer_geometries")
     assert "lode.datasets.engines" not in code_files("source")
 
@@ -664,6 +671,7 @@ def test_the_configuration_of_the_paper_is_valid(config):
         (["colour"], 1, r"top level: keys must be .* got unknown \['colour'\]"),
         (["energies", "tol"], 1, r"energies: keys must be .*unknown \['tol'\]"),
         (["gas", "n_frames"], 1, "gas.n_frames: 1 is less than the minimum of 2"),
+        (["chunk_size"], 0, "chunk_size: 0 is less than the minimum of 1"),
         (["gas", "n_pairs"], 1.5, "gas.n_pairs: 1.5 is not of type 'integer'"),
         (["gas", "n_frames"], 1600, "must be at most gas.n_frames = 1600, got 2000"),
         (["curves", "Big"], {}, r"curves: keys must be .*unknown \['Big'\]"),
@@ -870,9 +878,18 @@ def test_dimers_go_from_a_mirror_to_checked_curves(tmp_path, monkeypatch):
     dimer_geometries_script.dimer_geometries(
         *paths[:2], elements=["H", "C", "N", "O"], generated={}, engine="PM6-D3H4"
     )
-    dimer_curves_script.dimer_curves(
-        *paths, engine="PM6-D3H4", curve=settings, charge_tolerance=0.02
-    )
+    energies = [results / f"{i}.json" for i in range(2)]
+    for i, path in enumerate(energies):
+        dimer_energies_script.dimer_energies(
+            *paths[:2],
+            path,
+            engine="PM6-D3H4",
+            curve=settings,
+            charge_tolerance=0.02,
+            index=i,
+            n_parts=2,
+        )
+    dimer_curves_script.dimer_curves(*paths[:2], energies, *paths[2:], curve=settings)
     frames = read_frames(paths[2])
     assert [frame.info["kind"] for frame in frames] == ["training"] * 3 + ["far"]
     keys = {"name", "subset", "kind", "distance", "charge", "charge_a", "charge_b"}
@@ -882,7 +899,7 @@ def test_dimers_go_from_a_mirror_to_checked_curves(tmp_path, monkeypatch):
     assert found["data"].startswith("bfdb: side-chain dimers")
     # Geometry and reference, -4.3 eV, are made up: only the order is right.
     assert 0.0 < float(found["mae_reference_ev"]) < 3.0
-    assert not (results / "chunks").exists()
+    assert not any((results / str(i)).exists() for i in range(2))
 
 
 def test_published_curves_keep_their_own_energies(tmp_path, monkeypatch):
@@ -908,9 +925,11 @@ def test_published_curves_keep_their_own_energies(tmp_path, monkeypatch):
     dimer_geometries_script.dimer_geometries(
         *paths[:2], elements=["H", "C", "N", "O"], generated={}, engine="PM6-D3H4"
     )
-    dimer_curves_script.dimer_curves(
-        *paths, engine="PM6-D3H4", curve={}, charge_tolerance=0.02
+    energies = results / "energies.json"
+    dimer_energies_script.dimer_energies(
+        *paths[:2], energies, engine="PM6-D3H4", curve={}, charge_tolerance=0.02
     )
+    dimer_curves_script.dimer_curves(*paths[:2], [energies], *paths[2:], curve={})
     frames = read_frames(paths[2])
     assert len(frames) == 26
     expected = [-14.399645 / frame.info["distance"] for frame in frames]
@@ -1013,8 +1032,8 @@ def test_features_and_learning_curve_tables(
     representation, errors = tmp_path / "curve.npz", tmp_path / "curve.csv.gz"
     features_script.features(gas_file, representation, kernel=KERNEL, n_threads=1)
     learning_curve_script.learning_curve_table(
-        representation,
-        energies_file,
+        [representation],
+        [energies_file],
         errors,
         kernel=KERNEL,
         n_train=[4, 8],
@@ -1030,6 +1049,62 @@ def test_features_and_learning_curve_tables(
     places = [(int(row["n_train"]), int(row["repeat"])) for row in rows]
     assert places == [(n, repeat) for n in (4, 8) for repeat in range(3)]
     assert all(float(row["rmse_percent"]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize("size", [1, 5, 12])
+def test_chunks_give_the_same_curve_bit_for_bit(
+    gas_file, energies_file, tmp_path, size
+):
+    settings = {
+        "kernel": KERNEL,
+        "n_train": [4, 8],
+        "n_test": 4,
+        "n_repeats": 3,
+        "seed": 0,
+        "digits": 6,
+        "resolution": 0.0,
+        "max_features": 100,
+        "n_threads": 1,
+    }
+    curve = learning_curve_script.learning_curve_table
+    representation = tmp_path / "whole.npz"
+    features_script.features(gas_file, representation, kernel=KERNEL, n_threads=1)
+    curve([representation], [energies_file], tmp_path / "whole.csv", **settings)
+    frames, described, summed = (
+        [tmp_path / f"{kind}{first}" for first in range(0, GAS["n_frames"], size)]
+        for kind in ("gas_", "features_", "energies_")
+    )
+    for i, paths in enumerate(zip(frames, described, summed, strict=True)):
+        chunk = {"first": i * size, "n_frames": min(size, GAS["n_frames"] - i * size)}
+        gas_script.gas(paths[0], **GAS | chunk)
+        features_script.features(paths[0], paths[1], kernel=KERNEL, n_threads=1)
+        energies_script.energies(
+            paths[0], paths[2], tolerance=1e-10, first=chunk["first"], n_threads=1
+        )
+    curve(described, summed, tmp_path / "chunks.csv", **settings)
+    whole, chunks = (tmp_path / f"{name}.csv" for name in ("whole", "chunks"))
+    assert chunks.read_bytes() == whole.read_bytes()
+    assert [row for file in summed for row in table(file)] == table(energies_file)
+
+
+def test_more_frames_leave_the_full_chunks_as_they_are():
+    few, many = chunks(80, 40), chunks(100, 40)
+    assert few == {
+        "0": {"first": 0, "n_frames": 40},
+        "1": {"first": 40, "n_frames": 40},
+    }
+    assert many == few | {"2": {"first": 80, "n_frames": 20}}
+
+
+@workflow
+def test_chunk_size_alone_sets_the_number_of_jobs(project):
+    for size, n_chunks in ((60, 1), (25, 3)):
+        arguments = "fig1", *TEST_RUN, "--dry-run", "--config", f"chunk_size={size}"
+        plan = snakemake(project, *arguments)
+        jobs = {rule: plan.count(f"rule {rule}:") for rule in GAS_RULES}
+        n_curves = jobs["learning_curve"]
+        assert jobs["gas"] == jobs["energies"] == n_chunks
+        assert jobs["features"] == n_chunks * n_curves > 0
 
 
 def test_fig1_table_holds_means_and_spreads_over_the_shuffles(tmp_path):

@@ -148,6 +148,30 @@ def shown(curves):
     }
 
 
+def chunks(n, size):
+    """Chunks that many structures are computed in, each by a job of its own.
+
+    Parameters
+    ----------
+    n, size : int
+        Number of structures, and of those in a chunk.
+
+    Returns
+    -------
+    dict of str to dict
+        By name ``first`` and ``n_frames``: place of the first, and how many.
+
+    Examples
+    --------
+    >>> chunks(5, 3)
+    {'0': {'first': 0, 'n_frames': 3}, '1': {'first': 3, 'n_frames': 2}}
+    """
+    return {
+        str(i): {"first": first, "n_frames": min(size, n - first)}
+        for i, first in enumerate(range(0, n, size))
+    }
+
+
 def liquid_potentials(config):
     """Models that the liquid is run by, and what each learns from.
 

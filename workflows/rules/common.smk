@@ -7,6 +7,7 @@ from workflows.code_hash import code_hash
 from workflows.configuration import (
     ConfigurationError,
     check_configuration,
+    chunks,
     shown,
     source_line,
     descriptions,
@@ -35,6 +36,7 @@ onstart:
 
 
 wildcard_constraints:
+    chunk="[0-9]+",
     curve="[a-z0-9_.]+",
     model="[a-z0-9_.]+",
     kernel="[A-Za-z0-9_]+",

@@ -43,13 +43,42 @@ rule dimer_geometries:
         "../scripts/dimer_geometries.py"
 
 
-# Finished chunks are kept beside the curves until all are done: a run that was
-# interrupted goes on where it was.
-rule dimer_curves:
-    """Reference energies along each dimer's curve, and their checks."""
+# How many dimers there are is known only then: as many parts as of generated ones.
+DIMER_CHUNKS = chunks(config["dimers"]["generated"]["n_dimers"], config["chunk_size"])
+
+
+# Finished dimers are kept beside the energies until all of the chunk are done: a run that
+# was interrupted goes on where it was.
+rule dimer_energies:
+    """Reference energies along the curves of a chunk of the dimers."""
     input:
         provenance=rules.dimer_source.output.provenance,
         dimers=rules.dimer_geometries.output.dimers,
+    output:
+        energies="<results>/dimers/energies/{chunk}.json",
+    log:
+        "<logs>/dimers/energies/{chunk}.log",
+    benchmark:
+        "<benchmarks>/dimers/energies/{chunk}.tsv"
+    conda:
+        "../envs/lode.yaml"
+    threads: config["threads"]
+    params:
+        engine=config["dimers"]["engine"],
+        curve=config["dimers"]["curve"],
+        charge_tolerance=config["dimers"]["charge_tolerance"],
+        n_parts=len(DIMER_CHUNKS),
+        code=code_hash("dimer_energies"),
+    script:
+        "../scripts/dimer_energies.py"
+
+
+rule dimer_curves:
+    """The dimers along their curves, with reference energies, and checks of these."""
+    input:
+        provenance=rules.dimer_source.output.provenance,
+        dimers=rules.dimer_geometries.output.dimers,
+        energies=collect(rules.dimer_energies.output.energies, chunk=DIMER_CHUNKS),
     output:
         curves="<results>/dimers/curves.extxyz.gz",
         excluded="<results>/dimers/excluded.csv",
@@ -60,14 +89,9 @@ rule dimer_curves:
         "<benchmarks>/dimers/curves.tsv"
     conda:
         "../envs/lode.yaml"
-    threads: config["threads"]
-    resources:
-        mem_mb=4000,
-        runtime=60,
+    threads: 1
     params:
-        engine=config["dimers"]["engine"],
         curve=config["dimers"]["curve"],
-        charge_tolerance=config["dimers"]["charge_tolerance"],
         code=code_hash("dimer_curves"),
     script:
         "../scripts/dimer_curves.py"

@@ -169,18 +169,18 @@ rule readme:
     input:
         summary=rules.summary.output.checked,
         fig1=[
-            "<benchmarks>/gas.tsv",
-            "<benchmarks>/energies.tsv",
             collect(
-                "<benchmarks>/{rule}/{curve}.tsv",
-                rule=["features", "learning_curve"],
-                curve=config["curves"],
+                "<benchmarks>/{rule}/{chunk}.tsv",
+                rule=["gas", "energies", *collect("features/{c}", c=config["curves"])],
+                chunk=GAS_CHUNKS,
             ),
+            collect("<benchmarks>/learning_curve/{curve}.tsv", curve=config["curves"]),
             "<benchmarks>/fig1.tsv",
         ],
         fig2=[
             "<benchmarks>/dimers/source.tsv",
             "<benchmarks>/dimers/geometries.tsv",
+            collect("<benchmarks>/dimers/energies/{chunk}.tsv", chunk=DIMER_CHUNKS),
             "<benchmarks>/dimers/curves.tsv",
             collect(
                 "<benchmarks>/dimers/{rule}/{model}.tsv",

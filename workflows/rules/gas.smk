@@ -1,21 +1,25 @@
 """The random gas of point charges: frames, energies, features, learning curves."""
 
+# Frames are made, summed and described chunk by chunk; the curves take all chunks.
+GAS_CHUNKS = chunks(config["gas"]["n_frames"], config["chunk_size"])
+
 
 # Their priority is above that of the other figures: the first one is there first.
 rule gas:
-    """Generate the frames."""
+    """Generate the frames of a chunk."""
     output:
-        frames="<results>/gas.extxyz.gz",
+        frames="<results>/gas/{chunk}.extxyz.gz",
     log:
-        "<logs>/gas.log",
+        "<logs>/gas/{chunk}.log",
     benchmark:
-        "<benchmarks>/gas.tsv"
+        "<benchmarks>/gas/{chunk}.tsv"
     priority: 1
     conda:
         "../envs/lode.yaml"
     threads: 1
     params:
-        settings=config["gas"],
+        chunk=lookup(dpath="{chunk}", within=GAS_CHUNKS),
+        settings={k: v for k, v in config["gas"].items() if k != "n_frames"},
         code=code_hash("gas"),
     script:
         "../scripts/gas.py"
@@ -26,19 +30,17 @@ rule energies:
     input:
         frames=rules.gas.output.frames,
     output:
-        energies="<results>/energies.csv.gz",
+        energies="<results>/energies/{chunk}.csv.gz",
     log:
-        "<logs>/energies.log",
+        "<logs>/energies/{chunk}.log",
     benchmark:
-        "<benchmarks>/energies.tsv"
+        "<benchmarks>/energies/{chunk}.tsv"
     priority: 1
     conda:
         "../envs/lode.yaml"
     threads: config["threads"]
-    resources:
-        mem_mb=2000,
-        runtime=30,
     params:
+        first=lookup(dpath="{chunk}/first", within=GAS_CHUNKS),
         settings=config["energies"],
         code=code_hash("energies"),
     script:
@@ -46,22 +48,19 @@ rule energies:
 
 
 rule features:
-    """What the kernel of one curve needs of each frame."""
+    """What the kernel of one curve needs of each frame of a chunk."""
     input:
         frames=rules.gas.output.frames,
     output:
-        representation="<results>/features/{curve}.npz",
+        representation="<results>/features/{curve}/{chunk}.npz",
     log:
-        "<logs>/features/{curve}.log",
+        "<logs>/features/{curve}/{chunk}.log",
     benchmark:
-        "<benchmarks>/features/{curve}.tsv"
+        "<benchmarks>/features/{curve}/{chunk}.tsv"
     priority: 1
     conda:
         "../envs/lode.yaml"
     threads: config["threads"]
-    resources:
-        mem_mb=4000,
-        runtime=60,
     params:
         kernel=lookup(dpath="curves/{curve}", within=described),
         code=code_hash("features"),
@@ -73,8 +72,10 @@ rule features:
 rule learning_curve:
     """Test error of one curve for each size of the training set and each shuffle."""
     input:
-        representation=rules.features.output.representation,
-        energies=rules.energies.output.energies,
+        representations=collect(
+            rules.features.output.representation, chunk=GAS_CHUNKS, allow_missing=True
+        ),
+        energies=collect(rules.energies.output.energies, chunk=GAS_CHUNKS),
     output:
         errors="<results>/learning_curve/{curve}.csv.gz",
     log:
@@ -85,9 +86,6 @@ rule learning_curve:
     conda:
         "../envs/lode.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=30,
     params:
         kernel=lookup(dpath="curves/{curve}", within=described),
         settings=config["learning_curve"],

@@ -6,7 +6,7 @@ from lode.datasets.frames import read_frames
 from lode.electrostatics import ewald_energies
 
 
-def energies(frames_path, path, *, tolerance, n_threads=None):
+def energies(frames_path, path, *, tolerance, first=0, n_threads=None):
     """Write the Ewald energy of each frame.
 
     Parameters
@@ -17,6 +17,8 @@ def energies(frames_path, path, *, tolerance, n_threads=None):
         Table to write: ``frame,energy`` with the energy in eV.
     tolerance : float
         Relative accuracy of the Ewald sums.
+    first : int
+        Index of the first frame among all.
     n_threads : int, optional
         Threads to use.
     """
@@ -24,7 +26,7 @@ def energies(frames_path, path, *, tolerance, n_threads=None):
     values = ewald_energies(
         frames, tolerance=tolerance, n_threads=n_threads, progress=True
     )
-    write_table(path, ["frame", "energy"], enumerate(values.tolist()))
+    write_table(path, ["frame", "energy"], enumerate(values.tolist(), first))
 
 
 if "snakemake" in globals():
@@ -32,6 +34,7 @@ if "snakemake" in globals():
     energies(
         job.input.frames,
         job.output.energies,
+        first=job.params.first,
         **job.params.settings,
         n_threads=job.threads,
     )

@@ -5,7 +5,7 @@ from lode.datasets.frames import write_frames
 from lode.datasets.gas import gas_frames
 
 
-def gas(path, *, n_frames, n_pairs, side, min_distance, seed):
+def gas(path, *, n_frames, n_pairs, side, min_distance, seed, first=0):
     """Write the frames, with their charges, as extended XYZ.
 
     Parameters
@@ -22,9 +22,12 @@ def gas(path, *, n_frames, n_pairs, side, min_distance, seed):
         Smallest distance of two charges in Å.
     seed : int
         Seed of the random numbers.
+    first : int
+        Index of the first frame among all.
     """
     frames = gas_frames(
         n_frames,
+        first=first,
         n_pairs=n_pairs,
         side=tuple(side),
         min_distance=min_distance,
@@ -36,4 +39,4 @@ def gas(path, *, n_frames, n_pairs, side, min_distance, seed):
 
 if "snakemake" in globals():
     job = started_job(globals())
-    gas(job.output.frames, **job.params.settings)
+    gas(job.output.frames, **job.params.chunk, **job.params.settings)

@@ -12,8 +12,8 @@ from lode.serialization import from_dict
 
 
 def learning_curve_table(
-    representation_path,
-    energies_path,
+    representation_paths,
+    energies_paths,
     path,
     *,
     kernel,
@@ -30,10 +30,10 @@ def learning_curve_table(
 
     Parameters
     ----------
-    representation_path : path_like
-        The kernel's representation of the frames (npz).
-    energies_path : path_like
-        Table with a column ``energy``.
+    representation_paths : sequence of path_like
+        The kernel's representation of the frames (npz), chunk by chunk.
+    energies_paths : sequence of path_like
+        Tables with a column ``energy``, likewise.
     path : path_like
         Table to write: ``n_train,repeat,rmse_percent``, the error in percent of
         the standard deviation of the test energies.
@@ -52,21 +52,26 @@ def learning_curve_table(
     resolution : float
         Smallest error in percent told from zero.
     max_features : int
-        A linear kernel with at most so many features is solved by them, which is
-        faster and resolves smaller errors than the kernel matrix does.
+        A linear kernel with at most so many features is always solved by them, which
+        resolves smaller errors than the kernel matrix does; one with more only for
+        large training sets.
     n_threads : int, optional
         Fits done at a time.
     """
-    energies = np.array([float(row["energy"]) for row in table(energies_path)])
-    representation = StructureFeatures.load(representation_path)
+    energies = np.array(
+        [float(row["energy"]) for file in energies_paths for row in table(file)]
+    )
+    representation = StructureFeatures.concatenated(
+        StructureFeatures.load(file) for file in representation_paths
+    )
     kernel = from_dict(kernel)
     gram = features = None
     if kernel.is_linear:
         features = kernel.linear_features(representation)
-    if features is None or features.shape[1] > max_features:
+    else:
         # One thread: sums in one order, the same digits on any number of cores.
         with single_threaded_blas():
-            gram, features = kernel.gram(representation), None
+            gram = kernel.gram(representation)
     curve = learning_curve(
         gram,
         energies,
@@ -75,6 +80,7 @@ def learning_curve_table(
         n_repeats=n_repeats,
         seed=seed,
         features=features,
+        dual=features is not None and features.shape[1] > max_features,
         n_threads=n_threads,
         progress=True,
     )
@@ -84,7 +90,7 @@ def learning_curve_table(
 if "snakemake" in globals():
     job = started_job(globals())
     learning_curve_table(
-        job.input.representation,
+        job.input.representations,
         job.input.energies,
         job.output.errors,
         kernel=job.params.kernel,
