@@ -73,6 +73,16 @@ class PublishedFile:
 # For each data set its published sources, the one to be preferred first; after the
 # last one comes data of our own (`generated`).
 SOURCES = {
+    "gas": {
+        "published": PublishedFile(
+            name="coords_with_energies.xyz",
+            title="random NaCl of the paper's authors",
+            repository="dilkins/TENSOAP",
+            commit="7ee93d0375bb66ece14ebf6ffa345836229762cf",
+            path="example/random_nacl/coords_with_energies.xyz",
+            git_blob="c5e3cf0a8c33810e3c3b26927f7e4b35ae8708f1",
+        ),
+    },
     "dimers": {
         "published": PublishedFile(
             name="trajs_with_energies.xyz",
@@ -121,6 +131,8 @@ SOURCES = {
     },
 }
 GENERATED = "generated"
+# The gas is no stand-in: the paper says how it is made.
+_TITLES = {"gas": "random point charges"}
 PROVENANCE = "provenance.json"
 
 
@@ -140,7 +152,7 @@ def acquire(
 
     Parameters
     ----------
-    data_set : {'dimers', 'water', 'force_dimers'}
+    data_set : {'gas', 'dimers', 'water', 'force_dimers'}
         Which data.
     folder : path_like
         Where the file is put, with ``provenance.json`` beside it.
@@ -206,11 +218,10 @@ def acquire(
             log(f"{data_set}, source {name}: {error}")
             continue
         return write_provenance(folder, {"data_set": data_set, "source": name} | record)
-    log(f"{data_set}: no published data; a stand-in is generated")
-    record = {"data_set": data_set, "source": GENERATED}
-    return write_provenance(
-        folder, record | {"title": "a stand-in for the published data"}
-    )
+    title = _TITLES.get(data_set, "a stand-in for the published data")
+    log(f"{data_set}: no published data; {title} will be generated")
+    record = {"data_set": data_set, "source": GENERATED, "title": title}
+    return write_provenance(folder, record)
 
 
 def write_provenance(folder, record):
