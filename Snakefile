@@ -30,6 +30,7 @@ include: "workflows/rules/custom.smk"
 localrules:
     all,
     figures,
+    gas_source,
     dimer_source,
     dimers,
     water_source,

@@ -36,7 +36,7 @@ import learning_curve as learning_curve_script  # noqa: E402
 import readme as readme_script  # noqa: E402
 import source as source_script  # noqa: E402
 import summary as summary_script  # noqa: E402
-from csv_tables import markers, table, write_table  # noqa: E402
+from csv_tables import block_between, markers, table, write_table  # noqa: E402
 from dimer_features import saved_features  # noqa: E402
 from lode.archive import load_archive  # noqa: E402
 from lode.datasets.acquire import read_provenance, write_provenance  # noqa: E402
@@ -47,13 +47,18 @@ from lode.files import read_json  # noqa: E402
 from water_kernel import KIND as WATER_KERNEL  # noqa: E402
 from workflows.code_hash import code_files, code_hash  # noqa: E402
 from workflows.configuration import (  # noqa: E402
+    ConfigurationError,
+    check_claims,
     check_configuration,
     chunks,
+    curve_settings,
     descriptions,
+    size_notes,
     source_line,
+    typed,
 )
 
-GAS_RULES = {"gas", "energies", "features", "learning_curve"}
+GAS_RULES = {"gas_source", "gas", "energies", "features", "learning_curve"}
 AFTER_SUMMARY = {"readme", "report_pages", "all"}
 AFTER_CURVES = {"fig1", "summary"} | AFTER_SUMMARY
 DIMER_MODELS = {"dimer_features", "dimer_model", "fig2"}
@@ -151,7 +156,7 @@ def test_unknown_configuration_key_is_one_clear_error(project):
     extra = project / "extra.yaml"
     extra.write_text("gas:\n  n_framse: 10\n")
     output = snakemake(project, "--configfile", "extra.yaml", succeeds=False)
-    assert "gas: keys must be one of ['min_distance', 'n_frames'" in output
+    assert "gas: keys must be one of ['min_distance', 'mirror', 'n_frames'" in output
     assert "got unknown ['n_framse']" in output
     assert "Traceback" not in output
     assert not (project / "results").exists()
@@ -255,8 +260,9 @@ def test_full_run_writes_figure_tables_and_pages(finished):
         (curve["label"], n) for curve in curves.values() for n in sizes
     ]
     summary = table(results / "figures" / "summary.csv")
-    assert list(summary[0]) == ["figure", "claim", "paper", "ours", "met"]
+    assert list(summary[0]) == summary_script.COLUMNS
     assert {row["met"] for row in summary} == {"yes"}
+    assert all("(stand-in)" in row["data"] for row in summary)
     assert (results / "figures" / "fig1.pdf").read_bytes().startswith(b"%PDF")
     assert (results / "figures" / "fig1.png").read_bytes().startswith(b"\x89PNG")
     assert "`snakemake fig1`" in (results / "README.md").read_text()
@@ -498,7 +504,11 @@ def edit_docstring(path):
             append("\nE = 1\n"),
             WATER_RULES - {"water_source"} | {"summary"} | AFTER_SUMMARY,
         ),
-        ("lode/datasets/gas.py", append("\nEDITED = 1\n"), GAS_RULES | AFTER_CURVES),
+        (
+            "lode/datasets/gas.py",
+            append("\nEDITED = 1\n"),
+            GAS_RULES - {"gas_source"} | AFTER_CURVES,
+        ),
         (
             "workflows/config.test.yaml",
             append("\ncurves: {lode2: {label: quadratic}}\n"),
@@ -672,8 +682,54 @@ def test_the_configuration_of_the_paper_is_valid(config):
         (["energies", "tol"], 1, r"energies: keys must be .*unknown \['tol'\]"),
         (["gas", "n_frames"], 1, "gas.n_frames: 1 is less than the minimum of 2"),
         (["chunk_size"], 0, "chunk_size: 0 is less than the minimum of 1"),
-        (["gas", "n_pairs"], 1.5, "gas.n_pairs: 1.5 is not of type 'integer'"),
-        (["gas", "n_frames"], 1600, "must be at most gas.n_frames = 1600, got 2000"),
+        (
+            ["gas", "n_pairs"],
+            1.5,
+            "gas.n_pairs: a number must be an integer, .*got 1.5",
+        ),
+        (
+            ["gas", "n_frames"],
+            10,
+            "one of the sizes .* must fit into gas.n_frames = 10",
+        ),
+        (["gas", "n_frames"], 100.0, "must be an integer, without a point.*got 100.0"),
+        (["gas", "min_distance"], float("nan"), "must be finite, got nan"),
+        (["gas", "min_distance"], 2.6, "gas: .* must fill at most 0.31 .*got 0.341"),
+        (["gas", "side"], [12.0, 11.0], "gas: side must be a range .* ascending"),
+        (["gas", "mirror"], "nowhere", "gas.mirror: must be a folder, got 'nowhere'"),
+        (
+            ["pathvars", "results"],
+            "../out",
+            "pathvars.results: .* must stay in the wor",
+        ),
+        (["pathvars", "logs"], "a/../../b", "pathvars.logs: .*got 'a/../../b'"),
+        (["pathvars", "figures"], "/tmp/out", "pathvars.figures: .*got '/tmp/out'"),
+        (["pathvars", "figures"], "docs/new", "must be none of .* nor inside of one"),
+        (["pathvars", "results"], ".", "must be none of .* nor inside of one"),
+        (["pathvars", "logs"], "results/x/../../benchmarks", "must be none of .*nor"),
+        (["pathvars", "readme"], "pyproject.toml", "pathvars.readme: .*does not match"),
+        (["dimers", "elements"], ["H", "C", "Xx"], r"chemical symbols, got \['Xx'\]"),
+        (["dimers", "elements"], ["H", "C"], "must hold H, C, and N or O"),
+        (["dimers", "curve", "far"], [7.0, 10.0], r"beyond reach = 8.0, got \[7.0\]"),
+        (["dimers", "generated", "nearest"], 30.0, "must fit at centroids 30 Å apart"),
+        (["dimer_model", "train_fraction"], 0.001, "must leave two dimers"),
+        (["liquid", "every"], 2000, "liquid.every: .* records at least"),
+        (["liquid", "side"], 5.0, "liquid: min_distance must leave room"),
+        (["crystal", "dynamics", "every"], 20000, "2 records at least, got 1"),
+        (
+            ["water_definitions", "V_3", "sources"],
+            "charges",
+            "V_3.sources: must be species: the atoms of these data have no charges",
+        ),
+        (["gas_definitions", "V", "species"], [11], r"got none of \[17\]"),
+        (["gas_definitions", "V", "method"], "pairs", "V.method: must not be pairs"),
+        (["crystal", "constant"], 6.1, "crystal: constant must be within 5 %"),
+        (["force_dimers", "near"], 20.0, "near: must be between .* 3 and 13 Å, got 20"),
+        (
+            ["water_tensor_features", "soap_3", "descriptor"],
+            "equivariant(tensor_rho_3, angular=1)",
+            "must be of angular = 2 and parity = 1",
+        ),
         (["curves", "Big"], {}, r"curves: keys must be .*unknown \['Big'\]"),
         (["curves", "lode2", "group"], "theirs", "'theirs' is not one of"),
         (["curves", "lode2", "label"], "SOAP 3", r"must differ, got \['SOAP 3'\]"),
@@ -708,7 +764,7 @@ def test_the_configuration_of_the_paper_is_valid(config):
         (
             ["dimer_models", "soap", "sparse"],
             {"condition": 2},
-            "sparse: condition must",
+            "sparse.condition: 2 is greater than or equal to the maximum of 1",
         ),
         (["style"], "poster", r"style: 'poster' is not one of \['default', 'journal'"),
         (["dimer_model", "n_folds"], 1, "dimer_model.n_folds: 1 is less than"),
@@ -723,12 +779,6 @@ def test_the_configuration_of_the_paper_is_valid(config):
             True,
             "dimer_models.multiscale: isolated must be false",
         ),
-        (
-            ["summary", "claims", -1, "curve"],
-            "lode2",
-            "a curve must be one of .*got 'lode2'",
-        ),
-        (["water_curve", "n_test"], 300, "must be at most water.generated.n_fr.*1100"),
         (["water_models", "soap_3", "target"], "energy", "'energy' is not one of"),
         (["water_models", "soap_3", "kernels"], ["x"], "a kernel must be .*got 'x'"),
         (["water_models", "soap_3", "kernels"], [], "either kernels or geometry"),
@@ -748,8 +798,6 @@ def test_the_configuration_of_the_paper_is_valid(config):
             "power(rho_3)",
             "soap_3.descriptor: .*must be EquivariantPowerSpectrum",
         ),
-        (["summary", "claims", 0, "curve"], "soap", "claims.0.curve: .*got 'soap'"),
-        (["summary", "claims", 0, "n_train"], 7, "claims.0: the size .*got 7"),
     ],
 )
 def test_configuration_errors_say_where_and_what(config, place, value, message):
@@ -761,6 +809,122 @@ def test_configuration_errors_say_where_and_what(config, place, value, message):
     with pytest.raises(ValueError, match=message) as caught:
         check_configuration(changed)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"curve": "soap"}, "claims.0.curve: a curve must be one of .*got 'soap'"),
+        ({"relative_to": "x"}, "claims.0.relative_to: a curve must be .*got 'x'"),
+        ({"figure": "fig2", "curve": "soap"}, "claims.0: set must be given for fig2"),
+        ({"above": 3.0, "below": 2.0}, "above must be less than below, got 3.0 and 2"),
+        ({"paper_above": 1.0}, "must bound what paper quotes, got none"),
+        ({"paper": "1 %", "any_data": True}, "any_data must not be true of a claim wi"),
+    ],
+)
+def test_claims_are_checked_for_the_summary_alone(config, changed, message):
+    changed = copy.deepcopy(config)["summary"]["claims"][0] | changed
+    changed = {**config, "summary": {"claims": [changed]}}
+    check_configuration(changed)
+    with pytest.raises(ConfigurationError, match=message):
+        check_claims(changed)
+
+
+def test_paths_are_not_in_the_place_of_files_that_are_there(
+    config, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").write_text("mine")
+    (tmp_path / "page.md").mkdir()
+    for name, path, message in (
+        ("results", "notes", r"results: a path must be a folder, got .*\['notes'\]"),
+        ("logs", "notes/logs", r"logs: a path must be a folder, got .*\['notes'\]"),
+        ("readme", "page.md", "readme: the page must be a file, got the folder"),
+        ("figures", "README.md/x", "the page must be a file, got the folder of figur"),
+    ):
+        changed = {**config, "pathvars": config["pathvars"] | {name: path}}
+        with pytest.raises(ConfigurationError, match=message):
+            check_configuration(changed)
+
+
+def test_sizes_that_fit_stay_as_they_are(config):
+    for block in ("learning_curve", "water_curve"):
+        assert curve_settings(config, block) == config[block]
+    assert size_notes(config) == []
+
+
+def test_sizes_that_do_not_fit_are_left_out_and_named(config):
+    few = {**config, "gas": {**config["gas"], "n_frames": 100}}
+    check_configuration(few)
+    made = curve_settings(few, "learning_curve")
+    assert (made["n_train"], made["n_test"]) == ([10, 20, 50], 25)
+    assert size_notes(few) == [
+        "learning_curve: for 100 frames, n_test is 25 instead of 500, n_train without "
+        "[100, 200, 500, 1000, 1500]"
+    ]
+    # What fits already is taken as it is: the workflow's jobs read the result again.
+    again = {**few, "learning_curve": made}
+    assert curve_settings(again, "learning_curve") == made
+
+
+@pytest.mark.parametrize(
+    ("source", "n_boxes", "n_train", "n_test"),
+    [
+        ("generated", 400, [25, 50, 100, 200], 100),
+        ("auto", 400, [25, 50, 100, 200], 100),
+        # The authors' file has a thousand, however many could be made.
+        ("auto", 4000, [25, 50, 100, 200, 400, 800], 200),
+        ("published", 400, [25, 50, 100, 200, 400, 800], 200),
+    ],
+)
+def test_sizes_of_the_water_fit_into_what_its_source_has(
+    config, source, n_boxes, n_train, n_test
+):
+    generated = config["water"]["generated"] | {"n_frames": n_boxes}
+    changed = config["water"] | {"source": source, "generated": generated}
+    found = curve_settings({**config, "water": changed}, "water_curve")
+    assert (found["n_train"], found["n_test"]) == (n_train, n_test)
+
+
+def test_text_of_the_command_line_becomes_what_a_file_would_give():
+    given = {"gas": {"n_frames": "100", "side": ["8", "9.5"], "source": "auto"}}
+    given |= {"dimers": {"mirror": "null"}, "threads": 2, "x": {"y": "1e-12"}}
+    text = "{gas: {n_frames: 100, side: [8, 9.5], source: auto}, dimers: {mirror: null}"
+    text += ", threads: 2, x: {y: 1e-12}}"
+    assert typed(given) == yaml.safe_load(text)
+
+
+@workflow
+@pytest.mark.parametrize("value", ["1e2", "100.0", "-1", "many", "n_framse"])
+def test_errors_of_the_command_line_are_those_of_a_file(project, value):
+    text = f"{{{value}: 1}}" if value == "n_framse" else f"{{n_frames: {value}}}"
+    (project / "extra.yaml").write_text(f"gas: {text}\n")
+    arguments = [["--configfile", "extra.yaml"], ["--config", f"gas={text}"]]
+    pattern = r"configuration: (gas.*) \((.*)\)$"
+    found = [
+        re.search(
+            pattern, snakemake(project, "fig1", *a, succeeds=False), flags=re.MULTILINE
+        ).groups()
+        for a in arguments
+    ]
+    assert found[0][0] == found[1][0]
+    assert found[0][1].endswith("extra.yaml, line 1")
+    assert found[1][1] == "--config"
+    assert ("needs a point and a sign" in found[0][0]) == (value == "1e2")
+
+
+@workflow
+def test_figure_with_few_frames_needs_no_other_setting(project):
+    few = ["--config", "gas={n_frames: 100}", "--dry-run"]
+    output = snakemake(project, "fig1", *few)
+    assert output.count("n_test is 25 instead of 500") == 1
+    # Claims are of no concern to a figure, and are when they are asked for.
+    claim = "{figure: fig1, claim: x, curve: nope, n_train: 10, above: 1.0}"
+    few = ["--config", f"summary={{claims: [{claim}]}}", "--dry-run"]
+    assert "rule fig1" in snakemake(project, "fig1", *few)
+    output = snakemake(project, "summary", *few, succeeds=False)
+    assert "summary.claims.0.curve: a curve must be one of" in output
+    assert "(--config)" in output
 
 
 @pytest.mark.parametrize(
@@ -1133,7 +1297,10 @@ def test_fig1_picture_writes_each_format(tmp_path):
         "b": {"label": "B", "group": "ours", "counterpart": "a"},
     }
     pictures = [tmp_path / "fig1.pdf", tmp_path / "fig1.png"]
-    provenance = fig1_script.gas_provenance(GAS, "0.1")
+    record = {"data_set": "gas", "source": "generated", "title": "own"}
+    write_provenance(tmp_path, record)
+    own = tmp_path / "provenance.json"
+    provenance = fig1_script.gas_provenance(own, GAS, "0.1")
     assert provenance == "12 generated frames of 8 charges, seed 3, lode 0.1"
     fig1_script.fig1_picture(
         path, pictures, curves=curves, resolution=1e-9, provenance=provenance
@@ -1142,65 +1309,175 @@ def test_fig1_picture_writes_each_format(tmp_path):
 
 
 VALUES = {("A", 10): 2.0, ("A", 20): 0.5, ("B", 10): 60.0, ("B", 20): 20.0}
+SPREADS = {("A", 10): 0.2, ("A", 20): 0.05, ("B", 10): 6.0, ("B", 20): 0.0}
 LABELS = {"a": {"label": "A"}, "b": {"label": "B"}}
 
 
 @pytest.mark.parametrize(
     ("claim", "expected"),
     [
-        ({"curve": "a", "n_train": 20, "below": 1.0}, ("0.5 %", True)),
-        ({"curve": "a", "n_train": 20, "below": 0.5}, ("0.5 %", False)),
-        ({"curve": "b", "n_train": 20, "above": 17, "below": 24}, ("20 %", True)),
-        ({"curve": "b", "n_train": 20, "above": 20}, ("20 %", False)),
-        ({"curve": "a", "from": 10, "below": 1.0}, ("0.5 to 2 %", False)),
-        ({"curve": "a", "from": 20, "below": 1.0}, ("0.5 %", True)),
+        ({"curve": "a", "n_train": 20, "below": 1.0}, ("0.5 %", "0.05", "yes")),
+        ({"curve": "a", "n_train": 20, "below": 0.5}, ("0.5 %", "0.05", "no")),
+        ({"curve": "b", "n_train": 20, "above": 17, "below": 24}, ("20 %", "0", "yes")),
+        ({"curve": "b", "n_train": 20, "above": 20}, ("20 %", "0", "no")),
+        ({"curve": "a", "from": 10, "below": 1.0}, ("0.5 to 2 %", "0.2", "no")),
+        ({"curve": "a", "from": 20, "below": 1.0}, ("0.5 %", "0.05", "yes")),
+        # Two errors of a tenth each: of the ratio 30 a share of 0.14.
         (
             {"curve": "b", "relative_to": "a", "from": 10, "above": 29},
-            ("30 to 40 times", True),
+            ("30 to 40 times", "4.2", "yes"),
+        ),
+        (
+            {"curve": "b", "n_train": 20, "below": 30, "paper_below": 15},
+            ("20 %", "0", "weaker"),
+        ),
+        (
+            {"curve": "b", "n_train": 20, "below": 30, "paper_above": 15},
+            ("20 %", "0", "yes"),
+        ),
+        # What does not hold is not weaker, either.
+        (
+            {"curve": "b", "n_train": 20, "below": 19, "paper_below": 15},
+            ("20 %", "0", "no"),
         ),
     ],
 )
 def test_verdict_on_a_claim(claim, expected):
-    assert summary_script.verdict(claim, VALUES, LABELS) == expected
+    assert summary_script.verdict(claim, VALUES, LABELS, SPREADS) == expected
 
 
-def test_verdict_needs_the_value():
-    with pytest.raises(ValueError, match="no value of 'A' at 30"):
-        summary_script.verdict(
-            {"curve": "a", "n_train": 30, "below": 1}, VALUES, LABELS
-        )
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"curve": "a", "n_train": 30},
+        {"curve": "a", "from": 15},
+        {"curve": "a", "set": "far"},
+        {"curve": "a", "relative_to": "c", "n_train": 20},
+    ],
+)
+def test_claim_about_what_is_not_computed_has_no_verdict(claim):
+    labels = LABELS | {"c": {"label": "C"}}
+    found = summary_script.verdict(claim | {"below": 1}, VALUES, labels, SPREADS)
+    assert found == ("not computed", "-", "-")
 
 
-def test_summary_writes_table_and_page(tmp_path):
+def test_spread_of_the_dimers_is_that_of_the_random_splits():
+    columns = ("curve", "experiment", "set", "rmse_percent")
+    rows = [("A", "random split", "test", x) for x in ("1.0", "3.0")]
+    rows += [("A", "random split", "far", "9.0"), ("A", "molecule", "test", "8.0")]
+    rows = [dict(zip(columns, row, strict=True)) for row in rows]
+    means, spreads = summary_script.split_values(rows)
+    assert means == {("A", "random splits"): 2.0}
+    assert spreads == {
+        ("A", s): pytest.approx(2**0.5) for s in ("random splits", "test")
+    }
+
+
+@pytest.fixture
+def summarised(tmp_path):
+    """Rows and page of a summary of two claims, on the data that are given."""
     figure = tmp_path / "fig1.csv"
-    rows = [(curve, n, value, 0) for (curve, n), value in VALUES.items()]
+    rows = [(*place, value, SPREADS[place]) for place, value in VALUES.items()]
     columns = ["curve", "n_train", "rmse_percent", "rmse_percent_std"]
     write_table(figure, columns, rows)
+    own = {"figure": "fig1", "claim": "A|B", "curve": "a", "n_train": 20, "below": 1.0}
     claims = [
-        {"figure": "fig1", "claim": "A|B", "curve": "a", "n_train": 20, "below": 1.0},
-        {
-            "figure": "fig1",
-            "claim": "B",
-            "paper": "about 20 %",
-            "curve": "b",
-            "n_train": 10,
-            "below": 24.0,
-        },
+        own | {"any_data": True},
+        own | {"claim": "B", "paper": "about 20 %", "curve": "b", "below": 24.0},
+        own | {"claim": "C", "n_train": 30},
     ]
-    path, page = tmp_path / "summary.csv", tmp_path / "summary.md"
-    summary_script.summary(
-        {"fig1": figure},
-        path,
-        page,
-        claims=claims,
-        curves={"fig1": LABELS},
-        provenance={"fig1": "60 generated frames"},
-    )
+
+    def made(data):
+        path, page = tmp_path / "summary.csv", tmp_path / "summary.md"
+        summary_script.summary(
+            {"fig1": figure},
+            path,
+            page,
+            claims=claims,
+            curves={"fig1": LABELS},
+            data={"fig1": data},
+            provenance={"fig1": "60 frames"},
+        )
+        return path, page.read_text()
+
+    return made
+
+
+def test_summary_writes_table_and_page(summarised):
+    path, page = summarised("published")
     assert path.read_text() == (
-        "figure,claim,paper,ours,met\nfig1,A|B,-,0.5 %,yes\nfig1,B,about 20 %,60 %,no\n"
+        "figure,claim,paper,ours,spread,data,met\n"
+        "fig1,A|B,-,0.5 %,0.05,published,yes\n"
+        "fig1,B,about 20 %,20 %,0,published,yes\n"
+        "fig1,C,-,not computed,-,published,-\n"
     )
-    assert "60 generated frames" in page.read_text()
-    assert "| fig1 | A\\|B | - | 0.5 % | yes |" in page.read_text()
+    assert "Data of fig1: 60 frames." in page
+    assert "| fig1 | A\\|B | - | 0.5 % | 0.05 | published | yes |" in page
+    assert "stand-in" not in page
+
+
+def test_stand_ins_are_marked_and_not_held_against_the_paper(summarised):
+    path, page = summarised("generated (stand-in)")
+    assert path.read_text() == (
+        "figure,claim,paper,ours,spread,data,met\n"
+        "fig1,A|B,-,0.5 %,0.05,generated (stand-in),yes\n"
+        "fig1,B,-,20 %,0,generated (stand-in),-\n"
+        "fig1,C,-,not computed,-,generated (stand-in),-\n"
+    )
+    assert "**fig1: on a stand-in, which is not held against the paper.**" in page
+
+
+@pytest.mark.parametrize(
+    ("source", "data"),
+    [
+        ("published", ["published"] * 3),
+        ("bfdb", [None, "BFDb + PM6-D3H4", None]),
+        (
+            "generated",
+            [
+                "generated, the paper's recipe",
+                "generated + PM6-D3H4 (stand-in)",
+                "generated (stand-in)",
+            ],
+        ),
+    ],
+)
+def test_data_are_named_in_few_words(tmp_path, config, source, data):
+    write_provenance(tmp_path, {"data_set": "x", "source": source, "title": "own"})
+    path = tmp_path / "provenance.json"
+    found = [
+        summary_script.gas_data(path, config["gas"]),
+        summary_script.dimers_data(path, "PM6-D3H4"),
+        summary_script.water_data(path),
+    ]
+    for name, wanted in zip(found, data, strict=True):
+        assert wanted in (name, None)
+    if source == "generated":
+        # Other boxes than the paper's are not the paper's gas.
+        other = summary_script.gas_data(path, {**config["gas"], "n_pairs": 8})
+        assert other == "generated (stand-in)"
+
+
+def test_every_number_that_the_paper_prints_stands_in_the_table(config):
+    quoted = {
+        c["claim"]: c["paper"] for c in config["summary"]["claims"] if "paper" in c
+    }
+    assert len(quoted) == 7
+    assert "< 1 %" in quoted["LODE(1) sigma=1.0 is below 1 % from 10 structures on"]
+    assert "halves" in quoted["SOAP+LODE(1) over SOAP is at most 0.6"]
+
+
+def test_committed_tables_are_those_of_published_data(config):
+    rows = table(ROOT / "figures" / "summary.csv")
+    assert list(rows[0]) == summary_script.COLUMNS
+    claims = config["summary"]["claims"]
+    assert [r["claim"] for r in rows] == [c["claim"] for c in claims]
+    assert not [r for r in rows if "(stand-in)" in r["data"] or r["met"] == "-"]
+    page = (ROOT / "README.md").read_text()
+    block = block_between(page, readme_script.WRITER)
+    assert "(stand-in)" not in block
+    for row in rows:
+        assert f"{row['claim']}: {row['ours']}".replace("|", "\\|") in block
 
 
 def test_times_of_the_jobs_stand_in_a_table(tmp_path):
@@ -1217,34 +1494,60 @@ def test_times_of_the_jobs_stand_in_a_table(tmp_path):
     )
 
 
-def test_readme_replaces_what_stands_between_the_markers(tmp_path):
+@pytest.fixture
+def readme_run(tmp_path):
+    """A page, and a function that writes a table of some rows into it."""
     page, summary = tmp_path / "README.md", tmp_path / "summary.csv"
     begin, end = markers(readme_script.WRITER)
-    page.write_text(f"Before\n{begin}\nold\n{end}\nAfter\n")
-    write_table(
-        summary,
-        summary_script.COLUMNS,
-        [
-            ("fig1", "SOAP 9", "about 20 %", "20.2 %", "yes"),
-            ("fig1", "LODE(2)", "-", "3 %", "no"),
-        ],
-    )
+    page.write_text(f"Before\n{begin}\n{end}\nAfter\n")
     benchmarks = [tmp_path / "a.tsv", tmp_path / "b.tsv"]
     for path in benchmarks:
         path.write_text("s\th:m:s\n60.5\t0:01:00\n")
+
+    def run(*rows):
+        write_table(summary, summary_script.COLUMNS, rows)
+        return readme_script.readme(page, summary, {"fig1": benchmarks})
+
+    return page, run
+
+
+PUBLISHED_ROWS = (
+    ("fig1", "SOAP 9", "about 20 %", "20.2 %", "0.5", "published", "yes"),
+    ("fig1", "SOAP 6", "-", "4 %", "-", "published", "weaker"),
+    ("fig1", "LODE(2)", "-", "3 %", "-", "published", "no"),
+)
+STAND_IN_ROW = ("fig1", "SOAP 9", "-", "9 %", "-", "generated (stand-in)", "-")
+
+
+def test_readme_replaces_what_stands_between_the_markers(readme_run):
+    page, run = readme_run
+    begin, end = markers(readme_script.WRITER)
     for _ in range(2):
-        readme_script.readme(page, summary, {"fig1": benchmarks})
+        assert run(*PUBLISHED_ROWS)
         assert page.read_text().splitlines() == [
             "Before",
             begin,
-            "| figure | target | time | paper | ours |",
-            "| --- | --- | --- | --- | --- |",
-            "| [fig1](figures/fig1.pdf) | `snakemake fig1` | 2 min | about 20 % "
-            "| SOAP 9: 20.2 % |",
-            "|  |  |  | - | LODE(2): 3 % (not met) |",
+            "| figure | target | data | time | paper | ours |",
+            "| --- | --- | --- | --- | --- | --- |",
+            "| [fig1](figures/fig1.pdf) | `snakemake fig1` | published | 2 min "
+            "| about 20 % | SOAP 9: 20.2 % ± 0.5 |",
+            "|  |  |  |  | - | SOAP 6: 4 % (weaker than the paper's) |",
+            "|  |  |  |  | - | LODE(2): 3 % (not met) |",
             end,
             "After",
         ]
+
+
+def test_stand_ins_do_not_replace_a_table_of_published_data(readme_run):
+    page, run = readme_run
+    # Where there is no table yet, they stand there with their mark,
+    assert run(STAND_IN_ROW)
+    assert "generated (stand-in) | 2 min | - | SOAP 9: 9 % |" in page.read_text()
+    # and give way to published data, not the other way round.
+    assert run(*PUBLISHED_ROWS)
+    kept = page.read_text()
+    assert not run(STAND_IN_ROW)
+    assert page.read_text() == kept
 
 
 def test_benchmark_that_ends_too_soon_is_an_error(tmp_path):

@@ -1,11 +1,20 @@
 """Check of the workflow's configuration before any rule runs, and what it describes."""
 
+import functools
+import math
+import posixpath
+from collections.abc import Mapping
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import yaml
+from ase.data import atomic_numbers
 
 import lode
+from lode.datasets.dimers import COULOMB
+from lode.datasets.gas import checked_settings
+from lode.datasets.synthetic import monomers, synthetic_dimers
 from lode.kernels import Kernel
 from lode.serialization import to_dict
 from workflows.expressions import (
@@ -23,6 +32,39 @@ _FIGURES = {
     "fig2": ("dimer_models", None),
     "fig3": ("water_models", "water_curve"),
     "fig3_tensor": ("water_tensor_models", "water_curve"),
+}
+# For each block of sizes what gives the number of frames.
+_CURVES = {
+    "learning_curve": "gas.n_frames",
+    "water_curve": "water.generated.n_frames",
+}
+# Boxes in the published file.
+_PUBLISHED_BOXES = 1000
+# Of the frames, where the sizes that are asked for do not fit.
+_LARGEST_TEST_SHARE = 4
+# Share of the smallest box that charges put down at random may fill, and that more than
+# so many of them may: beyond, some box of some hundred has no place for the last ones.
+_DENSEST, _DENSEST_OF_MANY, _MANY = 0.31, 0.2, 1000
+# Å: closest ions that a liquid begins with, closest molecules, farthest in contact.
+LIQUID_CLOSEST, _CLOSEST_DIMER, _FARTHEST_CONTACT = 2.2, 3.0, 10.0
+# Of rock salt; where the repulsion of the salt ends, in Å.
+_MADELUNG, SALT_REACH = 1.747564594633, 7.0
+# Dimers of the stand-in that are tried out; classes of dimers.
+_CONTACTS, _CLASSES = 20, 5
+# What the diffusion is taken from, and the longest time in fs from one to the next.
+_FEWEST_RECORDS, _LONGEST_INTERVAL = 20, 1500.0
+# Folders of the project that no rule may write into.
+_SOURCES = (
+    *("lode", "workflows", "tests", "docs", "profiles", "benchmarks"),
+    *(".ci", ".git", ".snakemake"),
+)
+# Data of each block of definitions: atomic numbers, charges, and whether periodic.
+_CONTENTS = {
+    "gas_definitions": ({11, 17}, True, True),
+    "dimer_definitions": ({1, 6, 7, 8}, True, False),
+    "water_definitions": ({1, 8}, False, True),
+    "salt_definitions": ({11, 17}, True, True),
+    "force_dimer_definitions": ({1, 6, 7, 8}, True, False),
 }
 # What a figure shows of a curve beside its numbers.
 _SHOWN = ("label", "note", "group", "counterpart", "reference")
@@ -44,14 +86,182 @@ def check_configuration(config, schema=SCHEMA):
         With one message for the first fault: where it is, what was wanted and
         what came.
     """
-    rules = yaml.safe_load(Path(schema).read_text(encoding="utf-8"))
-    validator = jsonschema.Draft202012Validator(rules)
+    validator = _Validator(_schema(schema))
     error = jsonschema.exceptions.best_match(validator.iter_errors(config))
     if error is not None:
         raise ConfigurationError(error.absolute_path, _message(error))
-    _check_sizes(config)
+    _check_paths(config)
+    for block in _CURVES:
+        curve_settings(config, block)
+    _check_ranges(config)
     descriptions(config)
     _check_references(config)
+
+
+@functools.cache
+def _schema(path):
+    # The loader that is compiled, where there is one, is ten times faster.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)
+
+
+def typed(value):
+    """Values of ``--config`` as the same text in a file would give them.
+
+    Snakemake reads the mappings and lists there without types: ``{n_frames: 100}``
+    holds the text ``100``.
+
+    Parameters
+    ----------
+    value : object
+        What Snakemake has made of it.
+
+    Returns
+    -------
+    object
+        With numbers, truth values and nulls in the place of their texts.
+
+    Examples
+    --------
+    >>> typed({"n_frames": "100", "side": ["8.0", "1e1"], "source": "auto"})
+    {'n_frames': 100, 'side': [8.0, '1e1'], 'source': 'auto'}
+    """
+    if isinstance(value, Mapping):
+        return {key: typed(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [typed(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        found = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    is_scalar = found is None or isinstance(found, bool | int | float)
+    return found if is_scalar else value
+
+
+def curve_settings(config, block):
+    """Settings of learning curves, with the sizes that fit into the frames.
+
+    Where the largest training set and the test set do not fit, the test set has at most
+    a quarter of the frames, and training sets for which the rest is too small are left
+    out.
+
+    Parameters
+    ----------
+    config : dict
+        The configuration.
+    block : {'learning_curve', 'water_curve'}
+        Which curves.
+
+    Returns
+    -------
+    dict
+        The block with ``n_train`` and ``n_test`` that fit.
+
+    Raises
+    ------
+    ConfigurationError
+        If no training set fits.
+    """
+    curve, n_frames = config[block], _frame_count(config, block)
+    n_train, n_test = curve["n_train"], curve["n_test"]
+    if max(n_train) + n_test > n_frames:
+        n_test = min(n_test, n_frames // _LARGEST_TEST_SHARE)
+        n_train = [n for n in n_train if n + n_test <= n_frames]
+    if n_test < 2 or not n_train:
+        raise ConfigurationError(
+            [block],
+            f"one of the sizes {curve['n_train']} must fit into {_CURVES[block]} = "
+            f"{n_frames} beside a test set of at most a quarter of them",
+        )
+    return curve | {"n_train": n_train, "n_test": n_test}
+
+
+def size_notes(config):
+    """What :func:`curve_settings` changes, a line for each block that it changes.
+
+    Parameters
+    ----------
+    config : dict
+        The configuration.
+
+    Returns
+    -------
+    list of str
+    """
+    notes = []
+    for block in _CURVES:
+        asked, made = config[block], curve_settings(config, block)
+        if made != asked:
+            left_out = sorted(set(asked["n_train"]) - set(made["n_train"]))
+            notes.append(
+                f"{block}: for {_frame_count(config, block)} frames, n_test is "
+                f"{made['n_test']} instead of {asked['n_test']}, n_train without "
+                f"{left_out}"
+            )
+    return notes
+
+
+def _frame_count(config, block):
+    """Number of frames of some learning curves, the least where it is not known."""
+    if block == "learning_curve":
+        return config["gas"]["n_frames"]
+    source, n_boxes = (
+        config["water"]["source"],
+        config["water"]["generated"]["n_frames"],
+    )
+    return {
+        "published": _PUBLISHED_BOXES,
+        "generated": n_boxes,
+        "auto": min(_PUBLISHED_BOXES, n_boxes),
+    }[source]
+
+
+def check_claims(config):
+    """Refuse claims that no run could check.
+
+    They are checked where the summary is asked for, and not for one figure alone.
+
+    Parameters
+    ----------
+    config : dict
+        The configuration, checked otherwise.
+
+    Raises
+    ------
+    ConfigurationError
+        With the first fault.
+    """
+    for i, claim in enumerate(config["summary"]["claims"]):
+        place = "summary", "claims", i
+        curves, sizes = _FIGURES[claim["figure"]]
+        for key in ("curve", "relative_to"):
+            if key in claim:
+                _check_name((*place, key), claim[key], config[curves])
+        faults = {
+            f"set must be given for fig2 and for no other, got {claim}": (
+                ("set" in claim) != (sizes is None)
+            ),
+            f"slopes must not be relative, got {claim}": (
+                claim.get("set") == "slopes" and "relative_to" in claim
+            ),
+            "any_data must not be true of a claim with the paper's number: a stand-in "
+            f"is never compared with it, got {claim}": (
+                claim.get("any_data", False) and "paper" in claim
+            ),
+            "paper_above and paper_below must bound what paper quotes, got none": (
+                ("paper_above" in claim or "paper_below" in claim)
+                and "paper" not in claim
+            ),
+        }
+        for kind in ("", "paper_"):
+            low, high = claim.get(f"{kind}above"), claim.get(f"{kind}below")
+            message = f"{kind}above must be less than {kind}below, got {low} and {high}"
+            faults[message] = None not in (low, high) and not low < high
+        for message, is_fault in faults.items():
+            if is_fault:
+                raise ConfigurationError(place, message)
 
 
 def descriptions(config):
@@ -74,6 +284,8 @@ def descriptions(config):
     ConfigurationError
         If an expression, or what it describes, is faulty.
     """
+    for block, contents in _CONTENTS.items():
+        _check_contents(config, block, *contents)
     gas = definitions(config, "gas_definitions")
     dimers = definitions(config, "dimer_definitions")
     water = definitions(config, "water_definitions")
@@ -126,6 +338,11 @@ def descriptions(config):
         with faults_at("water_tensor_features", name, "descriptor"):
             wanted = lode.EquivariantPowerSpectrum
             descriptor = _object(features["descriptor"], water, wanted)
+            if (descriptor.angular, descriptor.parity) != (2, 1):
+                raise ValueError(
+                    "a descriptor must be of angular = 2 and parity = 1, as the tensor "
+                    f"is, got {descriptor.angular} and {descriptor.parity}"
+                )
         found["water_tensor_features"][name] = to_dict(descriptor)
     return found
 
@@ -228,6 +445,73 @@ def source_line(place, files):
     return ""
 
 
+def given_at(place, config):
+    """Whether a part of the configuration has a key.
+
+    Parameters
+    ----------
+    place : sequence of str or int
+        The keys that lead there.
+    config : dict
+        The part.
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        for key in place:
+            config = config[key]
+    except (LookupError, TypeError):
+        return False
+    return len(place) > 0
+
+
+def _is_number(_, value):
+    """Whether a number is one that can be computed with: not infinite, not NaN."""
+    try:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_integer(_, value):
+    """Whether it is written as an integer: of 100.0 no list has a hundred elements."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"number": _is_number, "integer": _is_integer}
+    ),
+)
+
+
+def _check_contents(config, block, species, has_charges, is_periodic):
+    """Expansions must fit their data: species, charges, boundaries."""
+    for name, value in config[block].items():
+        if isinstance(value, str):
+            continue
+        missing = sorted(species - set(value.get("species", species)))
+        _require(
+            not missing,
+            (block, name, "species"),
+            f"must hold all atomic numbers of the data, got none of {missing}",
+        )
+        _require(
+            has_charges or value.get("sources") != "charges",
+            (block, name, "sources"),
+            "must be species: the atoms of these data have no charges",
+        )
+        _require(
+            not is_periodic or "density" in value or value.get("method") != "pairs",
+            (block, name, "method"),
+            "must not be pairs: these data are periodic, and the potential has no end",
+        )
+
+
 def _object(text, names, kind):
     value = evaluate(text, names)
     if not isinstance(value, kind):
@@ -247,6 +531,11 @@ def _message(error):
         )
         wanted = f"one of {known}" if known else f"names like {list(patterns)}"
         return f"keys must be {wanted}, got unknown {unknown}"
+    if error.validator == "type" and isinstance(error.instance, float):
+        wanted = "finite"
+        if error.validator_value == "integer":
+            wanted = "an integer, without a point or an exponent"
+        return f"a number must be {wanted}, got {error.instance}"
     if error.validator == "type" and _is_number_as_text(error.instance):
         return (
             f"{error.message}: for YAML a number with an exponent needs a point and a "
@@ -269,21 +558,191 @@ def _matches(pattern, key):
     )
 
 
-def _check_sizes(config):
-    """The largest training set and the test set must fit into the frames."""
-    n_boxes = config["water"]["generated"]["n_frames"]
-    for block, place, n_frames in (
-        ("learning_curve", "gas.n_frames", config["gas"]["n_frames"]),
-        ("water_curve", "water.generated.n_frames", n_boxes),
-    ):
-        curve = config[block]
-        wanted = max(curve["n_train"]) + curve["n_test"]
-        if wanted > n_frames:
+def _check_paths(config):
+    """What the rules write lies in the working folder, and in no folder of sources."""
+    paths = {name: posixpath.normpath(p) for name, p in config["pathvars"].items()}
+    for name, path in paths.items():
+        place = "pathvars", name
+        first = path.split("/")[0]
+        if posixpath.isabs(path) or first in ("..", "~"):
             raise ConfigurationError(
-                [block],
-                f"the largest n_train plus n_test must be at most {place} = "
-                f"{n_frames}, got {wanted}",
+                place,
+                "a path must stay in the working folder, which --directory sets, got "
+                f"{config['pathvars'][name]!r}",
             )
+        if path == "." or first in _SOURCES:
+            raise ConfigurationError(
+                place,
+                f"a path must be none of {['.', *_SOURCES]} nor inside of one, got "
+                f"{config['pathvars'][name]!r}",
+            )
+    page = paths.pop("readme")
+    _require(
+        not Path(page).is_dir(),
+        ("pathvars", "readme"),
+        f"the page must be a file, got the folder {page!r}",
+    )
+    for name, path in paths.items():
+        files = [str(p) for p in (Path(path), *Path(path).parents) if p.is_file()]
+        _require(
+            not files,
+            ("pathvars", name),
+            f"a path must be a folder, got the file {files[:1]}",
+        )
+        if f"{path}/".startswith(f"{page}/"):
+            message = f"the page must be a file, got the folder of {name}, {page!r}"
+            raise ConfigurationError(("pathvars", "readme"), message)
+
+
+def _check_ranges(config):
+    """Refuse settings that are out of range only together, or that name nothing."""
+    for name in ("gas", "dimers", "water", "force_dimers"):
+        mirror = config[name]["mirror"]
+        is_there = mirror is None or Path(mirror).is_dir()
+        _require(is_there, (name, "mirror"), f"must be a folder, got {mirror!r}")
+    gas, dimers, liquid = (config[name] for name in ("gas", "dimers", "liquid"))
+    with faults_at("gas"):
+        _check_packing(
+            gas["n_frames"], gas["n_pairs"], gas["side"], gas["min_distance"]
+        )
+    with faults_at("liquid"):
+        _check_packing(1, liquid["n_pairs"], 2 * [liquid["side"]], LIQUID_CLOSEST)
+
+    elements, curve = set(dimers["elements"]), dimers["curve"]
+    unknown = sorted(elements - set(atomic_numbers))
+    place = "dimers", "elements"
+    _require(not unknown, place, f"must be chemical symbols, got {unknown}")
+    _require(
+        {"H", "C"} <= elements and elements & {"N", "O"},
+        place,
+        "must hold H, C, and N or O, of which all charged molecules consist, got "
+        f"{sorted(elements)}",
+    )
+    near = [d for d in curve["far"] if d <= curve["reach"]]
+    _require(
+        not near,
+        ("dimers", "curve", "far"),
+        f"must lie beyond reach = {curve['reach']}, got {near}",
+    )
+    if dimers["source"] in ("auto", "generated"):
+        with faults_at("dimers", "generated"):
+            _check_contacts(dimers["generated"])
+        n_dimers, share = (
+            dimers["generated"]["n_dimers"],
+            config["dimer_model"]["train_fraction"],
+        )
+        # The largest class has so many at least; random splits round in each.
+        n_largest = math.ceil(n_dimers / _CLASSES)
+        _require(
+            2 <= int(share * n_dimers + 1e-9) < n_dimers
+            and 0.5 <= share * n_largest < n_largest - 0.5,
+            ("dimer_model", "train_fraction"),
+            f"must leave two dimers to learn from and one to test on of {n_dimers}, "
+            f"got {share}",
+        )
+
+    n_steps = round(1000.0 * liquid["spacing"] / liquid["timestep"])
+    message = f"must be a timestep at least, got {liquid['spacing']} ps"
+    _require(n_steps >= 1, ("liquid", "spacing"), message)
+    n_records, interval = _records(liquid)
+    _require(
+        n_records >= _FEWEST_RECORDS and interval <= _LONGEST_INTERVAL,
+        ("liquid", "every"),
+        f"length and every must make {_FEWEST_RECORDS} records at least, no more than "
+        f"{_LONGEST_INTERVAL:g} fs apart, got {n_records}, {interval:g} fs apart",
+    )
+    names = [f"{each['model']}_{each['n_train']}" for each in liquid["models"]]
+    _require(
+        len(set(names)) == len(names),
+        ("liquid", "models"),
+        f"must differ in model or n_train, got {names}",
+    )
+    crystal = config["crystal"]
+    n_records, _ = _records(crystal["dynamics"])
+    _require(
+        n_records >= 2,
+        ("crystal", "dynamics"),
+        f"length and every must make 2 records at least, got {n_records}",
+    )
+    _require(
+        crystal["strain"] > 0 or crystal["displacement"] > 0,
+        ("crystal", "strain"),
+        "strain or displacement must be positive: equal frames teach nothing",
+    )
+    with faults_at("crystal"):
+        _check_crystal(crystal["constant"], config["salt"])
+    near, made = (config["force_dimers"][key] for key in ("near", "generated"))
+    farthest = _FARTHEST_CONTACT + (made["n_points"] - 1) * made["step"]
+    _require(
+        _CLOSEST_DIMER < near < farthest,
+        ("force_dimers", "near"),
+        f"must be between the distances of the dimers, {_CLOSEST_DIMER:g} and "
+        f"{farthest:g} Å, got {near}",
+    )
+
+
+def _require(holds, place, message):
+    if not holds:
+        raise ConfigurationError(place, message)
+
+
+def _records(run):
+    """Number of records of a run, and the time from one to the next in fs."""
+    n_steps = round(1000.0 * run["length"] / run["timestep"])
+    return n_steps // run["every"], run["every"] * run["timestep"]
+
+
+def _check_packing(n_frames, n_pairs, side, min_distance):
+    """Refuse charges that cannot be put down at random, or not surely."""
+    _, n_charges, shortest, *_ = checked_settings(
+        n_frames, n_pairs, tuple(side), min_distance
+    )
+    packing = n_charges * math.pi / 6.0 * (min_distance / shortest) ** 3
+    densest = _DENSEST if n_charges <= _MANY else _DENSEST_OF_MANY
+    if packing > densest:
+        raise ValueError(
+            f"min_distance = {min_distance:g} Å must fill at most {densest} of the "
+            f"smallest box with {n_charges} charges, of side {shortest:g} Å, got "
+            f"{packing:.3f}"
+        )
+
+
+def _check_contacts(generated):
+    """Refuse contacts that molecules like those of the stand-in do not make."""
+    drafts = monomers(_Unrelaxed())
+    few = min(_CONTACTS, generated["n_dimers"])
+    synthetic_dimers(**(generated | {"n_dimers": few}), molecules=drafts)
+
+
+def _check_crystal(constant, salt):
+    """Refuse a lattice constant that is not within 5 % of that of the potential."""
+
+    def pull(constant):
+        """Derivative by the distance of neighbours of the energy of an ion, in eV/Å."""
+        distance = 0.5 * constant
+        steps = np.arange(-math.ceil(SALT_REACH / distance), 1 + SALT_REACH // distance)
+        squares = steps[:, None, None] ** 2 + steps[:, None] ** 2 + steps**2
+        apart = np.sqrt(squares[squares > 0])
+        apart = apart[apart * distance < SALT_REACH]
+        push = (
+            salt["amplitude"]
+            / salt["range"]
+            * np.exp(-apart * distance / salt["range"])
+        )
+        return 0.5 * _MADELUNG * COULOMB / distance**2 - 0.5 * float(push @ apart)
+
+    if not pull(0.95 * constant) < 0.0 < pull(1.05 * constant):
+        raise ValueError(
+            "constant must be within 5 % of the lattice constant of the salt's "
+            f"potential, got {constant:g} Å"
+        )
+
+
+class _Unrelaxed:
+    """Engine that leaves molecules as they are."""
+
+    def relaxed(self, atoms, charge):
+        return atoms
 
 
 def _check_references(config):
@@ -319,19 +778,6 @@ def _check_references(config):
     for i, model in enumerate(config["liquid"]["models"]):
         place = "liquid", "models", i, "model"
         _check_name(place, model["model"], config["salt_models"], "a model")
-    for i, claim in enumerate(config["summary"]["claims"]):
-        place = "summary", "claims", i
-        curves, sizes = _FIGURES[claim["figure"]]
-        for key in ("curve", "relative_to"):
-            if key in claim:
-                _check_name((*place, key), claim[key], config[curves])
-        if sizes is None:
-            continue
-        known = config[sizes]["n_train"]
-        size = claim.get("n_train", claim.get("from"))
-        if size not in known:
-            message = f"the size must be one of {known}, got {size}"
-            raise ConfigurationError(place, message)
 
 
 def _check_name(place, name, known, what="a curve"):

@@ -5,8 +5,31 @@ GAS_CHUNKS = chunks(config["gas"]["n_frames"], config["chunk_size"])
 
 
 # Their priority is above that of the other figures: the first one is there first.
+rule gas_source:
+    """Get the published data, if they are asked for."""
+    output:
+        provenance="<results>/gas/provenance.json",
+    log:
+        "<logs>/gas_source.log",
+    benchmark:
+        "<benchmarks>/gas_source.tsv"
+    priority: 1
+    conda:
+        "../envs/lode.yaml"
+    threads: 1
+    params:
+        data_set="gas",
+        source=config["gas"]["source"],
+        mirror=config["gas"]["mirror"],
+        code=code_hash("source"),
+    script:
+        "../scripts/source.py"
+
+
 rule gas:
-    """Generate the frames of a chunk."""
+    """Generate the frames of a chunk, or bring published ones into the same form."""
+    input:
+        provenance=rules.gas_source.output.provenance,
     output:
         frames="<results>/gas/{chunk}.extxyz.gz",
     log:
@@ -19,7 +42,10 @@ rule gas:
     threads: 1
     params:
         chunk=lookup(dpath="{chunk}", within=GAS_CHUNKS),
-        settings={k: v for k, v in config["gas"].items() if k != "n_frames"},
+        settings={
+            key: config["gas"][key]
+            for key in ("n_pairs", "side", "min_distance", "seed")
+        },
         code=code_hash("gas"),
     script:
         "../scripts/gas.py"
@@ -88,7 +114,7 @@ rule learning_curve:
     threads: 1
     params:
         kernel=lookup(dpath="curves/{curve}", within=described),
-        settings=config["learning_curve"],
+        settings=curves_settings["learning_curve"],
         code=code_hash("learning_curve"),
     script:
         "../scripts/learning_curve.py"

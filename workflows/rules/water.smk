@@ -57,7 +57,7 @@ rule water_kernel:
     params:
         kernel=lookup(dpath="water_kernels/{kernel}", within=described),
         curve={
-            key: config["water_curve"][key]
+            key: curves_settings["water_curve"][key]
             for key in ("n_train", "n_test", "n_repeats", "seed")
         },
         code=code_hash("water_kernel"),
@@ -86,7 +86,7 @@ rule water_curve:
     params:
         target=lookup(dpath="water_models/{curve}/target", within=config),
         geometry=lookup(dpath="water_models/{curve}/geometry", within=config),
-        curve=config["water_curve"],
+        curve=curves_settings["water_curve"],
         code=code_hash("water_curve"),
     script:
         "../scripts/water_curve.py"

@@ -17,7 +17,7 @@ rule water_tensor_features:
     params:
         descriptor=lookup(dpath="water_tensor_features/{features}", within=described),
         curve={
-            key: config["water_curve"][key]
+            key: curves_settings["water_curve"][key]
             for key in ("n_train", "n_test", "n_repeats", "seed")
         },
         code=code_hash("water_tensor_features"),
@@ -51,7 +51,7 @@ rule water_tensor_curve:
         n_components=lookup(
             dpath="water_tensor_models/{curve}/n_components", within=config
         ),
-        curve=config["water_curve"],
+        curve=curves_settings["water_curve"],
         code=code_hash("water_tensor_curve"),
     script:
         "../scripts/water_tensor_curve.py"

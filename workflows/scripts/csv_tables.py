@@ -205,10 +205,38 @@ def with_block(page, block, writer):
     'new'
     """
     begin, end = markers(writer)
+    before, _, after = _parts(page, begin, end)
+    return f"{before}{begin}\n{block}\n{end}{after}"
+
+
+def block_between(page, writer):
+    """What stands between the markers of a page.
+
+    Parameters
+    ----------
+    page : str
+        Text with one pair of :func:`markers`.
+    writer : str
+        Name of the program.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        As :func:`with_block`.
+    """
+    return _parts(page, *markers(writer))[1]
+
+
+def _parts(page, begin, end):
+    """What stands before, between and after the markers."""
     before, found, rest = page.partition(begin)
-    _, closed, after = rest.partition(end)
+    between, closed, after = rest.partition(end)
     if not (found and closed) or begin in rest or end in after or end in before:
         raise ValueError(
             f"the page must hold {begin!r} and then {end!r} exactly once each"
         )
-    return f"{before}{begin}\n{block}\n{end}{after}"
+    return before, between, after

@@ -3,6 +3,7 @@
 from csv_tables import write_table
 from job import started_job
 from lode.datasets.frames import read_frames
+from lode.datasets.gas import check_published_energies
 from lode.electrostatics import ewald_energies
 
 
@@ -12,7 +13,7 @@ def energies(frames_path, path, *, tolerance, first=0, n_threads=None):
     Parameters
     ----------
     frames_path : path_like
-        Extended XYZ with charges.
+        Extended XYZ with charges. Energies of published frames must agree with ours.
     path : path_like
         Table to write: ``frame,energy`` with the energy in eV.
     tolerance : float
@@ -26,6 +27,7 @@ def energies(frames_path, path, *, tolerance, first=0, n_threads=None):
     values = ewald_energies(
         frames, tolerance=tolerance, n_threads=n_threads, progress=True
     )
+    check_published_energies(frames, values, first, log=print)
     write_table(path, ["frame", "energy"], enumerate(values.tolist(), first))
 
 

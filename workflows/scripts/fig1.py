@@ -4,6 +4,7 @@ from statistics import fmean, stdev
 
 from csv_tables import checked_copy, rounded, table, write_table
 from job import started_job
+from lode.datasets.acquire import provenance_line, read_provenance
 from plotting import figure_1, save
 
 
@@ -65,11 +66,13 @@ def fig1_picture(table_path, paths, *, curves, resolution, provenance, style="de
         save(figure, path)
 
 
-def gas_provenance(gas, version):
+def gas_provenance(provenance_path, gas, version):
     """One line that says what the data are.
 
     Parameters
     ----------
+    provenance_path : path_like
+        What the acquisition wrote.
     gas : dict
         Settings of the gas.
     version : str
@@ -79,6 +82,9 @@ def gas_provenance(gas, version):
     -------
     str
     """
+    record, _ = read_provenance(provenance_path)
+    if record["source"] == "published":
+        return f"{gas['n_frames']} frames, {provenance_line(record)}, lode {version}"
     return (
         f"{gas['n_frames']} generated frames of {2 * gas['n_pairs']} charges, "
         f"seed {gas['seed']}, lode {version}"
@@ -101,6 +107,6 @@ if "snakemake" in globals():
         [job.output.pdf, job.output.png, job.output.caption],
         curves=params.curves,
         resolution=params.resolution,
-        provenance=gas_provenance(params.gas, params.version),
+        provenance=gas_provenance(job.input.provenance, params.gas, params.version),
         style=params.style,
     )

@@ -3,25 +3,43 @@
 import os
 from pathlib import Path
 
-from csv_tables import benchmark_rows, markers, table, with_block, write_table
+from csv_tables import (
+    benchmark_rows,
+    block_between,
+    markers,
+    table,
+    with_block,
+    write_table,
+)
 from job import started_job
 from lode.files import atomic_write
-from summary import FIGURES, markdown_row
+from summary import FIGURES, NOTHING, STAND_IN, markdown_row
 
 WRITER = "snakemake"
 
 
+# What a verdict adds to ours.
+_REMARKS = {"yes": "", "weaker": " (weaker than the paper's)", "no": " (not met)"}
+
+
 def readme(path, summary_path, benchmarks):
     """Replace the generated table of the README.
+
+    A table without stand-ins is not replaced by one with: the page stays as it is.
 
     Parameters
     ----------
     path : path_like
         The page; one that does not exist yet becomes the table alone.
     summary_path : path_like
-        Table ``figure,claim,paper,ours,met``.
+        Table ``figure,claim,paper,ours,spread,data,met``.
     benchmarks : dict of str to sequence of path_like
         For each figure Snakemake's benchmark files of the rules behind it.
+
+    Returns
+    -------
+    bool
+        Whether the table was replaced.
 
     Raises
     ------
@@ -35,17 +53,22 @@ def readme(path, summary_path, benchmarks):
         page = "\n".join(markers(WRITER))
     times = {figure: duration(seconds(files)) for figure, files in benchmarks.items()}
     block = figure_table(table(summary_path), times)
+    made = with_block(page, block, WRITER)
+    old = block_between(page, WRITER)
+    is_kept = STAND_IN in block and old.strip() != "" and STAND_IN not in old
+    # Written in either case: Snakemake wants the page newer than what it is made of.
     with atomic_write(path) as temporary:
-        temporary.write_text(with_block(page, block, WRITER), encoding="utf-8")
+        temporary.write_text(page if is_kept else made, encoding="utf-8")
+    return not is_kept
 
 
 def figure_table(rows, times):
-    """Markdown table: figure, target, time, paper, ours.
+    """Markdown table: figure, target, data, time, paper, ours.
 
     Parameters
     ----------
     rows : sequence of dict
-        Table ``figure,claim,paper,ours,met``.
+        Table ``figure,claim,paper,ours,spread,data,met``.
     times : dict of str to str
         For each figure how long its rules took.
 
@@ -53,17 +76,20 @@ def figure_table(rows, times):
     -------
     str
     """
-    columns = ["figure", "target", "time", "paper", "ours"]
+    columns = ["figure", "target", "data", "time", "paper", "ours"]
     lines = [markdown_row(columns), markdown_row(["---"] * len(columns))]
     seen = set()
     for row in rows:
         figure = row["figure"]
         head = [f"[{figure}](figures/{figure}.pdf)", f"`snakemake {figure}`"]
-        head = ["", "", ""] if figure in seen else [*head, times[figure]]
+        head = (
+            ["", "", "", ""] if figure in seen else [*head, row["data"], times[figure]]
+        )
         seen.add(figure)
         ours = f"{row['claim']}: {row['ours']}"
-        if row["met"] != "yes":
-            ours += " (not met)"
+        if row["spread"] != NOTHING:
+            ours += f" ± {row['spread']}"
+        ours += _REMARKS.get(row["met"], "")
         lines.append(markdown_row([*head, row["paper"], ours]))
     return "\n".join(lines)
 
@@ -135,5 +161,6 @@ def duration(time):
 if "snakemake" in globals():
     job = started_job(globals())
     benchmarks = {figure: job.input[figure] for figure in FIGURES}
-    readme(job.output.page, job.input.summary, benchmarks)
+    if not readme(job.output.page, job.input.summary, benchmarks):
+        print("this run is on stand-ins: the table of published data stays in the page")
     times(job.output.times, benchmarks)

@@ -14,7 +14,7 @@ def source(provenance_path, data_set, *, source, mirror=None):
     ----------
     provenance_path : path_like
         File to write; the data are put beside it.
-    data_set : {'dimers', 'water'}
+    data_set : {'gas', 'dimers', 'water', 'force_dimers'}
         Which data.
     source : str
         ``auto``, ``published``, ``generated`` or another source of the set.
