@@ -53,9 +53,6 @@ rule custom_model:
     conda:
         "../envs/lode.yaml"
     threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
     params:
         settings={
             key: CUSTOM[key]
