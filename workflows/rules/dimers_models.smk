@@ -15,8 +15,8 @@ rule dimer_features:
         "../envs/lode.yaml"
     threads: config["threads"]
     params:
-        settings=lookup(dpath="dimer_models/{model}", within=described),
-        isolated=lookup(dpath="dimer_models/{model}/isolated", within=config),
+        settings=lookup(dpath="{model}", within=described["dimer_models"]),
+        isolated=lookup(dpath="{model}/isolated", within=config["dimer_models"]),
         splits={
             key: config["dimer_model"][key]
             for key in ("train_fraction", "n_splits", "seed")
@@ -43,9 +43,9 @@ rule dimer_model:
         "../envs/lode.yaml"
     threads: config["threads"]
     params:
-        intercept=lookup(dpath="dimer_models/{model}/intercept", within=config),
-        isolated=lookup(dpath="dimer_models/{model}/isolated", within=config),
-        hold_out=lookup(dpath="dimer_models/{model}/hold_out", within=config),
+        intercept=lookup(dpath="{model}/intercept", within=config["dimer_models"]),
+        isolated=lookup(dpath="{model}/isolated", within=config["dimer_models"]),
+        hold_out=lookup(dpath="{model}/hold_out", within=config["dimer_models"]),
         settings=config["dimer_model"],
         code=code_hash("dimer_model"),
     script:

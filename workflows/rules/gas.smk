@@ -88,7 +88,7 @@ rule features:
         "../envs/lode.yaml"
     threads: config["threads"]
     params:
-        kernel=lookup(dpath="curves/{curve}", within=described),
+        kernel=lookup(dpath="{curve}", within=described["curves"]),
         code=code_hash("features"),
     script:
         "../scripts/features.py"
@@ -113,7 +113,7 @@ rule learning_curve:
         "../envs/lode.yaml"
     threads: 1
     params:
-        kernel=lookup(dpath="curves/{curve}", within=described),
+        kernel=lookup(dpath="{curve}", within=described["curves"]),
         settings=curves_settings["learning_curve"],
         code=code_hash("learning_curve"),
     script:

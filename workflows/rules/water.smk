@@ -55,7 +55,7 @@ rule water_kernel:
         "../envs/lode.yaml"
     threads: config["threads"]
     params:
-        kernel=lookup(dpath="water_kernels/{kernel}", within=described),
+        kernel=lookup(dpath="{kernel}", within=described["water_kernels"]),
         curve={
             key: curves_settings["water_curve"][key]
             for key in ("n_train", "n_test", "n_repeats", "seed")
@@ -84,8 +84,8 @@ rule water_curve:
         "../envs/lode.yaml"
     threads: 1
     params:
-        target=lookup(dpath="water_models/{curve}/target", within=config),
-        geometry=lookup(dpath="water_models/{curve}/geometry", within=config),
+        target=lookup(dpath="{curve}/target", within=config["water_models"]),
+        geometry=lookup(dpath="{curve}/geometry", within=config["water_models"]),
         curve=curves_settings["water_curve"],
         code=code_hash("water_curve"),
     script:

@@ -15,7 +15,7 @@ rule water_tensor_features:
         "../envs/lode.yaml"
     threads: config["threads"]
     params:
-        descriptor=lookup(dpath="water_tensor_features/{features}", within=described),
+        descriptor=lookup(dpath="{features}", within=described["water_tensor_features"]),
         curve={
             key: curves_settings["water_curve"][key]
             for key in ("n_train", "n_test", "n_repeats", "seed")
