@@ -15,7 +15,9 @@ from matplotlib.container import ErrorbarContainer  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
 
 import plotting  # noqa: E402
+import plotting_custom  # noqa: E402
 import plotting_examples  # noqa: E402
+from lode.suggestions import LABELS  # noqa: E402
 from styles import MODELS, STYLES, displayed, model_styles, style  # noqa: E402
 from workflows.configuration import salt_label, shown  # noqa: E402
 
@@ -98,6 +100,22 @@ def one_panel(curves, style):
     )
 
 
+def own_data(curves, style):
+    rows = learning_rows(curves, (20, 40, 80, 160), low=0.2)
+    title = "Learning curves of energy"
+    return plotting.learning_curves(rows, curves, title, style, provenance=PROVENANCE)
+
+
+def parity(curves, style):
+    rows = [
+        {"value": -3.2 - 0.01 * i, "predicted": -3.2 - 0.011 * i, "std": "0.02"}
+        for i in range(40)
+    ]
+    found = {curve["label"]: rows for curve in curves.values()}
+    about = {"target": "energy", "unit": "eV per atom", "provenance": PROVENANCE}
+    return plotting_custom.figure_parity(found, style=style, **about)
+
+
 def liquid(curves, style):
     r, t = np.linspace(0.05, 8.0, 160), np.linspace(0.0, 4.0, 80)
     labels = [salt_label(CONFIG, name, n) for name in curves for n in (10, 100)]
@@ -161,6 +179,8 @@ FIGURES = {
     water: shown(CONFIG["water_models"]),
     tensor: shown(CONFIG["water_tensor_models"]),
     one_panel: shown(CONFIG["curves"]),
+    own_data: {name: {"label": label} for name, label in LABELS.items()},
+    parity: {name: {"label": label} for name, label in LABELS.items()},
     liquid: CONFIG["salt_models"],
     crystal: CONFIG["salt_models"],
     force_dimers: CONFIG["force_dimer_models"],
@@ -216,7 +236,7 @@ def test_saved_page_has_the_width_of_the_style_and_embedded_fonts(draw, name, tm
     page = (tmp_path / "a.pdf").read_bytes()
     (width,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+) [\d.]+ \]", page)
     style = STYLES[name]
-    wanted = style.single if draw is one_panel else style.double
+    wanted = style.single if draw in (one_panel, own_data) else style.double
     assert float(width) == pytest.approx(INCH * wanted)
     # Each font stands in the file, as TrueType.
     n_fonts = page.count(b"/FontName")
@@ -326,7 +346,7 @@ def test_curves_keep_their_looks_where_one_is_left_out_or_renamed(draw):
 
 def test_a_model_that_is_not_listed_looks_as_its_name_decides():
     alone = model_styles(["quadratic"])["quadratic"]
-    among = model_styles(["SOAP 3", "other", "quadratic", "LODE(2)"])
+    among = model_styles(["SOAP 3", "cubic", "quadratic", "LODE(2)"])
     assert among["quadratic"] == alone
     many = model_styles(f"model {i}" for i in range(40))
     assert len({(m["color"], m["marker"]) for m in many.values()}) == 40

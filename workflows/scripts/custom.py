@@ -119,7 +119,7 @@ if "snakemake" in globals():
     }
     target = plan["target"]
     figure = learning_curves(
-        table(job.output.table), labels, f"Learning {target}", **look
+        table(job.output.table), labels, f"Learning curves of {target}", **look
     )
     parity = figure_parity(
         {labels[name]["label"]: table(f["parity"]) for name, f in found.items()},

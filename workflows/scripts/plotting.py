@@ -14,8 +14,9 @@ import styles
 from lode.files import atomic_write, write_text
 from styles import EXACT, WITH_EXPONENTS, displayed, model_styles
 
-# Characters in a line of the title, of the caption and of a name above its panel.
-_TITLE_WIDTH, _CAPTION_WIDTH, _NAME_WIDTH = 100, 80, 28
+# Characters in a line of the caption and of a name above its panel, and of the title in
+# each inch of the figure.
+_CAPTION_WIDTH, _NAME_WIDTH, _TITLE_DENSITY = 80, 28, 13
 _SETS = {"test": "Training distances", "far": "Extrapolation"}
 
 # Metadata that would differ from run to run or from version to version.
@@ -77,7 +78,8 @@ def describe(figure, title, description, provenance):
     lines = ["\n".join(textwrap.wrap(p, _CAPTION_WIDTH)) for p in paragraphs]
     figure.caption = "\n\n".join(lines) + "\n"
     if figure.look.titled:
-        source = textwrap.wrap(without_hashes(provenance), _TITLE_WIDTH)
+        width = int(_TITLE_DENSITY * figure.get_figwidth() * 8 / figure.look.font)
+        source = textwrap.wrap(without_hashes(provenance), width)
         figure.suptitle("\n".join([title, *source]), fontsize=figure.look.font + 1)
 
 

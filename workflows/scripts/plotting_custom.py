@@ -49,7 +49,7 @@ def figure_parity(found, *, target, unit, provenance, style="default"):
         figure.supylabel("predicted", fontsize=look.font)
         describe(
             figure,
-            f"{target.capitalize()} of structures that were not learnt from",
+            f"Predicted {target} of structures that were not learnt from",
             "Bars: one standard deviation, where the model has it.",
             provenance,
         )
