@@ -11,6 +11,9 @@ import lode
 from lode.files import read_json
 
 pytest.importorskip("matplotlib")
+pytest.importorskip("snakemake")
+
+from workflow_runs import ROOT, results_in, snakemake, workflow  # noqa: E402
 
 from csv_tables import table  # noqa: E402
 from custom import custom_page, custom_tables  # noqa: E402
@@ -179,3 +182,33 @@ def test_the_first_structures_have_all_species_and_boundaries(tmp_path):
 def test_too_few_structures_to_learn_from_are_said():
     with pytest.raises(ValueError, match="at least 10 structures to learn from, got 8"):
         training_sizes(8, 4, 10)
+
+
+def run(folder, *settings, **options):
+    """A run of the target in a folder, by the sources that are here."""
+    arguments = "custom", *results_in(folder, ROOT), "--cores", "2", "--config"
+    return snakemake(folder, *arguments, *settings, package=ROOT, **options)
+
+
+@workflow
+def test_one_command_goes_from_a_file_to_a_model_and_says_what_is_strange(tmp_path):
+    frames = copper(12, slab=True)
+    write(tmp_path / "mine.extxyz", [*frames, frames[0]])
+    output = run(tmp_path, "data=mine.extxyz", "custom={n_sparse: 20, n_repeats: 1}")
+    assert "12 structures (12 slabs)" in output
+    assert "note: frame 12 is a copy" in output
+    results = tmp_path / "results" / "test"
+    lode.load(results / "custom" / "soap.npz").predict(frames[:1], forces=True)
+    names = {path.name for path in (results / "figures").iterdir()}
+    assert {"custom.csv", "custom.pdf", "custom_parity.png", "custom.md"} <= names
+
+
+@workflow
+def test_custom_asks_for_data_and_stops_before_work_on_faulty_ones(tmp_path):
+    assert "custom needs structures" in run(tmp_path, "target=energy", succeeds=False)
+    frames = copper(12, slab=True)
+    del frames[3].calc.results["energy"]
+    write(tmp_path / "mine.extxyz", frames)
+    output = run(tmp_path, "data=mine.extxyz", succeeds=False)
+    assert "must have 'energy' in each frame, got none in frame 3 of 12" in output
+    assert "rule custom_model" not in output

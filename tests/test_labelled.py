@@ -63,8 +63,8 @@ def test_copies_are_left_out_and_said_with_what_they_differ_by(tmp_path):
     copy.calc = SinglePointCalculator(copy, energy=99.0)
     data = read_labelled(written(tmp_path, [*frames, copy]), "energy")
     assert len(data.frames) == 12
-    (remark,) = [r for r in data.remarks if "copies" in r]
-    assert "frame 12" in remark
+    (remark,) = [r for r in data.remarks if "copy" in r]
+    assert "frame 12 is a copy" in remark
     assert "differs by up to" in remark
 
 

@@ -232,9 +232,10 @@ def _distinct(frames, values, target):
             apart = max(apart, float(abs(values[i] - values[place]).max()))
     if not copies:
         return kept, []
-    remark = f"{_some(copies)} are copies of earlier structures and are left out"
+    copy = "is a copy" if len(copies) == 1 else "are copies"
+    remark = f"{_some(copies)} {copy} of what comes before, and left out"
     if apart > 0.0:
-        remark += f", although their {target} differs by up to {apart:.3g}"
+        remark += f", although the {target} differs by up to {apart:.3g}"
     return kept, [remark]
 
 
