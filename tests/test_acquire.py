@@ -487,7 +487,10 @@ def test_auto_falls_back_to_the_stand_in_and_says_so(server, published, tmp_path
         "SSI.py",
     ]
     assert sum("answers 404" in line for line in lines) == 2
-    assert lines[-1] == "dimers: no published data; a stand-in is generated"
+    assert (
+        lines[-1]
+        == "dimers: no published data; a stand-in for the published data will be generated"
+    )
     assert read_provenance(tmp_path / "provenance.json") == (record, None)
     assert "stand-in" in provenance_line(record)
 
@@ -518,8 +521,8 @@ def test_generated_asks_neither_mirror_nor_server(server, published, tmp_path):
 
 
 def test_unknown_set_or_source_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="data_set must be one of .*got 'gas'"):
-        acquire("gas", tmp_path)
+    with pytest.raises(ValueError, match="data_set must be one of .*got 'salt'"):
+        acquire("salt", tmp_path)
     with pytest.raises(ValueError, match="source must be one of .*got 'bfdb'"):
         acquire("water", tmp_path, source="bfdb")
 

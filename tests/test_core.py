@@ -16,7 +16,7 @@ ROOMS = [
     *("archive", "serialization", "features", "gram", "whitening", "kernels"),
     *("electrostatics", "dipoles", "baselines", "prediction"),
     *("ridge", "models", "training", "regression", "sparse", "committee"),
-    *("learning", "equivariants", "calculator", "datasets"),
+    *("learning", "equivariants", "calculator", "suggestions", "datasets"),
 ]
 # They name classes of the whole package, or its version.
 WHOLE_PACKAGE = {"serialization", "models"}

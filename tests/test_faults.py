@@ -18,7 +18,6 @@ pytest.importorskip("snakemake")
 
 import numpy as np  # noqa: E402
 from ase import Atoms  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
 from test_acquire import BLOB, CONTENT, largest_file, server  # noqa: E402, F401
 from workflow_runs import (  # noqa: E402
     ROOT,
@@ -35,6 +34,7 @@ from lode.datasets.acquire import PROVENANCE, SOURCES  # noqa: E402
 from lode.datasets.frames import write_frames  # noqa: E402
 from lode.files import atomic_write, remove_leftovers, write_json  # noqa: E402
 from plotting import save  # noqa: E402
+from styles import style  # noqa: E402
 from workflows.folders import refuse_future, refuse_read_only  # noqa: E402
 
 RESULTS = Path("results", "test")
@@ -44,8 +44,9 @@ NUMBERS = np.random.default_rng(0).normal(size=(3000, 3))
 
 
 def picture():
-    figure = Figure()
-    figure.subplots().imshow(NUMBERS[:300])
+    with style("default") as look:
+        figure = look.figure(1.0)
+        figure.subplots().imshow(NUMBERS[:300])
     return figure
 
 
