@@ -1,6 +1,7 @@
 """Models of the binding curves: features, predictions, other splits."""
 
 
+# One thread for each job from here on: they run beside each other instead.
 rule dimer_features:
     """Sparse points of one model in each split, and its features of every frame."""
     input:
@@ -13,7 +14,7 @@ rule dimer_features:
         "<benchmarks>/dimers/features/{model}.tsv"
     conda:
         "../envs/lode.yaml"
-    threads: config["threads"]
+    threads: 1
     params:
         settings=lookup(dpath="{model}", within=described["dimer_models"]),
         isolated=lookup(dpath="{model}/isolated", within=config["dimer_models"]),
@@ -26,7 +27,6 @@ rule dimer_features:
         "../scripts/dimer_features.py"
 
 
-# One thread for each: the models run beside each other instead.
 rule dimer_model:
     """Predictions of one model, and its errors where other dimers are left out."""
     input:
@@ -41,7 +41,7 @@ rule dimer_model:
         "<benchmarks>/dimers/model/{model}.tsv"
     conda:
         "../envs/lode.yaml"
-    threads: config["threads"]
+    threads: 1
     params:
         intercept=lookup(dpath="{model}/intercept", within=config["dimer_models"]),
         isolated=lookup(dpath="{model}/isolated", within=config["dimer_models"]),

@@ -73,6 +73,7 @@ rule energies:
         "../scripts/energies.py"
 
 
+# One thread for each job from here on: they run beside each other instead.
 rule features:
     """What the kernel of one curve needs of each frame of a chunk."""
     input:
@@ -86,7 +87,7 @@ rule features:
     priority: 1
     conda:
         "../envs/lode.yaml"
-    threads: config["threads"]
+    threads: 1
     params:
         kernel=lookup(dpath="{curve}", within=described["curves"]),
         code=code_hash("features"),
@@ -94,7 +95,6 @@ rule features:
         "../scripts/features.py"
 
 
-# One thread for each: the curves run beside each other instead.
 rule learning_curve:
     """Test error of one curve for each size of the training set and each shuffle."""
     input:

@@ -41,6 +41,7 @@ rule water_boxes:
         "../scripts/water_boxes.py"
 
 
+# One thread for each job from here on: they run beside each other instead.
 rule water_kernel:
     """One kernel between all boxes, or as fitted to each training set."""
     input:
@@ -53,7 +54,7 @@ rule water_kernel:
         "<benchmarks>/water/kernels/{kernel}.tsv"
     conda:
         "../envs/lode.yaml"
-    threads: config["threads"]
+    threads: 1
     params:
         kernel=lookup(dpath="{kernel}", within=described["water_kernels"]),
         curve={
@@ -65,7 +66,6 @@ rule water_kernel:
         "../scripts/water_kernel.py"
 
 
-# One thread for each: the curves run beside each other instead.
 rule water_curve:
     """Test error of one model for each size of the training set and each shuffle."""
     input:

@@ -1,6 +1,7 @@
 """The anisotropic part of the dielectric tensor of water: features, learning curves."""
 
 
+# One thread for each job from here on: they run beside each other instead.
 rule water_tensor_features:
     """Equivariant features of one descriptor, summed over each box."""
     input:
@@ -13,7 +14,7 @@ rule water_tensor_features:
         "<benchmarks>/water/tensor_features/{features}.tsv"
     conda:
         "../envs/lode.yaml"
-    threads: config["threads"]
+    threads: 1
     params:
         descriptor=lookup(dpath="{features}", within=described["water_tensor_features"]),
         curve={
@@ -25,7 +26,6 @@ rule water_tensor_features:
         "../scripts/water_tensor_features.py"
 
 
-# One thread for each: the curves run beside each other instead.
 rule water_tensor_curve:
     """Test error of one model for each size of the training set and each shuffle."""
     input:
