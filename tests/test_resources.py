@@ -56,8 +56,10 @@ def test_only_the_resources_of_the_profile_change(benchmarks, tmp_path):
     before = yaml.safe_load(profile.read_text(encoding="utf-8"))
     resources.main([str(benchmarks), str(profile)])
     after = yaml.safe_load(profile.read_text(encoding="utf-8"))
-    assert set(after.pop("set-resources")) == {"features", "fig1", "water_source"}
-    del before["set-resources"]
+    renewed, known = after.pop("set-resources"), before.pop("set-resources")
+    asked = resources.requests({"features": (1000.0, 90.5)})
+    assert renewed["features"] == asked["features"]
+    assert renewed["water_kernel"] == known["water_kernel"]
     assert after == before
 
 
@@ -68,6 +70,15 @@ def test_resources_written_twice_are_the_same(benchmarks, tmp_path):
     first = profile.read_text(encoding="utf-8")
     resources.main([str(benchmarks), str(profile)])
     assert profile.read_text(encoding="utf-8") == first
+
+
+def test_a_rule_that_was_not_measured_keeps_what_it_has(benchmarks, tmp_path):
+    profile = tmp_path / "config.yaml"
+    known = "fig2: {mem_mb: 7700, runtime: 9}"
+    profile.write_text(f"jobs: 3\n\nset-resources:\n  {known}\n", encoding="utf-8")
+    resources.main([str(benchmarks), str(profile)])
+    assert f"  {known}\n" in profile.read_text(encoding="utf-8")
+    assert len(yaml.safe_load(profile.read_text(encoding="utf-8"))["set-resources"]) > 1
 
 
 @pytest.mark.parametrize(

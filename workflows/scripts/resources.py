@@ -1,15 +1,17 @@
 """Memory and run time that the rules ask of a cluster, from what they have taken.
 
 ``python workflows/scripts/resources.py results/benchmarks profiles/slurm/config.yaml``
-reads Snakemake's benchmark files and replaces the block ``set-resources`` at the end of
-the profile, where each rule asks for what its largest and its longest job took, times a
-safety factor.
+reads Snakemake's benchmark files and renews the block ``set-resources`` at the end of
+the profile, where each rule that has run asks for what its largest and its longest job
+took, times a safety factor.
 """
 
 import argparse
 import math
 import re
 from pathlib import Path
+
+import yaml
 
 from csv_tables import benchmark_rows
 from lode.files import write_text
@@ -113,7 +115,9 @@ def requests(taken):
 
 
 def update_profile(path, asked):
-    """Replace the block ``set-resources`` at the end of a profile.
+    """Renew the block ``set-resources`` at the end of a profile.
+
+    Rules that were not measured keep what they have there.
 
     Parameters
     ----------
@@ -133,9 +137,10 @@ def update_profile(path, asked):
             f"{path} must have one line {_BLOCK.strip()!r}, the last of its keys, got "
             f"{len(rest)}"
         )
+    known = (yaml.safe_load(rest[0]) or {}) | asked
     lines = [
         f"  {rule}: {{{', '.join(f'{key}: {n}' for key, n in own.items())}}}\n"
-        for rule, own in asked.items()
+        for rule, own in sorted(known.items())
     ]
     write_text(path, f"{head}\n{_BLOCK}{''.join(lines)}")
 
