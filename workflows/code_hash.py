@@ -109,6 +109,7 @@ def _check_root_import(path, names, package):
         )
 
 
+@functools.cache
 def _file(target, package, scripts):
     """File of a module of the package or of a script beside; None for others."""
     first, *rest = target.split(".")
@@ -130,7 +131,7 @@ def _imports(path, name, changed):
     Imports inside functions are included.
     """
     is_package, found = path.name == "__init__.py", []
-    for node in ast.walk(_tree(path, changed)):
+    for node in _statements(_tree(path, changed)):
         if isinstance(node, ast.Import):
             found += [(alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -144,11 +145,19 @@ def _imports(path, name, changed):
     return found
 
 
+def _statements(node):
+    """Statements inside of a node, at any depth; expressions hold none."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):
+            yield child
+            yield from _statements(child)
+
+
 @functools.cache
 def _tree(path, _changed):
     """Syntax tree of a file, without docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    for node in ast.walk(tree):
+    for node in (tree, *_statements(tree)):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return tree
