@@ -202,6 +202,7 @@ def test_target_dimers_ends_with_checked_curves(tmp_path):
     assert sorted(path.name for path in results.iterdir()) == [
         "checks.csv",
         "curves.extxyz.gz",
+        "energies",
         "excluded.csv",
         "geometries.extxyz.gz",
         "provenance.json",
