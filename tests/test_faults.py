@@ -278,10 +278,13 @@ def killer(folder, project, scripts, victim):
 
 
 def job_scripts():
-    """Names of the scripts that rules run."""
+    """Names of the scripts that rules run; those of own data want a file of them."""
     paths = (ROOT / "workflows" / "scripts").glob("*.py")
     return {
-        path.stem for path in paths if '"snakemake" in globals()' in path.read_text()
+        path.stem
+        for path in paths
+        if '"snakemake" in globals()' in path.read_text()
+        and not path.stem.startswith("custom")
     }
 
 
