@@ -404,7 +404,7 @@ def test_full_disk_is_an_error_and_with_room_the_run_goes_on(calm, copy, room):
         ballast.write_bytes(bytes(shutil.disk_usage(folder).free - 1024 * room))
         output = copy(*call, succeeds=False)
         line = refusal(GAS, "full") if room else os.strerror(errno.ENOSPC)
-        line = rf"^OSError: .*{line} \(log: .*gas\.log\)$"
+        line = rf"^OSError: .*{line} \(log: .*gas/0\.log\)$"
         assert re.search(line, output, flags=re.MULTILINE), output
         assert not path.exists()
         ballast.unlink()
