@@ -35,15 +35,11 @@ def custom_tables(plan, found, paths):
     ]
     columns = ["curve", "frame", "component", "value", "predicted", "std"]
     write_table(paths["parity"], columns, parity)
-    errors = [
-        [labels[name], *table(files["test"])[0].values()]
-        for name, files in found.items()
-    ]
+    errors, costs = (
+        [[labels[name], *table(own[kind])[0].values()] for name, own in found.items()]
+        for kind in ("test", "cost")
+    )
     write_table(paths["errors"], ["curve", *TEST], errors)
-    costs = [
-        [labels[name], *table(files["cost"])[0].values()]
-        for name, files in found.items()
-    ]
     write_table(paths["cost"], ["curve", *COST], costs)
     return errors, costs
 

@@ -59,15 +59,16 @@ def _write(task, paths, settings, n_threads):
     digits, n_repeats = settings["digits"], settings["n_repeats"]
     n = len(task.frames)
     n_test = max(2, round(settings["test_fraction"] * n))
-    first = len(task.covering(np.arange(n)))
-    sizes = training_sizes(n - n_test, settings["n_sizes"], max(first, _LEAST))
-    errors, pooled = [], []
-    for repeat, (pool, test) in enumerate(
-        splits(n, n_test, n_repeats, settings["seed"])
-    ):
-        order = np.concatenate([pool, test])
+    covers, orders = [], []
+    for parts in splits(n, n_test, n_repeats, settings["seed"]):
+        order = np.concatenate(parts)
         cover = task.covering(order)
-        order = np.concatenate([cover, order[~np.isin(order, cover)]])
+        covers.append(len(cover))
+        orders.append(np.concatenate([cover, order[~np.isin(order, cover)]]))
+    # Each training set has all species and boundaries.
+    sizes = training_sizes(n - n_test, settings["n_sizes"], max(*covers, _LEAST))
+    errors, pooled = [], []
+    for repeat, order in enumerate(orders):
         pool, test = order[: n - n_test], order[n - n_test :]
         for size in sizes:
             start = time.perf_counter()
